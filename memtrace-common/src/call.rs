@@ -1,0 +1,200 @@
+//! Calls: what the arguments of a hooked function mean, what is remembered between its entry and its
+//! return, and when a call is nested in another.
+
+use crate::block::LiveBlock;
+
+/// What the arguments of a hooked function mean, carried to the kernel as the probe's cookie.
+///
+/// One program serves every function of the same kind; a new function is a new row of data. Each role
+/// is a nibble: 0 where the function has no such argument, else the argument's index plus one.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct CallRoles(pub u64);
+
+/// One role that an argument can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The size in bytes, or the size of one element.
+    Size,
+    /// How many elements of that size.
+    Count,
+    /// The block that is freed or resized.
+    Block,
+    /// Where the function stores the new block; it returns 0 on success. Without this role the
+    /// function returns the block, or 0 on failure.
+    Output,
+}
+
+impl Role {
+    const fn shift(self) -> u32 {
+        match self {
+            Self::Size => 0,
+            Self::Count => 4,
+            Self::Block => 8,
+            Self::Output => 12,
+        }
+    }
+}
+
+impl CallRoles {
+    /// A function without roles.
+    pub const NONE: Self = Self(0);
+
+    /// The same function, whose argument number `index` (from 0) has `role`.
+    #[must_use]
+    pub const fn with(self, role: Role, index: u8) -> Self {
+        Self(self.0 | (index as u64 + 1) << role.shift())
+    }
+
+    /// The index of the argument that has `role`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn index_of(self, role: Role) -> Option<u8> {
+        match (self.0 >> role.shift()) as u8 & 0xf {
+            0 => None,
+            plus_one => Some(plus_one - 1),
+        }
+    }
+}
+
+/// The record that a resize took out at its entry, until its return tells what became of the block.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ResizedBlock {
+    /// The block's address; 0 where there is none.
+    pub address: u64,
+    /// What was known of it.
+    pub block: LiveBlock,
+}
+
+/// A call under way in one thread: only the outermost hooked call counts.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PendingCall {
+    /// The stack pointer at entry, where the return address lies; 0 where no call is under way.
+    pub stack_pointer: u64,
+    /// The size asked for, in bytes.
+    pub size_bytes: u64,
+    /// Where the block's address will be stored; 0 where it is returned.
+    pub output: u64,
+    /// The block that a resize is about.
+    pub resized: ResizedBlock,
+}
+
+impl PendingCall {
+    /// Whether the call whose return left the stack pointer at `stack_pointer` is this one.
+    ///
+    /// `ret` pops the return address, so a function leaves one word above where it was entered.
+    #[inline(always)]
+    #[must_use]
+    pub fn returns_at(&self, stack_pointer: u64) -> bool {
+        self.stack_pointer != 0 && stack_pointer == self.stack_pointer + 8
+    }
+
+    /// Whether a call at `stack_pointer` could be nested in this one: the stack has not shrunk past it.
+    #[inline(always)]
+    #[must_use]
+    pub fn encloses(&self, stack_pointer: u64) -> bool {
+        self.stack_pointer != 0 && stack_pointer <= self.stack_pointer
+    }
+}
+
+/// Whether a return-address slot still belongs to a hooked call that is under way.
+///
+/// While it is, the kernel keeps the address of its return trampoline there; a fresh call has written
+/// its own return address over it, and a C++ exception or longjmp leaves the slot to whoever comes next.
+/// (The kernel tells tail calls the same way: `prepare_uretprobe`, kernel/events/uprobes.c, 3.10 and later.)
+/// Where `trampoline` is not known yet, its alignment stands in: it begins a page of its own.
+#[inline(always)]
+#[must_use]
+pub fn slot_awaits_return(slot: u64, trampoline: Option<u64>) -> bool {
+    match trampoline {
+        Some(trampoline) => slot == trampoline,
+        None => slot != 0 && slot & 0xfff == 0,
+    }
+}
+
+/// The bytes that `count` elements of `size` take; `u64::MAX` where that overflows, as the call must fail.
+///
+/// In halves, without 128-bit multiplication, which BPF does not have.
+#[inline(always)]
+#[must_use]
+pub fn product_bytes(count: u64, size: u64) -> u64 {
+    const LOW_HALF: u64 = 0xffff_ffff;
+    let (count_high, size_high) = (count >> 32, size >> 32);
+    if count_high != 0 && size_high != 0 {
+        return u64::MAX;
+    }
+    // One of the two products is zero.
+    let middle = count_high * (size & LOW_HALF) + (count & LOW_HALF) * size_high;
+    if middle >> 32 != 0 {
+        return u64::MAX;
+    }
+    let low = (count & LOW_HALF) * (size & LOW_HALF);
+    let sum = (middle << 32).wrapping_add(low);
+    if sum < low { u64::MAX } else { sum }
+}
+
+const _: () = assert!(size_of::<PendingCall>() == 56);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_survive_the_cookie() {
+        let calloc = CallRoles::NONE.with(Role::Count, 0).with(Role::Size, 1);
+        assert_eq!(calloc.index_of(Role::Count), Some(0));
+        assert_eq!(calloc.index_of(Role::Size), Some(1));
+        assert_eq!(calloc.index_of(Role::Block), None);
+        assert_eq!(calloc.index_of(Role::Output), None);
+    }
+
+    const TRAMPOLINE: u64 = 0x7fff_ffff_e000;
+
+    fn pending(stack_pointer: u64) -> PendingCall {
+        PendingCall { stack_pointer, ..PendingCall::default() }
+    }
+
+    #[test]
+    fn deeper_and_tail_calls_are_nested_and_a_shrunken_stack_ends_the_call() {
+        assert!(pending(0x1000).encloses(0xf00));
+        assert!(pending(0x1000).encloses(0x1000));
+        assert!(!pending(0x1000).encloses(0x1008));
+        assert!(!pending(0).encloses(0));
+    }
+
+    #[test]
+    fn a_slot_that_was_used_again_awaits_nothing() {
+        assert!(slot_awaits_return(TRAMPOLINE, Some(TRAMPOLINE)));
+        assert!(!slot_awaits_return(0x7f00_0000_1000, Some(TRAMPOLINE)));
+        assert!(slot_awaits_return(TRAMPOLINE, None));
+        assert!(!slot_awaits_return(0x40_1234, None));
+        assert!(!slot_awaits_return(0, None));
+    }
+
+    #[test]
+    fn products_saturate_instead_of_wrapping() {
+        assert_eq!(product_bytes(3, 5), 15);
+        assert_eq!(product_bytes(0, u64::MAX), 0);
+        assert_eq!(product_bytes(1 << 63, 2), u64::MAX);
+        assert_eq!(product_bytes(u64::MAX, 1), u64::MAX);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn products_are_those_of_wide_arithmetic(count: u64, size: u64, shift in 0u32..64) {
+            let size = size >> shift;
+            let wide = (count as u128).checked_mul(size as u128).unwrap();
+            let expected = u64::try_from(wide).unwrap_or(u64::MAX);
+            proptest::prop_assert_eq!(product_bytes(count, size), expected);
+        }
+    }
+
+    #[test]
+    fn only_the_outermost_return_is_taken() {
+        assert!(pending(0x1000).returns_at(0x1008));
+        assert!(!pending(0x1000).returns_at(0xf08));
+        assert!(!pending(0).returns_at(8));
+    }
+}

@@ -1,0 +1,69 @@
+//! Rare events that user space must hear of at once, through a ring buffer.
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum EventKind {
+    /// A target has mapped a file as code: there may be an allocator to attach to.
+    ImageMapped = 1,
+    /// A target has replaced itself by another program.
+    Exec = 2,
+}
+
+/// A code that names no [`EventKind`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownEvent(pub u32);
+
+impl TryFrom<u32> for EventKind {
+    type Error = UnknownEvent;
+
+    fn try_from(code: u32) -> Result<Self, UnknownEvent> {
+        match code {
+            1 => Ok(Self::ImageMapped),
+            2 => Ok(Self::Exec),
+            other => Err(UnknownEvent(other)),
+        }
+    }
+}
+
+/// One record of the `EVENTS` ring buffer.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// An [`EventKind`] code.
+    pub kind: u32,
+    /// The target's thread group id.
+    pub tgid: u32,
+}
+
+impl Event {
+    /// Reads a record as the ring buffer holds it; `None` where its length is not an event's.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; 8] = bytes.try_into().ok()?;
+        let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        Some(Self { kind: word(0), tgid: word(4) })
+    }
+}
+
+const _: () = assert!(size_of::<Event>() == 8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_its_own_code() {
+        for kind in [EventKind::ImageMapped, EventKind::Exec] {
+            assert_eq!(EventKind::try_from(kind as u32), Ok(kind));
+        }
+        assert_eq!(EventKind::try_from(0), Err(UnknownEvent(0)));
+    }
+
+    #[test]
+    fn a_record_of_another_length_is_no_event() {
+        assert_eq!(Event::from_bytes(&[0; 7]), None);
+        let bytes = [2, 0, 0, 0, 7, 0, 0, 0];
+        assert_eq!(Event::from_bytes(&bytes), Some(Event { kind: 2, tgid: 7 }));
+    }
+}

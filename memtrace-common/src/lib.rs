@@ -1,0 +1,20 @@
+//! The contracts between memtrace's kernel and user-space sides.
+//!
+//! Owns the layout of every map key and value, the meaning of probe cookies and the pure steps that
+//! run on both sides. Leaves to `memtrace-ebpf` when they run, and to `memtrace` what is made of them.
+//!
+//! Every type is `repr(C)`, has no padding and accepts every bit pattern: what crosses the border is
+//! plain integers, and codes become enums through `TryFrom`.
+#![cfg_attr(not(test), no_std)]
+
+pub mod block;
+pub mod call;
+pub mod control;
+pub mod event;
+pub mod frame_pointer;
+pub mod process;
+pub mod site;
+pub mod stack;
+
+#[cfg(feature = "user")]
+mod pod;

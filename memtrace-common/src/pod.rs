@@ -1,0 +1,19 @@
+//! The only `unsafe impl Pod`: what may be copied bytewise between kernel and user space.
+
+use crate::{
+    block::{BlockKey, LiveBlock},
+    control::Control,
+    process::Process,
+    site::{Site, SiteId},
+    stack::{StackId, StackRecord},
+};
+
+macro_rules! pod {
+    ($($name:ty),+ $(,)?) => {$(
+        // SAFETY: `repr(C)` or `repr(transparent)` over integers, without padding (sizes are asserted
+        // beside the types), so every bit pattern is a valid value.
+        unsafe impl aya::Pod for $name {}
+    )+};
+}
+
+pod!(BlockKey, LiveBlock, Control, Process, Site, SiteId, StackId, StackRecord);

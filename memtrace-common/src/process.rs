@@ -1,0 +1,88 @@
+//! Targets, and the counters of what could not be counted.
+
+/// Why an event is missing from a target's figures, or needs explaining.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Counter {
+    /// Allocations lost because the table of live blocks was full.
+    BlocksFull = 0,
+    /// Allocations lost because the table of sites was full.
+    SitesFull = 1,
+    /// Allocations lost because the table of stacks was full.
+    StacksFull = 2,
+    /// Calls lost because the table of threads was full.
+    ThreadsFull = 3,
+    /// Allocations lost because the program's memory that holds the new address could not be read.
+    OutputUnreadable = 4,
+    /// Notices lost because user space read them too slowly: an allocator may have gone unseen.
+    EventsFull = 5,
+    /// Blocks handed out again while still thought live: their free was missed (an allocator's
+    /// function that is not hooked). They were taken out of the live figures.
+    MissedFrees = 6,
+    /// Two stacks that share one site id; the later one was counted as the earlier.
+    SiteCollisions = 7,
+    /// Frees and resizes of blocks that were not allocated under memtrace's eyes. Not a loss: blocks
+    /// from before attach are unknown by nature.
+    UnmatchedFrees = 8,
+}
+
+impl Counter {
+    /// Every counter, in the order of [`Process::counters`].
+    pub const ALL: [Self; 9] = [
+        Self::BlocksFull,
+        Self::SitesFull,
+        Self::StacksFull,
+        Self::ThreadsFull,
+        Self::OutputUnreadable,
+        Self::EventsFull,
+        Self::MissedFrees,
+        Self::SiteCollisions,
+        Self::UnmatchedFrees,
+    ];
+
+    /// The counter's name in the `health` object of reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BlocksFull => "blocks_full",
+            Self::SitesFull => "sites_full",
+            Self::StacksFull => "stacks_full",
+            Self::ThreadsFull => "threads_full",
+            Self::OutputUnreadable => "output_unreadable",
+            Self::EventsFull => "events_full",
+            Self::MissedFrees => "missed_frees",
+            Self::SiteCollisions => "site_collisions",
+            Self::UnmatchedFrees => "unmatched_frees",
+        }
+    }
+
+    /// Whether the counter stands for something lost.
+    #[must_use]
+    pub const fn is_loss(self) -> bool {
+        !matches!(self, Self::UnmatchedFrees)
+    }
+}
+
+/// One target, as the kernel side knows it. Its presence in the map makes a process a target.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// How often it has called exec since it became a target.
+    pub exec_generation: u64,
+    /// By [`Counter`].
+    pub counters: [u64; Counter::ALL.len()],
+}
+
+const _: () = assert!(size_of::<Process>() == 80);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_stand_at_their_own_index() {
+        for (index, counter) in Counter::ALL.iter().enumerate() {
+            assert_eq!(*counter as usize, index);
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Allocations: what happens at the entry and at the return of hooked functions.
+//!
+//! A record is taken out at the *entry* of whatever frees, and put in at the *return* of whatever
+//! allocates: in between, the allocator may hand the address to another thread. Of nested calls only the
+//! outermost counts.
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::pt_regs,
+    helpers::{bpf_ktime_get_coarse_ns, bpf_probe_read_user, generated::bpf_get_attach_cookie},
+    programs::{ProbeContext, RetProbeContext},
+};
+use aya_log_ebpf::debug;
+use memtrace_common::{
+    block::{BlockKey, LiveBlock},
+    call::{CallRoles, PendingCall, ResizedBlock, Role, slot_awaits_return},
+    process::Counter,
+    site::{Site, SiteId},
+};
+
+use crate::{
+    maps::{BLOCKS, SITES, STACKS, THREADS, TRAMPOLINES, Thread},
+    registers::{argument_with, requested_bytes},
+    stack,
+    target::{Target, add},
+};
+
+/// `BPF_NOEXIST` of `<linux/bpf.h>`: insert only.
+const NO_EXIST: u64 = 1;
+/// `-EEXIST` of `<asm-generic/errno-base.h>`.
+const ALREADY_THERE: i32 = -17;
+
+/// Entry of a function that hands out a new block.
+#[inline(always)]
+pub(crate) fn enter_alloc(ctx: &ProbeContext) {
+    let Some(target) = Target::counted() else { return };
+    let regs = registers(ctx.regs);
+    let Some(thread) = outermost(&target, regs) else { return };
+    let roles = roles(ctx);
+    thread.pending = PendingCall {
+        stack_pointer: regs.rsp,
+        size_bytes: requested_bytes(regs, roles),
+        output: argument_with(regs, roles, Role::Output),
+        resized: ResizedBlock::default(),
+    };
+}
+
+/// Entry of a function that resizes a block.
+#[inline(always)]
+pub(crate) fn enter_resize(ctx: &ProbeContext) {
+    let Some(target) = Target::counted() else { return };
+    let regs = registers(ctx.regs);
+    let roles = roles(ctx);
+    let address = argument_with(regs, roles, Role::Block);
+    let Some(thread) = outermost(&target, regs) else { return };
+    let block = if address == 0 { None } else { take(&target.block(address)) };
+    thread.pending = PendingCall {
+        stack_pointer: regs.rsp,
+        size_bytes: requested_bytes(regs, roles),
+        output: 0,
+        resized: ResizedBlock { address, block: block.unwrap_or_default() },
+    };
+}
+
+/// Return of a function that hands out or resizes a block.
+#[inline(always)]
+pub(crate) fn leave(ctx: &RetProbeContext) {
+    let Some(target) = Target::counted() else { return };
+    let regs = registers(ctx.regs);
+    let Some(thread) = THREADS.get_ptr_mut(&target.tid) else { return };
+    // SAFETY: the entry is this thread's own and is removed only when the thread ends.
+    let thread = unsafe { &mut *thread };
+    if !thread.pending.returns_at(regs.rsp) {
+        return;
+    }
+    let call = thread.pending;
+    thread.pending.stack_pointer = 0;
+
+    let address = match new_block(regs, &call) {
+        Ok(address) => address,
+        Err(Unreadable) => return target.count(Counter::OutputUnreadable),
+    };
+    if call.resized.address != 0 && settle_resize(&target, &call, address) == Resize::Failed {
+        return;
+    }
+    if address != 0 {
+        record(ctx, &target, regs, thread, address, call.size_bytes);
+    }
+}
+
+/// Entry of a function that frees a block.
+#[inline(always)]
+pub(crate) fn enter_free(ctx: &ProbeContext) {
+    let Some(target) = Target::counted() else { return };
+    let address = argument_with(registers(ctx.regs), roles(ctx), Role::Block);
+    if address == 0 {
+        return;
+    }
+    match take(&target.block(address)) {
+        Some(block) => count_freed(&block),
+        None => {
+            debug!(ctx, "free of {:x}: not allocated since attach", address);
+            target.count(Counter::UnmatchedFrees);
+        }
+    }
+}
+
+#[inline(always)]
+fn registers<'a>(regs: *const pt_regs) -> &'a pt_regs {
+    // SAFETY: the context of a uprobe program is the thread's registers, valid while the program runs.
+    unsafe { &*regs }
+}
+
+#[inline(always)]
+fn roles(ctx: &ProbeContext) -> CallRoles {
+    // SAFETY: the helper reads the running program's own attachment.
+    CallRoles(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) })
+}
+
+/// The current thread, if the call it has just entered is not nested in another hooked one.
+#[inline(always)]
+fn outermost<'a>(target: &Target, regs: &pt_regs) -> Option<&'a mut Thread> {
+    let Some(thread) = THREADS.get_ptr_mut(&target.tid).or_else(|| new_thread(target.tid)) else {
+        target.count(Counter::ThreadsFull);
+        return None;
+    };
+    // SAFETY: the entry is this thread's own and is removed only when the thread ends.
+    let thread = unsafe { &mut *thread };
+    let nested = thread.pending.encloses(regs.rsp) && awaits_return(target, thread.pending.stack_pointer);
+    if nested { None } else { Some(thread) }
+}
+
+#[inline(always)]
+fn new_thread(tid: u32) -> Option<*mut Thread> {
+    // The stack is written before it is read, so any bytes will do to start with: those of the entry
+    // itself. A zeroed value would not fit on the BPF stack.
+    let empty = crate::maps::EMPTY_THREAD.get_ptr(0)?;
+    // SAFETY: an array map's entry lives as long as the map.
+    let empty = unsafe { &*empty };
+    THREADS.insert(&tid, empty, NO_EXIST).ok()?;
+    THREADS.get_ptr_mut(&tid)
+}
+
+/// Whether the call entered at `stack_pointer` has neither returned nor been left by other ways.
+#[inline(always)]
+fn awaits_return(target: &Target, stack_pointer: u64) -> bool {
+    // SAFETY: the helper checks the user address and fails where it is not readable.
+    let Ok(slot) = (unsafe { bpf_probe_read_user(stack_pointer as *const u64) }) else { return false };
+    // SAFETY: the value is a plain integer, copied at once.
+    let trampoline = unsafe { TRAMPOLINES.get(&target.tgid) }.copied();
+    slot_awaits_return(slot, trampoline)
+}
+
+/// The program's memory that should hold the new block's address could not be read.
+struct Unreadable;
+
+/// The address of the block that the call handed out; 0 where it failed.
+#[inline(always)]
+fn new_block(regs: &pt_regs, call: &PendingCall) -> Result<u64, Unreadable> {
+    if call.output == 0 {
+        return Ok(regs.rax);
+    }
+    // Such functions return an `int` error code.
+    if regs.rax as u32 != 0 {
+        return Ok(0);
+    }
+    // SAFETY: the helper checks the user address and fails where it is not readable.
+    unsafe { bpf_probe_read_user(call.output as *const u64) }.map_err(|_| Unreadable)
+}
+
+#[derive(PartialEq, Eq)]
+enum Resize {
+    Failed,
+    Done,
+}
+
+/// Decides what became of the block that a resize was about.
+#[inline(always)]
+fn settle_resize(target: &Target, call: &PendingCall, address: u64) -> Resize {
+    let resized = &call.resized;
+    let known = resized.block.site != SiteId::default();
+    // A resize to nothing frees the block; any other that returns no block has left it as it was.
+    if address == 0 && call.size_bytes != 0 {
+        if known && BLOCKS.insert(&target.block(resized.address), &resized.block, NO_EXIST).is_err() {
+            // Another thread took the room in between: the block is lost to us from here on.
+            count_freed(&resized.block);
+            target.count(Counter::BlocksFull);
+        }
+        return Resize::Failed;
+    }
+    if known {
+        count_freed(&resized.block);
+    } else {
+        target.count(Counter::UnmatchedFrees);
+    }
+    Resize::Done
+}
+
+/// Takes a block's record out.
+#[inline(always)]
+fn take(key: &BlockKey) -> Option<LiveBlock> {
+    // SAFETY: the record is copied at once; only a program that frees the block twice at the same time
+    // could change it meanwhile, and then one of the two removals below fails.
+    let block = *unsafe { BLOCKS.get(key) }?;
+    BLOCKS.remove(key).ok()?;
+    Some(block)
+}
+
+#[inline(always)]
+fn count_freed(block: &LiveBlock) {
+    // A site that is not there any more belongs to a program that has called exec since.
+    let Some(site) = SITES.get_ptr_mut(&block.site) else { return };
+    // SAFETY: sites are never removed while their process runs; the fields are touched atomically only.
+    let (bytes, objects) = unsafe { (&raw mut (*site).freed_bytes, &raw mut (*site).freed_objects) };
+    add(bytes, block.size_bytes);
+    add(objects, 1);
+}
+
+/// Puts a new block on the books.
+#[inline(always)]
+fn record(
+    ctx: &RetProbeContext,
+    target: &Target,
+    regs: &pt_regs,
+    thread: &mut Thread,
+    address: u64,
+    size_bytes: u64,
+) {
+    let stack = stack::walk(regs, &mut thread.stack);
+    let id = SiteId::of(stack, target.tgid, target.exec_generation);
+    let site = match SITES.get_ptr_mut(&id) {
+        Some(site) => site,
+        None => {
+            let new = Site { stack, tgid: target.tgid, exec_generation: target.exec_generation, ..Site::default() };
+            match new_site(id, &new, thread) {
+                Ok(site) => site,
+                Err(why) => {
+                    debug!(ctx, "no room for a site of process {}", target.tgid);
+                    return target.count(why);
+                }
+            }
+        }
+    };
+    // SAFETY: sites are never removed while their process runs; these fields never change.
+    let (known_stack, known_tgid) = unsafe { ((*site).stack, (*site).tgid) };
+    if known_stack != stack || known_tgid != target.tgid {
+        target.count(Counter::SiteCollisions);
+    }
+    // SAFETY: the helper reads a clock.
+    let born_ns = unsafe { bpf_ktime_get_coarse_ns() };
+    let block = LiveBlock { size_bytes, site: id, born_ns };
+    if let Err(why) = put(target, &target.block(address), &block) {
+        debug!(ctx, "no room for a block of process {}", target.tgid);
+        return target.count(why);
+    }
+    // SAFETY: as above; the counters are touched atomically only.
+    let (bytes, objects) = unsafe { (&raw mut (*site).alloc_bytes, &raw mut (*site).alloc_objects) };
+    add(bytes, size_bytes);
+    add(objects, 1);
+}
+
+/// Puts a block's record in; a record that is already there was never seen freed.
+#[inline(always)]
+fn put(target: &Target, key: &BlockKey, block: &LiveBlock) -> Result<(), Counter> {
+    match BLOCKS.insert(key, block, NO_EXIST) {
+        Ok(()) => Ok(()),
+        Err(ALREADY_THERE) => {
+            if let Some(old) = take(key) {
+                count_freed(&old);
+                target.count(Counter::MissedFrees);
+            }
+            BLOCKS.insert(key, block, 0).map_err(|_| Counter::BlocksFull)
+        }
+        Err(_) => Err(Counter::BlocksFull),
+    }
+}
+
+/// Opens a site, with the stack that was just walked for `thread`. Another thread may do the same.
+#[inline(always)]
+fn new_site(id: SiteId, site: &Site, thread: &Thread) -> Result<*mut Site, Counter> {
+    match STACKS.insert(&site.stack, &thread.stack, NO_EXIST) {
+        Ok(()) | Err(ALREADY_THERE) => {}
+        Err(_) => return Err(Counter::StacksFull),
+    }
+    match SITES.insert(&id, site, NO_EXIST) {
+        Ok(()) | Err(ALREADY_THERE) => {}
+        Err(_) => return Err(Counter::SitesFull),
+    }
+    SITES.get_ptr_mut(&id).ok_or(Counter::SitesFull)
+}

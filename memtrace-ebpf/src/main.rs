@@ -1,0 +1,91 @@
+//! memtrace's kernel side: the entry points. What each does stands in the module it calls.
+//!
+//! Every uprobe program runs in the context of the thread that made the call, and may be preempted: no
+//! scratch memory here is per CPU.
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+
+mod alloc;
+mod maps;
+mod registers;
+mod stack;
+mod target;
+mod task;
+
+use aya_ebpf::{
+    macros::{fexit, raw_tracepoint, uprobe, uretprobe},
+    programs::{FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
+};
+
+/// Entry of a function that hands out a new block.
+#[uprobe]
+fn alloc_entry(ctx: ProbeContext) -> u32 {
+    alloc::enter_alloc(&ctx);
+    0
+}
+
+/// Entry of a function that resizes a block.
+#[uprobe]
+fn resize_entry(ctx: ProbeContext) -> u32 {
+    alloc::enter_resize(&ctx);
+    0
+}
+
+/// Return of a function that hands out or resizes a block.
+#[uretprobe]
+fn alloc_return(ctx: RetProbeContext) -> u32 {
+    alloc::leave(&ctx);
+    0
+}
+
+/// Entry of a function that frees a block.
+#[uprobe]
+fn free_entry(ctx: ProbeContext) -> u32 {
+    alloc::enter_free(&ctx);
+    0
+}
+
+/// The cost of the probe itself: what `cargo xtask bench` measures memtrace against.
+#[uprobe]
+fn empty_entry(_ctx: ProbeContext) -> u32 {
+    0
+}
+
+/// See [`empty_entry`].
+#[uretprobe]
+fn empty_return(_ctx: RetProbeContext) -> u32 {
+    0
+}
+
+/// A thread ends: what was remembered of it goes.
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+fn thread_exit(_ctx: RawTracePointContext) -> i32 {
+    task::forget_thread();
+    0
+}
+
+/// A target becomes another program.
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+fn process_exec(ctx: RawTracePointContext) -> i32 {
+    task::start_afresh(&ctx);
+    0
+}
+
+/// A target has mapped a file.
+#[fexit(function = "vm_mmap_pgoff")]
+fn image_mapped(ctx: FExitContext) -> i32 {
+    task::announce_image(&ctx);
+    0
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// Several helpers that capture uses are reserved for GPL-compatible programs.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,60 @@
+//! The maps. Their sizes here are only placeholders: user space sets them at load (`--max-blocks` and kin).
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, RingBuf},
+};
+use memtrace_common::{
+    block::{BlockKey, LiveBlock},
+    call::PendingCall,
+    control::Control,
+    process::Process,
+    site::{Site, SiteId},
+    stack::{StackId, StackRecord},
+};
+
+/// What one thread is doing, and the memory in which its stack is walked: per thread, not per CPU,
+/// because a preempted program must find its own stack again.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Thread {
+    pub(crate) pending: PendingCall,
+    pub(crate) stack: StackRecord,
+}
+
+/// What user space says, at index 0.
+#[map]
+pub(crate) static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
+
+/// The targets, by thread group id.
+#[map]
+pub(crate) static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(1, 0);
+
+/// Where the kernel sends hooked returns, by thread group id; filled by user space once it shows in the
+/// target's mappings.
+#[map]
+pub(crate) static TRAMPOLINES: HashMap<u32, u64> = HashMap::with_max_entries(1, 0);
+
+/// Threads that have called a hooked function, by thread id.
+#[map]
+pub(crate) static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(1, 0);
+
+/// Blocks allocated and not yet freed.
+#[map]
+pub(crate) static BLOCKS: HashMap<BlockKey, LiveBlock> = HashMap::with_max_entries(1, 0);
+
+/// Allocation sites and their counters.
+#[map]
+pub(crate) static SITES: HashMap<SiteId, Site> = HashMap::with_max_entries(1, 0);
+
+/// The stacks of the sites, shared between processes that run the same code at the same addresses.
+#[map]
+pub(crate) static STACKS: HashMap<StackId, StackRecord> = HashMap::with_max_entries(1, 0);
+
+/// Rare events for user space.
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
+
+/// A thread that has done nothing yet, at index 0: too large for the BPF stack, so it is kept here.
+#[map]
+pub(crate) static EMPTY_THREAD: Array<Thread> = Array::with_max_entries(1, 0);

@@ -1,0 +1,75 @@
+//! Who is calling: the target behind the current thread, and its counters.
+
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use memtrace_common::{
+    block::BlockKey,
+    process::{Counter, Process},
+};
+
+use crate::maps::{CONTROL, PROCESSES};
+
+/// The current thread, of a process that is a target.
+pub(crate) struct Target {
+    pub(crate) tgid: u32,
+    pub(crate) tid: u32,
+    pub(crate) exec_generation: u32,
+    process: *mut Process,
+}
+
+impl Target {
+    /// The current thread, where its process is a target.
+    #[inline(always)]
+    pub(crate) fn current() -> Option<Self> {
+        let pid_tgid = bpf_get_current_pid_tgid();
+        let (tgid, tid) = ((pid_tgid >> 32) as u32, pid_tgid as u32);
+        let process = PROCESSES.get_ptr_mut(&tgid)?;
+        // SAFETY: the map keeps the entry's memory for as long as this program runs.
+        let exec_generation = unsafe { (*process).exec_generation } as u32;
+        Some(Self { tgid, tid, exec_generation, process })
+    }
+
+    /// The same, while events are counted.
+    #[inline(always)]
+    pub(crate) fn counted() -> Option<Self> {
+        let control = CONTROL.get(0)?;
+        if control.counting == 0 { None } else { Self::current() }
+    }
+
+    /// Names the block at `address` of this target.
+    #[inline(always)]
+    pub(crate) fn block(&self, address: u64) -> BlockKey {
+        BlockKey { address, tgid: self.tgid, exec_generation: self.exec_generation }
+    }
+
+    /// Counts one event that is missing from the figures, or needs explaining.
+    #[inline(always)]
+    pub(crate) fn count(&self, counter: Counter) {
+        // SAFETY: see `current`; the index is a variant's, and there is a counter for each.
+        let at = unsafe { &raw mut (*self.process).counters[counter as usize] };
+        add(at, 1);
+    }
+
+    /// One more exec: every block and site so far belongs to the program that is gone.
+    #[inline(always)]
+    pub(crate) fn next_generation(&self) {
+        // SAFETY: see `current`.
+        let at = unsafe { &raw mut (*self.process).exec_generation };
+        add(at, 1);
+    }
+}
+
+/// Adds to a counter in a map that other CPUs add to as well.
+///
+/// `core`'s `AtomicU64` has no `fetch_add` for this target, which declares no compare-and-swap.
+#[inline(always)]
+pub(crate) fn add(counter: *mut u64, amount: u64) {
+    // SAFETY: one atomic addition to an aligned `u64` inside a map value that outlives the program.
+    unsafe {
+        core::arch::asm!(
+            "lock *(u64 *)({counter} + 0) += {amount}",
+            counter = in(reg) counter,
+            amount = in(reg) amount,
+            options(nostack),
+        );
+    }
+}
