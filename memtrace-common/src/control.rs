@@ -7,8 +7,8 @@ pub struct Control {
     /// 1 while events are counted. Set once every probe is in place, and cleared before the final
     /// reading, so that the figures are of one moment.
     pub counting: u32,
-    /// 1 where a target is stopped (SIGSTOP) after it maps an executable file, until user space has
-    /// attached to that file and continues it. Only for programs that memtrace itself started.
+    /// 1 where a target is stopped (SIGSTOP) after an exec and after it maps a file as code, until user
+    /// space has attached to that file and continues it. Only for programs that memtrace itself started.
     pub stop_on_image: u32,
 }
 

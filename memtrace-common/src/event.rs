@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum EventKind {
-    /// A target has mapped a file as code: there may be an allocator to attach to.
+    /// A target has loaded or mapped files as code: there may be an allocator to attach to.
     ImageMapped = 1,
     /// A target has replaced itself by another program.
     Exec = 2,

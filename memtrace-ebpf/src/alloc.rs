@@ -7,7 +7,7 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::pt_regs,
-    helpers::{bpf_ktime_get_coarse_ns, bpf_probe_read_user, generated::bpf_get_attach_cookie},
+    helpers::{bpf_ktime_get_ns, bpf_probe_read_user, generated::bpf_get_attach_cookie},
     programs::{ProbeContext, RetProbeContext},
 };
 use aya_log_ebpf::debug;
@@ -247,7 +247,7 @@ fn record(
         target.count(Counter::SiteCollisions);
     }
     // SAFETY: the helper reads a clock.
-    let born_ns = unsafe { bpf_ktime_get_coarse_ns() };
+    let born_ns = unsafe { bpf_ktime_get_ns() };
     let block = LiveBlock { size_bytes, site: id, born_ns };
     if let Err(why) = put(target, &target.block(address), &block) {
         debug!(ctx, "no room for a block of process {}", target.tgid);

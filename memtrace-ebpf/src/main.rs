@@ -14,8 +14,8 @@ mod target;
 mod task;
 
 use aya_ebpf::{
-    macros::{fexit, raw_tracepoint, uprobe, uretprobe},
-    programs::{FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
+    macros::{raw_tracepoint, uprobe, uretprobe},
+    programs::{ProbeContext, RawTracePointContext, RetProbeContext},
 };
 
 /// Entry of a function that hands out a new block.
@@ -72,10 +72,18 @@ fn process_exec(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// A target has mapped a file.
-#[fexit(function = "vm_mmap_pgoff")]
-fn image_mapped(ctx: FExitContext) -> i32 {
-    task::announce_image(&ctx);
+/// A target's dynamic linker has loaded or unloaded images.
+#[uprobe]
+fn linker_notice(ctx: ProbeContext) -> u32 {
+    task::announce_images(&ctx);
+    0
+}
+
+/// A system call of any process of the host is about to return; only attached where a command is traced
+/// from its first instruction.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+fn syscall_exit(ctx: RawTracePointContext) -> i32 {
+    task::stop_after_mapping_code(&ctx);
     0
 }
 

@@ -1,5 +1,7 @@
 //! Registers of the probed thread, by the x86-64 System V calling convention.
 
+use core::mem::offset_of;
+
 use aya_ebpf::bindings::pt_regs;
 use memtrace_common::call::{CallRoles, Role, product_bytes};
 
@@ -8,14 +10,32 @@ use memtrace_common::call::{CallRoles, Role, product_bytes};
 #[inline(always)]
 pub(crate) fn argument(regs: &pt_regs, index: u8) -> u64 {
     match index {
-        0 => regs.rdi,
-        1 => regs.rsi,
-        2 => regs.rdx,
-        3 => regs.rcx,
-        4 => regs.r8,
-        5 => regs.r9,
+        0 => load::<{ offset_of!(pt_regs, rdi) }>(regs),
+        1 => load::<{ offset_of!(pt_regs, rsi) }>(regs),
+        2 => load::<{ offset_of!(pt_regs, rdx) }>(regs),
+        3 => load::<{ offset_of!(pt_regs, rcx) }>(regs),
+        4 => load::<{ offset_of!(pt_regs, r8) }>(regs),
+        5 => load::<{ offset_of!(pt_regs, r9) }>(regs),
         _ => 0,
     }
+}
+
+/// One register. In assembly, because the verifier wants a constant offset in the load itself, and the
+/// compiler would merge the branches above into one load at a computed address.
+#[inline(always)]
+fn load<const OFFSET: usize>(regs: &pt_regs) -> u64 {
+    let value: u64;
+    // SAFETY: an aligned load from a field of the registers.
+    unsafe {
+        core::arch::asm!(
+            "{value} = *(u64 *)({regs} + {offset})",
+            value = out(reg) value,
+            regs = in(reg) regs,
+            offset = const OFFSET,
+            options(pure, readonly, nostack),
+        );
+    }
+    value
 }
 
 /// The argument that has `role`, or 0.

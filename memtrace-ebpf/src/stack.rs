@@ -6,7 +6,7 @@
 use aya_ebpf::{bindings::pt_regs, helpers::bpf_probe_read_user};
 use memtrace_common::{
     frame_pointer::Cursor,
-    stack::{MAX_FRAMES, StackHasher, StackId, StackRecord},
+    stack::{StackHasher, StackId, StackRecord},
 };
 
 /// Walks the stack by frame pointers into `record` and names it.
@@ -24,11 +24,12 @@ pub(crate) fn walk(regs: &pt_regs, record: &mut StackRecord) -> StackId {
             break;
         };
         let Some((frame, caller)) = cursor.step(saved, return_address) else { break };
-        if count >= MAX_FRAMES {
+        // No indexing: it could panic, and a program that could panic is refused.
+        let Some(slot) = record.frames.get_mut(count) else {
             truncated = true;
             break;
-        }
-        record.frames[count] = frame;
+        };
+        *slot = frame;
         hasher = hasher.frame(frame);
         count += 1;
         cursor = caller;

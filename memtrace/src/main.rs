@@ -1,1 +1,7 @@
-fn main(){}
+//! The `memtrace` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    memtrace::cli::main()
+}

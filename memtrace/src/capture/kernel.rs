@@ -1,0 +1,342 @@
+//! The kernel side as user space sees it: loading, maps, their sizes and what they hold.
+
+use std::{
+    collections::HashMap as Entries,
+    fs,
+    hash::Hash,
+    io,
+    os::fd::{AsFd, AsRawFd},
+};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader, Pod,
+    maps::{Array, HashMap, Map, MapData, MapError, RingBuf},
+    programs::{Program, ProgramError, RawTracePoint, UProbe},
+};
+use memtrace_common::{
+    block::{BlockKey, LiveBlock},
+    control::Control,
+    process::Process,
+    site::{Site, SiteId},
+    stack::{StackId, StackRecord},
+};
+use thiserror::Error;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtrace-ebpf.o"));
+
+/// How much each map can hold. All of it is allocated at load: an insert must not fail for want of
+/// memory at a moment when the kernel cannot wait for some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacities {
+    /// Blocks that are live at the same time.
+    pub blocks: u32,
+    /// Allocation sites.
+    pub sites: u32,
+    /// Distinct stacks.
+    pub stacks: u32,
+    /// Threads that allocate, at the same time.
+    pub threads: u32,
+}
+
+/// Targets at the same time.
+const MAX_PROCESSES: u32 = 1024;
+
+impl Default for Capacities {
+    fn default() -> Self {
+        Self { blocks: 1 << 20, sites: 1 << 15, stacks: 1 << 14, threads: 1 << 13 }
+    }
+}
+
+/// What could not be done with the kernel side.
+#[derive(Debug, Error)]
+pub enum KernelError {
+    /// Loading or map creation was refused.
+    #[error("cannot load the BPF object: {0}")]
+    Load(#[source] Box<EbpfError>),
+    /// A program was refused.
+    #[error("cannot load the BPF program `{name}`: {}", without_verifier_log(source))]
+    Program {
+        /// The program's name.
+        name: &'static str,
+        /// Why.
+        source: Box<ProgramError>,
+    },
+    /// The object is not the one this binary was made with.
+    #[error("the BPF object has no `{0}` of the expected kind")]
+    Missing(&'static str),
+    /// Reading or writing a map failed.
+    #[error("cannot {action} the BPF map `{name}`: {source}")]
+    Map {
+        /// What was tried.
+        action: &'static str,
+        /// The map's name.
+        name: &'static str,
+        /// Why.
+        source: MapError,
+    },
+}
+
+/// The kernel's answer without the verifier's account of it, which runs to hundreds of lines and goes to
+/// the log.
+fn without_verifier_log(error: &ProgramError) -> String {
+    let text = error.to_string();
+    log::info!("{text}");
+    match text.split_once(". Verifier output:") {
+        Some((answer, _)) => answer.to_owned(),
+        None => text,
+    }
+}
+
+/// The loaded BPF object. Dropping it detaches everything; so does the end of this process, however it
+/// comes, because the kernel keeps programs and probes only while a file descriptor refers to them.
+pub struct Kernel {
+    ebpf: Ebpf,
+    capacities: Capacities,
+}
+
+/// The uprobe programs, each loaded once and attached at many places.
+pub const UPROBES: [&str; 7] =
+    ["alloc_entry", "resize_entry", "alloc_return", "free_entry", "linker_notice", "empty_entry", "empty_return"];
+
+impl Kernel {
+    /// Loads programs and maps. With `debug_lines` the programs write what they do to the log.
+    ///
+    /// # Errors
+    /// Where the kernel refuses, mostly for want of privileges or of memory.
+    pub fn load(capacities: Capacities, debug_lines: bool) -> Result<Self, KernelError> {
+        let log_level = if debug_lines { aya_log::Level::Debug as u8 } else { 0 };
+        let mut loader = EbpfLoader::new();
+        loader
+            .map_max_entries("PROCESSES", MAX_PROCESSES)
+            .map_max_entries("TRAMPOLINES", MAX_PROCESSES)
+            .map_max_entries("THREADS", capacities.threads)
+            .map_max_entries("BLOCKS", capacities.blocks)
+            .map_max_entries("SITES", capacities.sites)
+            .map_max_entries("STACKS", capacities.stacks)
+            .override_global(aya_log::LEVEL, &log_level, true);
+        let ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
+        let mut kernel = Self { ebpf, capacities };
+        for name in UPROBES {
+            let loaded = kernel.uprobe(name)?.load();
+            loaded.map_err(|source| KernelError::Program { name, source: Box::new(source) })?;
+        }
+        Ok(kernel)
+    }
+
+    /// Attaches the programs that follow tasks: exits of threads and execs.
+    ///
+    /// # Errors
+    /// Where the kernel refuses a tracepoint.
+    pub fn follow_tasks(&mut self) -> Result<(), KernelError> {
+        self.attach_tracepoint("thread_exit", "sched_process_exit")?;
+        self.attach_tracepoint("process_exec", "sched_process_exec")
+    }
+
+    /// Attaches the program that stops targets once they have mapped code. It makes every system call of
+    /// the host a little slower, so it is for commands that are traced from their first instruction.
+    ///
+    /// # Errors
+    /// Where the kernel refuses the tracepoint.
+    pub fn follow_mappings(&mut self) -> Result<(), KernelError> {
+        self.attach_tracepoint("syscall_exit", "sys_exit")
+    }
+
+    fn attach_tracepoint(&mut self, name: &'static str, tracepoint: &str) -> Result<(), KernelError> {
+        let program: &mut RawTracePoint = self.program(name)?;
+        program
+            .load()
+            .and_then(|()| program.attach(tracepoint).map(drop))
+            .map_err(|source| KernelError::Program { name, source: Box::new(source) })
+    }
+
+    /// One of [`UPROBES`].
+    ///
+    /// # Errors
+    /// Where the object has no such program.
+    pub fn uprobe(&mut self, name: &'static str) -> Result<&mut UProbe, KernelError> {
+        self.program(name)
+    }
+
+    fn program<'a, P>(&'a mut self, name: &'static str) -> Result<&'a mut P, KernelError>
+    where
+        &'a mut P: TryFrom<&'a mut Program>,
+    {
+        let program = self.ebpf.program_mut(name).ok_or(KernelError::Missing(name))?;
+        program.try_into().map_err(|_| KernelError::Missing(name))
+    }
+
+    /// Makes `tgid` a target.
+    ///
+    /// # Errors
+    /// Where there are too many targets.
+    pub fn add_process(&mut self, tgid: u32) -> Result<(), KernelError> {
+        let mut processes: HashMap<_, u32, Process> = self.map_mut("PROCESSES")?;
+        processes.insert(tgid, Process::default(), 0).map_err(|source| KernelError::Map {
+            action: "add a process to",
+            name: "PROCESSES",
+            source,
+        })
+    }
+
+    /// What the kernel side knows of a target; `None` where `tgid` is none.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn process(&self, tgid: u32) -> Result<Option<Process>, KernelError> {
+        let processes: HashMap<_, u32, Process> = self.map("PROCESSES")?;
+        lookup(&processes, "PROCESSES", &tgid)
+    }
+
+    /// Says where the kernel sends hooked returns in a target.
+    ///
+    /// # Errors
+    /// Where there are too many targets.
+    pub fn set_trampoline(&mut self, tgid: u32, address: u64) -> Result<(), KernelError> {
+        let mut trampolines: HashMap<_, u32, u64> = self.map_mut("TRAMPOLINES")?;
+        trampolines.insert(tgid, address, 0).map_err(|source| KernelError::Map {
+            action: "write to",
+            name: "TRAMPOLINES",
+            source,
+        })
+    }
+
+    /// Tells the kernel side what to do from now on.
+    ///
+    /// # Errors
+    /// Where the map cannot be written.
+    pub fn set_control(&mut self, control: Control) -> Result<(), KernelError> {
+        let mut map: Array<_, Control> = self.map_mut("CONTROL")?;
+        map.set(0, control, 0).map_err(|source| KernelError::Map { action: "write to", name: "CONTROL", source })
+    }
+
+    /// Every site of every target.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn sites(&self) -> Result<Entries<SiteId, Site>, KernelError> {
+        let sites: HashMap<_, SiteId, Site> = self.map("SITES")?;
+        entries(&sites, "SITES", self.capacities.sites)
+    }
+
+    /// The stack of a site; `None` where it is not known.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn stack(&self, id: StackId) -> Result<Option<StackRecord>, KernelError> {
+        let stacks: HashMap<_, StackId, StackRecord> = self.map("STACKS")?;
+        lookup(&stacks, "STACKS", &id)
+    }
+
+    /// Every live block, in no order.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn blocks(&self) -> Result<Entries<BlockKey, LiveBlock>, KernelError> {
+        let blocks: HashMap<_, BlockKey, LiveBlock> = self.map("BLOCKS")?;
+        entries(&blocks, "BLOCKS", self.capacities.blocks)
+    }
+
+    /// Forgets the blocks and sites of what a process was before its `generation`-th exec.
+    ///
+    /// # Errors
+    /// Where a map cannot be read.
+    pub fn forget_before_exec(&mut self, tgid: u32, generation: u64) -> Result<(), KernelError> {
+        let is_old = |owner: u32, exec_generation: u32| owner == tgid && u64::from(exec_generation) < generation;
+        let blocks = self.blocks()?;
+        let mut map: HashMap<_, BlockKey, LiveBlock> = self.map_mut("BLOCKS")?;
+        for key in blocks.into_keys().filter(|key| is_old(key.tgid, key.exec_generation)) {
+            // Whatever is gone already need not be removed.
+            _ = map.remove(&key);
+        }
+        let sites = self.sites()?;
+        let mut map: HashMap<_, SiteId, Site> = self.map_mut("SITES")?;
+        for (id, _) in sites.into_iter().filter(|(_, site)| is_old(site.tgid, site.exec_generation)) {
+            _ = map.remove(&id);
+        }
+        Ok(())
+    }
+
+    /// The ring buffer of rare events. Once.
+    ///
+    /// # Errors
+    /// Where it was taken before.
+    pub fn take_events(&mut self) -> Result<RingBuf<MapData>, KernelError> {
+        let map = self.ebpf.take_map("EVENTS").ok_or(KernelError::Missing("EVENTS"))?;
+        RingBuf::try_from(map).map_err(|source| KernelError::Map { action: "open", name: "EVENTS", source })
+    }
+
+    /// The debug lines of the BPF side, for [`Kernel::load`] with `debug_lines`.
+    ///
+    /// # Errors
+    /// Where the log's ring buffer cannot be opened.
+    pub fn debug_lines(&mut self) -> io::Result<aya_log::EbpfLogger<&'static dyn log::Log>> {
+        aya_log::EbpfLogger::init(&mut self.ebpf).map_err(io::Error::other)
+    }
+
+    /// The memory that each map takes in the kernel, in bytes, largest first.
+    #[must_use]
+    pub fn memory_bytes(&self) -> Vec<(String, u64)> {
+        let mut sizes: Vec<_> = self
+            .ebpf
+            .maps()
+            .filter_map(|(name, map)| {
+                let descriptor = map_fd(map)?;
+                let text = fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}")).ok()?;
+                let bytes = text.lines().find_map(|line| line.strip_prefix("memlock:"))?.trim().parse().ok()?;
+                Some((name.to_owned(), bytes))
+            })
+            .collect();
+        sizes.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        sizes
+    }
+
+    fn map<'a, M: TryFrom<&'a Map, Error = MapError>>(&'a self, name: &'static str) -> Result<M, KernelError> {
+        let map = self.ebpf.map(name).ok_or(KernelError::Missing(name))?;
+        map.try_into().map_err(|source| KernelError::Map { action: "open", name, source })
+    }
+
+    fn map_mut<'a, M: TryFrom<&'a mut Map, Error = MapError>>(
+        &'a mut self,
+        name: &'static str,
+    ) -> Result<M, KernelError> {
+        let map = self.ebpf.map_mut(name).ok_or(KernelError::Missing(name))?;
+        map.try_into().map_err(|source| KernelError::Map { action: "open", name, source })
+    }
+}
+
+fn map_fd(map: &Map) -> Option<i32> {
+    match map {
+        Map::Array(data) | Map::HashMap(data) | Map::RingBuf(data) => Some(data.fd().as_fd().as_raw_fd()),
+        _ => None,
+    }
+}
+
+fn lookup<K: Pod, V: Pod>(
+    map: &HashMap<&MapData, K, V>,
+    name: &'static str,
+    key: &K,
+) -> Result<Option<V>, KernelError> {
+    match map.get(key, 0) {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(source) => Err(KernelError::Map { action: "read", name, source }),
+    }
+}
+
+/// Every entry that is there while the map is read. The kernel starts again from the beginning where the
+/// entry just read has gone meanwhile; a map that changes faster than it can be read is given up on after
+/// twice its size, with what was seen by then.
+fn entries<K: Pod + Eq + Hash, V: Pod>(
+    map: &HashMap<&MapData, K, V>,
+    name: &'static str,
+    capacity: u32,
+) -> Result<Entries<K, V>, KernelError> {
+    let mut all = Entries::new();
+    for key in map.keys().take(2 * capacity as usize) {
+        let key = key.map_err(|source| KernelError::Map { action: "read", name, source })?;
+        if let Some(value) = lookup(map, name, &key)? {
+            all.insert(key, value);
+        }
+    }
+    Ok(all)
+}

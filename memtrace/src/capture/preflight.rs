@@ -1,0 +1,147 @@
+//! What this machine must offer, checked one by one: the substance of `memtrace doctor`.
+
+use std::{fs, path::Path};
+
+/// The outcome of one check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is there; with what was found.
+    Ok(String),
+    /// It is missing, but only some features need it; with what is lost and the next step.
+    Degraded(String, String),
+    /// Nothing works without it; with what was found and the next step.
+    Missing(String, String),
+}
+
+/// One thing that memtrace needs.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// What it is.
+    pub name: &'static str,
+    /// Whether it is there.
+    pub outcome: Outcome,
+}
+
+/// Checks everything, in the order in which it would fail.
+#[must_use]
+pub fn checks() -> Vec<Check> {
+    let capabilities = fs::read_to_string("/proc/self/status").ok().and_then(|status| effective(&status)).unwrap_or(0);
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+    let mut checks = vec![
+        Check { name: "machine", outcome: machine(std::env::consts::ARCH) },
+        Check { name: "kernel", outcome: kernel(release.trim()) },
+        Check { name: "lockdown", outcome: locked_down(&lockdown) },
+    ];
+    checks.extend(CAPABILITIES.iter().map(|capability| capability.check(capabilities)));
+    checks.push(present("uprobes", "/sys/bus/event_source/devices/uprobe/type", "needs a kernel with CONFIG_UPROBE_EVENTS"));
+    checks
+}
+
+/// A capability by its number in `<linux/capability.h>`.
+struct Capability {
+    name: &'static str,
+    bit: u32,
+    purpose: &'static str,
+    required: bool,
+}
+
+const fn capability(name: &'static str, bit: u32, required: bool, purpose: &'static str) -> Capability {
+    Capability { name, bit, purpose, required }
+}
+
+/// `CAP_SYS_ADMIN` stands in for the first two and the last.
+const SYS_ADMIN: u32 = 21;
+const CAPABILITIES: [Capability; 5] = [
+    capability("CAP_BPF", 39, true, "load BPF programs"),
+    capability("CAP_PERFMON", 38, true, "attach probes"),
+    capability("CAP_SYS_PTRACE", 19, true, "look at the mappings of other users' processes"),
+    capability("CAP_DAC_READ_SEARCH", 2, false, "read images that only their owner may read"),
+    capability("CAP_CHECKPOINT_RESTORE", 40, false, "read deleted and replaced images"),
+];
+
+impl Capability {
+    fn check(&self, effective: u64) -> Check {
+        let stands_in = self.bit >= 38 && effective >> SYS_ADMIN & 1 == 1;
+        let outcome = if effective >> self.bit & 1 == 1 || stands_in {
+            Outcome::Ok(self.purpose.into())
+        } else if self.required {
+            Outcome::Missing(format!("not permitted to {}", self.purpose), format!("run with sudo, or grant {}", self.name))
+        } else {
+            Outcome::Degraded(format!("not permitted to {}", self.purpose), format!("run with sudo, or grant {}", self.name))
+        };
+        Check { name: self.name, outcome }
+    }
+}
+
+fn effective(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
+fn machine(architecture: &str) -> Outcome {
+    match architecture {
+        "x86_64" => Outcome::Ok(architecture.into()),
+        other => Outcome::Missing(format!("{other} is not supported yet"), "run it on x86_64".into()),
+    }
+}
+
+/// Cookies of perf-event probes came with Linux 5.15.
+fn kernel(release: &str) -> Outcome {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) if (major, minor) >= (5, 15) => Outcome::Ok(release.into()),
+        _ => Outcome::Missing(format!("Linux {release} is too old"), "needs Linux 5.15 or later".into()),
+    }
+}
+
+fn locked_down(state: &str) -> Outcome {
+    if state.contains("[confidentiality]") {
+        return Outcome::Missing(
+            "the kernel is locked down against reading memory".into(),
+            "boot with lockdown=integrity or without".into(),
+        );
+    }
+    Outcome::Ok(if state.contains("[integrity]") { "integrity".into() } else { "none".into() })
+}
+
+fn present(name: &'static str, path: &str, hint: &str) -> Check {
+    let outcome = if Path::new(path).exists() {
+        Outcome::Ok(path.into())
+    } else {
+        Outcome::Missing(format!("{path} does not exist"), hint.into())
+    };
+    Check { name, outcome }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_are_compared_by_number() {
+        assert!(matches!(kernel("6.18.44-fc"), Outcome::Ok(_)));
+        assert!(matches!(kernel("5.15.0-91-generic"), Outcome::Ok(_)));
+        assert!(matches!(kernel("5.4.0"), Outcome::Missing(..)));
+        assert!(matches!(kernel(""), Outcome::Missing(..)));
+    }
+
+    #[test]
+    fn sys_admin_stands_in_for_the_newer_capabilities_only() {
+        let admin = 1 << SYS_ADMIN;
+        let missing: Vec<_> = CAPABILITIES
+            .iter()
+            .filter(|capability| matches!(capability.check(admin).outcome, Outcome::Missing(..)))
+            .map(|capability| capability.name)
+            .collect();
+        assert_eq!(missing, ["CAP_SYS_PTRACE"]);
+        assert!(CAPABILITIES.iter().all(|capability| matches!(capability.check(u64::MAX).outcome, Outcome::Ok(_))));
+    }
+
+    #[test]
+    fn lockdown_matters_only_where_it_forbids_reading() {
+        assert!(matches!(locked_down("none integrity [confidentiality]\n"), Outcome::Missing(..)));
+        assert!(matches!(locked_down("none [integrity] confidentiality\n"), Outcome::Ok(_)));
+        assert!(matches!(locked_down(""), Outcome::Ok(_)));
+    }
+}

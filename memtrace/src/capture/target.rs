@@ -1,0 +1,256 @@
+//! One target: its code, its images, and the probes in them, kept up to date while it lives.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    num::NonZeroU32,
+    sync::Arc,
+};
+
+use memtrace_common::stack::StackRecord;
+use thiserror::Error;
+
+use super::{
+    attach::{self, AttachError, Programs},
+    kernel::{Kernel, KernelError},
+};
+use crate::{
+    model::{
+        frame::{ImageName, Reason},
+        report::Allocator,
+    },
+    process::{
+        image::Image,
+        maps::{self, CodeMap, FileId, MapsError, Mapping},
+        status,
+    },
+    symbolize::{CodePlace, NamedImage},
+};
+
+/// Why a process cannot be a target.
+#[derive(Debug, Error)]
+pub enum TargetError {
+    /// There is no process of that pid, or not any more.
+    #[error("cannot trace process {pid}: no such process")]
+    NoSuchProcess {
+        /// The pid.
+        pid: u32,
+    },
+    /// The pid names a thread of the kernel, or a zombie: it has no program.
+    #[error("cannot trace process {pid} ({comm}): it runs no program")]
+    NoProgram {
+        /// The pid.
+        pid: u32,
+        /// Its short name.
+        comm: String,
+    },
+    /// Its files under `/proc` may not be read.
+    #[error("cannot look into process {pid}: {source}")]
+    Closed {
+        /// The pid.
+        pid: u32,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Its mappings cannot be told.
+    #[error(transparent)]
+    Maps(#[from] MapsError),
+    /// Nothing that it has mapped is an allocator that memtrace knows.
+    #[error("cannot trace process {pid} ({comm}): none of its {images} images defines an allocator that memtrace knows")]
+    NoAllocator {
+        /// The pid.
+        pid: u32,
+        /// Its short name.
+        comm: String,
+        /// How many images were searched.
+        images: usize,
+        /// Whether it is one static image whose symbols have been stripped.
+        stripped: bool,
+    },
+    /// A probe was refused.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// The kernel side failed.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+}
+
+/// A target and what is known of it.
+pub struct Target {
+    /// Its thread group id.
+    pub pid: NonZeroU32,
+    /// Its own short name.
+    pub comm: String,
+    /// The program it runs.
+    pub exe: String,
+    /// What is hooked in it.
+    pub allocators: Vec<Allocator>,
+    /// Its images, in the order in which they were first seen.
+    pub images: Vec<NamedImage>,
+    image_of_file: HashMap<FileId, usize>,
+    /// The files that were searched for allocators.
+    searched: HashSet<FileId>,
+    code: CodeMap,
+    knows_trampoline: bool,
+    programs: Programs,
+}
+
+impl Target {
+    /// Looks at a process that is to be a target, without touching it.
+    ///
+    /// # Errors
+    /// Where it is not there, runs no program, or may not be looked into.
+    pub fn find(pid: NonZeroU32, programs: Programs) -> Result<Self, TargetError> {
+        let mut target = Self {
+            pid,
+            comm: String::new(),
+            exe: String::new(),
+            allocators: Vec::new(),
+            images: Vec::new(),
+            image_of_file: HashMap::new(),
+            searched: HashSet::new(),
+            code: CodeMap::default(),
+            knows_trampoline: false,
+            programs,
+        };
+        target.rename()?;
+        Ok(target)
+    }
+
+    /// Reads again what the process calls itself and which program it runs.
+    ///
+    /// # Errors
+    /// As [`Target::find`].
+    pub fn rename(&mut self) -> Result<(), TargetError> {
+        let pid = self.pid.get();
+        self.comm = status::comm(pid).map_err(|_| TargetError::NoSuchProcess { pid })?;
+        self.exe = match status::exe(pid) {
+            Ok(path) => status::printable(&path.to_string_lossy()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(TargetError::NoProgram { pid, comm: self.comm.clone() });
+            }
+            Err(source) => return Err(TargetError::Closed { pid, source }),
+        };
+        Ok(())
+    }
+
+    /// Looks at the mappings and attaches to every allocator that is not hooked yet.
+    ///
+    /// # Errors
+    /// Where the process has ended, or the kernel refuses a probe.
+    pub fn look(&mut self, kernel: &mut Kernel) -> Result<(), TargetError> {
+        let mappings = self.mappings()?;
+        for mapping in mappings.iter().filter(|mapping| mapping.executable) {
+            let Some(file) = mapping.file else { continue };
+            let index = self.image_index(file, mapping);
+            if !self.searched.insert(file) {
+                continue;
+            }
+            let Some(image) = &self.images[index].image else { continue };
+            attach::attach_to_linker(kernel, self.pid, image)?;
+            for plan in attach::plans(image).map_err(AttachError::from)? {
+                attach::attach(kernel, self.pid, image, &plan, self.programs)?;
+                self.allocators.push(Allocator {
+                    name: plan.family.name.to_owned(),
+                    image: self.images[index].name.path.clone(),
+                    functions: plan.hooks.iter().map(|hook| hook.function.name.to_owned()).collect(),
+                });
+            }
+        }
+        self.learn_trampoline(&mappings, kernel)?;
+        self.code.update(mappings);
+        Ok(())
+    }
+
+    fn mappings(&self) -> Result<Vec<Mapping>, TargetError> {
+        let pid = self.pid.get();
+        match maps::read(pid) {
+            // A process that has ended but was not waited for still has an empty maps file.
+            Ok(mappings) if mappings.is_empty() => Err(TargetError::NoSuchProcess { pid }),
+            Err(MapsError::Read { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+                Err(TargetError::Closed { pid, source })
+            }
+            Err(MapsError::Read { .. }) => Err(TargetError::NoSuchProcess { pid }),
+            other => Ok(other?),
+        }
+    }
+
+    /// The index of the image that is mapped at `mapping`, opened at first sight.
+    fn image_index(&mut self, file: FileId, mapping: &Mapping) -> usize {
+        if let Some(index) = self.image_of_file.get(&file) {
+            return *index;
+        }
+        let image = Image::open(self.pid.get(), mapping).map_err(|error| log::info!("{error}")).ok();
+        let name = ImageName {
+            path: status::printable(&mapping.path.to_string_lossy()),
+            build_id: image.as_ref().and_then(|image| image.build_id.clone()),
+        };
+        self.images.push(NamedImage { name: Arc::new(name), image });
+        self.image_of_file.insert(file, self.images.len() - 1);
+        self.images.len() - 1
+    }
+
+    /// The kernel maps the page to which hooked functions return once the first of them is called.
+    fn learn_trampoline(&mut self, mappings: &[Mapping], kernel: &mut Kernel) -> Result<(), KernelError> {
+        if self.knows_trampoline {
+            return Ok(());
+        }
+        if let Some(page) = mappings.iter().find(|mapping| mapping.path.as_os_str() == "[uprobes]") {
+            kernel.set_trampoline(self.pid.get(), page.start)?;
+            self.knows_trampoline = true;
+        }
+        Ok(())
+    }
+
+    /// Whether a look is due although nothing was announced.
+    #[must_use]
+    pub fn wants_look(&self) -> bool {
+        !self.knows_trampoline
+    }
+
+    /// The process has become another program: what was known of its addresses is void.
+    ///
+    /// # Errors
+    /// As [`Target::find`].
+    pub fn start_afresh(&mut self) -> Result<(), TargetError> {
+        self.code = CodeMap::default();
+        self.knows_trampoline = false;
+        self.rename()
+    }
+
+    /// The error for a target in which [`Target::look`] has found nothing to hook.
+    #[must_use]
+    pub fn no_allocator(&self) -> TargetError {
+        let opened: Vec<&Image> = self.images.iter().filter_map(|named| named.image.as_ref()).collect();
+        TargetError::NoAllocator {
+            pid: self.pid.get(),
+            comm: self.comm.clone(),
+            images: opened.len(),
+            stripped: opened.iter().all(|image| !image.has_interpreter() && !image.has_symbols()),
+        }
+    }
+
+    /// The places of a stack's return addresses, and whether all of them are there.
+    ///
+    /// A frame pointer that was no frame pointer leads the walk out of the code: it is cut there.
+    #[must_use]
+    pub fn normalise(&self, stack: &StackRecord) -> (Vec<CodePlace>, bool) {
+        let mut places = Vec::with_capacity(stack.used().len());
+        for address in stack.used() {
+            // A return address may lie one past its mapping's end; the call before it does not.
+            let mapping = self.code.find(address.wrapping_sub(1));
+            let place = match mapping {
+                None if places.is_empty() => CodePlace::Address(*address, Reason::Unmapped),
+                None => return (places, false),
+                Some(mapping) => match mapping.file.and_then(|file| self.image_of_file.get(&file)) {
+                    Some(image) => {
+                        CodePlace::File { image: *image, file_offset: address - mapping.start + mapping.file_offset }
+                    }
+                    None => CodePlace::Address(*address, Reason::Anonymous),
+                },
+            };
+            places.push(place);
+        }
+        (places, stack.truncated == 0)
+    }
+}

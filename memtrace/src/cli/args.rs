@@ -1,0 +1,239 @@
+//! What can be said on the command line. Only types.
+
+use std::{ffi::OsString, num::NonZeroU32, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{capture::kernel::Capacities, model::report::Weight};
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo memtrace --pid 1234                         watch a running process; Ctrl-C for the report
+  sudo memtrace --pid 1234 --duration 30s          stop by itself
+  sudo memtrace --pid 1234 --duration 30s --format folded -o out.folded
+  sudo memtrace -- ./server --port 8080            from the first instruction to the end
+  sudo memtrace doctor                             what this machine lacks, and the next step
+
+The report names the stacks that hold live memory: allocated since memtrace attached, and not freed yet.
+It goes to stdout, everything else to stderr.
+Exit status: 0 success, 1 failure, 2 usage; with -- CMD that of CMD.";
+
+/// Who holds a live process's memory, and is it growing.
+///
+/// Attaches to a running process, changes nothing in it, restarts nothing, and leaves nothing behind.
+#[derive(Debug, Parser)]
+#[command(
+    name = "memtrace",
+    version,
+    after_help = EXAMPLES,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    arg_required_else_help = true,
+    override_usage = "memtrace [OPTIONS] --pid <N>\n       memtrace [OPTIONS] -- <CMD>...\n       memtrace <COMMAND>"
+)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) trace: TraceArguments,
+
+    /// Say what is done (-v), with the BPF side's debug lines (-vv)
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub(super) verbose: u8,
+
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Check what this machine offers: capabilities, kernel features, mounts
+    Doctor,
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TraceArguments {
+    #[command(flatten)]
+    pub(super) target: TargetArguments,
+
+    /// Stop after this time [30s, 5min, 1h30m]
+    #[arg(long, value_name = "TIME", value_parser = positive_duration)]
+    pub(super) duration: Option<Duration>,
+
+    /// Report this often; on a terminal, how often the live table changes [default there: 1s]
+    #[arg(long, value_name = "TIME", value_parser = positive_duration)]
+    pub(super) interval: Option<Duration>,
+
+    /// How closely to look
+    #[arg(long, value_enum, default_value_t = TierArgument::Auto)]
+    pub(super) tier: TierArgument,
+
+    /// What to print
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(super) format: Format,
+
+    /// Where to [default: stdout]
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+
+    /// What folded stacks weigh by
+    #[arg(long, value_enum, default_value_t = WeightArgument::InuseSpace)]
+    pub(super) weight: WeightArgument,
+
+    /// Sites that a process shows [default: 10 in the table, all elsewhere]; totals are always of all
+    #[arg(long, value_name = "N")]
+    pub(super) top: Option<usize>,
+
+    #[command(flatten)]
+    pub(super) capacities: CapacityArguments,
+
+    /// Attach empty programs instead: what the probes alone cost
+    #[arg(long, hide = true)]
+    pub(super) empty_probes: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct TargetArguments {
+    /// A running process
+    #[arg(long, value_name = "N", help_heading = "Target")]
+    pub(super) pid: Option<NonZeroU32>,
+
+    /// A program to run and trace from its first instruction; memtrace exits with its status
+    #[arg(last = true, value_name = "CMD", help_heading = "Target")]
+    pub(super) command_line: Vec<OsString>,
+}
+
+/// All of a map is allocated at start; `-v` shows what they take.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Kernel memory")]
+pub(super) struct CapacityArguments {
+    /// Blocks that can be live at the same time (about 100 bytes each)
+    #[arg(long, value_name = "N", default_value_t = Capacities::default().blocks, value_parser = capacity())]
+    pub(super) max_blocks: u32,
+
+    /// Distinct stacks (about 1 KiB each)
+    #[arg(long, value_name = "N", default_value_t = Capacities::default().stacks, value_parser = capacity())]
+    pub(super) max_stacks: u32,
+
+    /// Allocation sites: a stack in a process (about 120 bytes each)
+    #[arg(long, value_name = "N", default_value_t = Capacities::default().sites, value_parser = capacity())]
+    pub(super) max_sites: u32,
+
+    /// Threads that allocate, at the same time (about 1 KiB each)
+    #[arg(long, value_name = "N", default_value_t = Capacities::default().threads, value_parser = capacity())]
+    pub(super) max_threads: u32,
+}
+
+/// The largest map that is asked for: past it the kernel would refuse, or lock away gigabytes.
+fn capacity() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=1 << 27)
+}
+
+impl CapacityArguments {
+    pub(super) fn capacities(&self) -> Capacities {
+        Capacities {
+            blocks: self.max_blocks,
+            sites: self.max_sites,
+            stacks: self.max_stacks,
+            threads: self.max_threads,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum TierArgument {
+    /// The most exact that is affordable (today always exact)
+    Auto,
+    /// Physical growth only
+    #[value(hide = true)]
+    Growth,
+    /// An estimate from a sample
+    #[value(hide = true)]
+    Sampled,
+    /// Every allocation
+    Exact,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// For a person; live on a terminal
+    Table,
+    /// One object a report, see docs/schema.json
+    Json,
+    /// Folded stacks, for flame graph tools
+    Folded,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum WeightArgument {
+    /// Live bytes
+    InuseSpace,
+    /// Live objects
+    InuseObjects,
+    /// Bytes ever allocated
+    AllocSpace,
+    /// Objects ever allocated
+    AllocObjects,
+    /// Growth of live bytes, in bytes a second
+    Growth,
+}
+
+impl From<WeightArgument> for Weight {
+    fn from(argument: WeightArgument) -> Self {
+        match argument {
+            WeightArgument::InuseSpace => Self::InuseSpace,
+            WeightArgument::InuseObjects => Self::InuseObjects,
+            WeightArgument::AllocSpace => Self::AllocSpace,
+            WeightArgument::AllocObjects => Self::AllocObjects,
+            WeightArgument::Growth => Self::Growth,
+        }
+    }
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration.is_zero() => Err("must be longer than nothing".into()),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(format!("{error}; write 30s, 5min or 1h30m")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory, error::ErrorKind};
+
+    fn refused(arguments: &[&str]) -> ErrorKind {
+        Arguments::try_parse_from([&["memtrace"], arguments].concat()).unwrap_err().kind()
+    }
+
+    #[test]
+    fn the_definitions_hold_together() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_target_is_needed_and_only_one() {
+        assert_eq!(refused(&["--duration", "1s"]), ErrorKind::MissingRequiredArgument);
+        assert_eq!(refused(&["--pid", "1", "--", "true"]), ErrorKind::ArgumentConflict);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        assert_eq!(refused(&["--pid", "0"]), ErrorKind::ValueValidation);
+        assert_eq!(refused(&["--pid", "1", "--duration", "abc"]), ErrorKind::ValueValidation);
+        assert_eq!(refused(&["--pid", "1", "--duration", "0s"]), ErrorKind::ValueValidation);
+        assert_eq!(refused(&["--pid", "1", "--max-blocks", "0"]), ErrorKind::ValueValidation);
+    }
+
+    #[test]
+    fn a_command_keeps_its_own_options() {
+        let arguments = Arguments::try_parse_from(["memtrace", "--top", "3", "--", "ls", "-l", "--top"]).unwrap();
+        assert_eq!(arguments.trace.target.command_line, ["ls", "-l", "--top"]);
+        assert_eq!(arguments.trace.top, Some(3));
+    }
+}

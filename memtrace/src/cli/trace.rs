@@ -1,0 +1,91 @@
+//! `memtrace --pid N` and `memtrace -- CMD`.
+
+use std::{
+    io,
+    os::unix::process::ExitStatusExt,
+    process::{ExitCode, ExitStatus},
+    time::Duration,
+};
+
+use super::{
+    args::{TierArgument, TraceArguments},
+    failure::Failure,
+    output::Output,
+};
+use crate::{
+    capture::attach::Programs,
+    pipeline::{self, Options, PipelineError, Selection},
+};
+
+/// How often the live table changes unless told otherwise.
+const LIVE_INTERVAL: Duration = Duration::from_secs(1);
+
+pub(super) fn run(arguments: &TraceArguments, verbose: u8) -> Result<ExitCode, Failure> {
+    check_tier(arguments.tier)?;
+    let mut output = Output::open(arguments)?;
+    let options = options(arguments, verbose, output.is_live());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| PipelineError::Wait { what: "anything", source })?;
+    let mut sink = |report: &_, is_last| output.write(report, is_last);
+    match runtime.block_on(pipeline::run(&options, &mut sink)) {
+        Ok(None) => Ok(ExitCode::SUCCESS),
+        Ok(Some(status)) => Ok(command_status(status)),
+        // Whoever read the report has enough of it, as `head` does.
+        Err(PipelineError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(PipelineError::Write(error)) if arguments.output.is_some() => {
+            let path = arguments.output.as_deref().unwrap_or_else(|| "stdout".as_ref());
+            Err(Failure::output(path, &error))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn check_tier(tier: TierArgument) -> Result<(), Failure> {
+    let name = match tier {
+        TierArgument::Auto | TierArgument::Exact => return Ok(()),
+        TierArgument::Growth => "growth",
+        TierArgument::Sampled => "sampled",
+    };
+    Err(Failure::usage(format!("this version has no tier `{name}` yet"), "use --tier exact, or leave it out"))
+}
+
+fn options(arguments: &TraceArguments, verbose: u8, is_live: bool) -> Options {
+    let selection = match arguments.target.pid {
+        Some(pid) => Selection::Pid(pid),
+        None => Selection::Command(arguments.target.command_line.clone()),
+    };
+    Options {
+        selection,
+        duration: arguments.duration,
+        interval: arguments.interval.or(is_live.then_some(LIVE_INTERVAL)),
+        capacities: arguments.capacities.capacities(),
+        debug_lines: verbose >= 2,
+        programs: if arguments.empty_probes { Programs::Empty } else { Programs::Tracing },
+    }
+}
+
+/// The command's own status, or 128 and the signal that ended it, as shells have it.
+fn command_status(status: ExitStatus) -> ExitCode {
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiers_that_do_not_exist_yet_are_refused() {
+        assert!(check_tier(TierArgument::Sampled).is_err());
+        assert!(check_tier(TierArgument::Growth).is_err());
+        assert!(check_tier(TierArgument::Exact).is_ok());
+    }
+
+    #[test]
+    fn a_command_that_was_killed_ends_as_in_a_shell() {
+        assert_eq!(command_status(ExitStatus::from_raw(9)), ExitCode::from(137));
+        assert_eq!(command_status(ExitStatus::from_raw(3 << 8)), ExitCode::from(3));
+    }
+}

@@ -1,0 +1,101 @@
+//! Frames of a stack, resolved as far as they can be.
+
+use std::sync::Arc;
+
+/// An image, as far as reports name it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ImageName {
+    /// Its path as the target sees it.
+    pub path: String,
+    /// The GNU build id in hexadecimal.
+    pub build_id: Option<String>,
+}
+
+/// Where a return address lies.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// In an image.
+    Image {
+        /// Which.
+        image: Arc<ImageName>,
+        /// The virtual offset in it: what `addr2line -e` takes.
+        offset: u64,
+    },
+    /// In no image that is known: a bare virtual address of the process.
+    Address(u64),
+}
+
+/// Why a place has no function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The address lay in no executable mapping: the walk went astray, or the mapping was gone before
+    /// it was seen.
+    Unmapped,
+    /// The code is in anonymous memory, as a just-in-time compiler makes it.
+    Anonymous,
+    /// The image could not be read.
+    ImageUnreadable,
+    /// The image has no symbol there: it is stripped.
+    NoSymbol,
+}
+
+impl Reason {
+    /// The reason in words, for a person.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Unmapped => "no mapping holds this address",
+            Self::Anonymous => "code in anonymous memory",
+            Self::ImageUnreadable => "the image cannot be read",
+            Self::NoSymbol => "the image has no symbol here",
+        }
+    }
+}
+
+/// A function at a place.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Function {
+    /// Its demangled name.
+    pub name: String,
+    /// The source file, where the image has debug information.
+    pub file: Option<String>,
+    /// The line in it, from 1.
+    pub line: Option<u32>,
+    /// Whether its code was inlined into the next frame outwards.
+    pub inlined: bool,
+}
+
+/// One frame of a stack.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Frame {
+    /// Where it is.
+    pub place: Place,
+    /// What it is, or why that is not known.
+    pub function: Result<Function, Reason>,
+}
+
+impl Frame {
+    /// One line for a person: the function, or the place where there is none.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match (&self.function, &self.place) {
+            (Ok(function), _) => function.name.clone(),
+            (Err(_), Place::Image { image, offset }) => format!("{}+{offset:#x}", base_name(&image.path)),
+            (Err(_), Place::Address(address)) => format!("{address:#x}"),
+        }
+    }
+
+    /// `file:line`, with the last part of the file's path only; `None` without debug information.
+    #[must_use]
+    pub fn source(&self) -> Option<String> {
+        let function = self.function.as_ref().ok()?;
+        let file = base_name(function.file.as_ref()?);
+        Some(function.line.map_or_else(|| file.to_owned(), |line| format!("{file}:{line}")))
+    }
+}
+
+/// The last part of a path.
+#[must_use]
+pub fn base_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}

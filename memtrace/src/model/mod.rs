@@ -1,0 +1,7 @@
+//! Pure data and arithmetic: what a profile is and what follows from it.
+//!
+//! Imports nothing of the rest. In: counters, frames, times. Out: reports ready to be rendered.
+
+pub mod frame;
+pub mod growth;
+pub mod report;

@@ -1,0 +1,239 @@
+//! A report: what was seen of each target, ready to be rendered.
+
+use std::time::{Duration, SystemTime};
+
+use super::{frame::Frame, growth::Trend};
+
+/// How closely the targets were looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// Every allocation was counted.
+    Exact,
+}
+
+impl Tier {
+    /// The word used on the command line and in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+        }
+    }
+}
+
+/// What kind of memory a site allocates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Category {
+    /// From an allocator's functions.
+    Heap,
+}
+
+impl Category {
+    /// The word used on the command line and in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Heap => "heap",
+        }
+    }
+}
+
+/// What is thought of a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not seen for long enough to judge.
+    TooEarly,
+}
+
+impl Verdict {
+    /// The word used in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TooEarly => "too-early",
+        }
+    }
+}
+
+/// What has been allocated and freed. `live = alloc - freed` holds by construction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Bytes ever allocated.
+    pub alloc_bytes: u64,
+    /// Objects ever allocated.
+    pub alloc_objects: u64,
+    /// Bytes ever freed, never more than were allocated.
+    pub freed_bytes: u64,
+    /// Objects ever freed, never more than were allocated.
+    pub freed_objects: u64,
+}
+
+impl Totals {
+    /// Takes counters that were read one after the other while they moved: a block may have been freed
+    /// between the readings of both, never freed without having been allocated.
+    #[must_use]
+    pub fn new(alloc_bytes: u64, alloc_objects: u64, freed_bytes: u64, freed_objects: u64) -> Self {
+        Self {
+            alloc_bytes,
+            alloc_objects,
+            freed_bytes: freed_bytes.min(alloc_bytes),
+            freed_objects: freed_objects.min(alloc_objects),
+        }
+    }
+
+    /// Bytes allocated and not yet freed.
+    #[must_use]
+    pub fn live_bytes(&self) -> u64 {
+        self.alloc_bytes - self.freed_bytes
+    }
+
+    /// Objects allocated and not yet freed.
+    #[must_use]
+    pub fn live_objects(&self) -> u64 {
+        self.alloc_objects - self.freed_objects
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            alloc_bytes: self.alloc_bytes + other.alloc_bytes,
+            alloc_objects: self.alloc_objects + other.alloc_objects,
+            freed_bytes: self.freed_bytes + other.freed_bytes,
+            freed_objects: self.freed_objects + other.freed_objects,
+        }
+    }
+}
+
+/// An allocator that was hooked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allocator {
+    /// The family's name.
+    pub name: String,
+    /// The path of the image that defines it.
+    pub image: String,
+    /// The functions that were hooked, in the order of the family's table.
+    pub functions: Vec<String>,
+}
+
+/// One counter of what was lost, or needs explaining.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCounter {
+    /// Its name in reports.
+    pub name: &'static str,
+    /// How often it happened.
+    pub count: u64,
+    /// Whether it stands for something missing from the figures.
+    pub is_loss: bool,
+}
+
+/// An allocation site.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// The same for the same code at the same place in the same images, whatever process or host.
+    pub id: u64,
+    /// What kind of memory it allocates.
+    pub category: Category,
+    /// What it has allocated and freed.
+    pub totals: Totals,
+    /// The slope of its live bytes.
+    pub growth_bytes_per_s: f64,
+    /// What is thought of it.
+    pub verdict: Verdict,
+    /// How sure that is, from 0 to 1.
+    pub confidence: f64,
+    /// The age of its oldest live block.
+    pub oldest_age: Option<Duration>,
+    /// Whether its stack was deeper than is kept.
+    pub truncated: bool,
+    /// From the allocation outwards.
+    pub frames: Vec<Frame>,
+}
+
+/// A target.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// Its thread group id.
+    pub pid: u32,
+    /// Its own short name.
+    pub comm: String,
+    /// The program it runs.
+    pub exe: String,
+    /// What was hooked in it.
+    pub allocators: Vec<Allocator>,
+    /// Resident memory when last seen, in bytes.
+    pub rss_bytes: Option<u64>,
+    /// The slope of its resident memory.
+    pub rss_growth_bytes_per_s: f64,
+    /// Which way its resident memory goes.
+    pub trend: Trend,
+    /// Of all its sites.
+    pub totals: Totals,
+    /// The slope of its live bytes.
+    pub growth_bytes_per_s: f64,
+    /// What was lost, and what needs explaining.
+    pub health: Vec<HealthCounter>,
+    /// Most live bytes first, all of them.
+    pub sites: Vec<Site>,
+    /// Whether it had ended when the report was made.
+    pub ended: bool,
+}
+
+/// What was seen.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The host's name.
+    pub host: String,
+    /// The kernel's release.
+    pub kernel: String,
+    /// When counting began.
+    pub started_at: SystemTime,
+    /// How long it went on.
+    pub duration: Duration,
+    /// How closely.
+    pub tier: Tier,
+    /// The targets.
+    pub processes: Vec<Process>,
+}
+
+/// What folded stacks and flame graphs weigh by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// Live bytes.
+    InuseSpace,
+    /// Live objects.
+    InuseObjects,
+    /// Bytes ever allocated.
+    AllocSpace,
+    /// Objects ever allocated.
+    AllocObjects,
+    /// Growth of live bytes in bytes a second; shrinking sites weigh nothing.
+    Growth,
+}
+
+impl Weight {
+    /// What `site` weighs.
+    #[must_use]
+    pub fn of(self, site: &Site) -> u64 {
+        match self {
+            Self::InuseSpace => site.totals.live_bytes(),
+            Self::InuseObjects => site.totals.live_objects(),
+            Self::AllocSpace => site.totals.alloc_bytes,
+            Self::AllocObjects => site.totals.alloc_objects,
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a clamped, rounded slope")]
+            Self::Growth => site.growth_bytes_per_s.max(0.0).round() as u64,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn live_is_alloc_minus_freed_even_where_counters_were_read_in_between() {
+        let totals = Totals::new(100, 2, 120, 3);
+        assert_eq!((totals.live_bytes(), totals.live_objects()), (0, 0));
+        assert_eq!(totals.alloc_bytes - totals.freed_bytes, totals.live_bytes());
+    }
+}

@@ -1,0 +1,339 @@
+//! The only wiring: targets, kernel side, profile, reports and signals in one loop.
+
+mod profile;
+mod watch;
+
+use std::{
+    ffi::OsString,
+    io,
+    num::NonZeroU32,
+    process::{Child, ExitStatus},
+    time::{Duration, Instant, SystemTime},
+};
+
+use aya::maps::{MapData, RingBuf};
+use memtrace_common::{
+    control::Control,
+    event::{Event, EventKind},
+};
+use thiserror::Error;
+use tokio::io::unix::AsyncFd;
+
+use crate::{
+    capture::{
+        attach::Programs,
+        command,
+        kernel::{Capacities, Kernel, KernelError},
+        preflight,
+        target::{Target, TargetError},
+    },
+    model::report::Report,
+};
+use profile::Profile;
+use watch::{Exit, Signals, Stop};
+
+/// What to trace.
+#[derive(Clone, Debug)]
+pub enum Selection {
+    /// A running process.
+    Pid(NonZeroU32),
+    /// A program to start, with its arguments.
+    Command(Vec<OsString>),
+}
+
+/// How to trace.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What to trace.
+    pub selection: Selection,
+    /// When to stop; `None`: when the target ends or a signal comes.
+    pub duration: Option<Duration>,
+    /// How often to report in between; `None`: not at all.
+    pub interval: Option<Duration>,
+    /// How much the kernel side can hold.
+    pub capacities: Capacities,
+    /// Whether the BPF side writes debug lines to the log.
+    pub debug_lines: bool,
+    /// What the probes run.
+    pub programs: Programs,
+}
+
+/// Why tracing failed.
+#[derive(Debug, Error)]
+pub enum PipelineError {
+    /// Something that is always needed is missing.
+    #[error("{0}")]
+    Preflight(String, String),
+    /// The target cannot be traced.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The kernel side failed.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The program cannot be started.
+    #[error("cannot run {program}: {source}")]
+    Command {
+        /// The program as given.
+        program: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The event loop cannot wait for something.
+    #[error("cannot wait for {what}: {source}")]
+    Wait {
+        /// For what.
+        what: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A report could not be written.
+    #[error("cannot write the report: {0}")]
+    Write(#[source] io::Error),
+}
+
+/// How often the kernel side is read, for histories and for stacks whose process may end. Longer where
+/// reading takes more than a hundredth of it.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Takes each report as it is made: `true` for the last one.
+pub type Sink<'a> = &'a mut dyn FnMut(&Report, bool) -> io::Result<()>;
+
+/// Traces as `options` say and hands each report to `sink`. Returns how the command that was traced
+/// ended, where there was one.
+///
+/// # Errors
+/// Where tracing cannot begin, or a report cannot be written. Whatever happens, nothing stays attached.
+pub async fn run(options: &Options, sink: Sink<'_>) -> Result<Option<ExitStatus>, PipelineError> {
+    check_machine()?;
+    let mut signals = Signals::new()?;
+    match &options.selection {
+        Selection::Pid(pid) => {
+            // Before anything else: a wrong pid must not cost the loading of programs.
+            let target = Target::find(*pid, options.programs)?;
+            let mut session = Session::start(options, target)?;
+            if !session.attach()? {
+                return Err(session.target.no_allocator().into());
+            }
+            session.count(false)?;
+            session.announce();
+            session.follow(options, &mut signals, sink, None).await?;
+            Ok(None)
+        }
+        Selection::Command(command) => {
+            let failed = |source| PipelineError::Command { program: command[0].to_string_lossy().into_owned(), source };
+            let waiting = command::fork(command).map_err(failed)?;
+            let pid = NonZeroU32::new(waiting.pid).ok_or_else(|| failed(io::Error::other("the child has no pid")))?;
+            let mut session = Session::start(options, Target::find(pid, options.programs)?)?;
+            session.count(true)?;
+            let mut child = waiting.release().map_err(failed)?;
+            session.follow(options, &mut signals, sink, Some(&child)).await?;
+            drop(session);
+            let status = child.wait().map_err(|source| PipelineError::Wait { what: "the command", source })?;
+            Ok(Some(status))
+        }
+    }
+}
+
+fn check_machine() -> Result<(), PipelineError> {
+    for check in preflight::checks() {
+        if let preflight::Outcome::Missing(found, hint) = check.outcome {
+            return Err(PipelineError::Preflight(format!("cannot trace: {}: {found}", check.name), hint));
+        }
+    }
+    Ok(())
+}
+
+/// One run over one target.
+struct Session {
+    kernel: Kernel,
+    target: Target,
+    profile: Profile,
+    events: AsyncFd<RingBuf<MapData>>,
+    exit: Exit,
+    started: Instant,
+    stops_on_image: bool,
+}
+
+impl Session {
+    /// Loads the kernel side. Nothing is hooked or counted yet.
+    fn start(options: &Options, target: Target) -> Result<Self, PipelineError> {
+        let pid = target.pid.get();
+        let exit = Exit::of(pid).map_err(|_| TargetError::NoSuchProcess { pid })?;
+        let mut kernel = Kernel::load(options.capacities, options.debug_lines)?;
+        log_memory(&kernel);
+        if options.debug_lines {
+            watch::forward_debug_lines(&mut kernel)?;
+        }
+        kernel.add_process(pid)?;
+        kernel.follow_tasks()?;
+        if matches!(options.selection, Selection::Command(_)) {
+            kernel.follow_mappings()?;
+        }
+        let events = watch::readable(kernel.take_events()?)
+            .map_err(|source| PipelineError::Wait { what: "events of the kernel side", source })?;
+        let profile = Profile::new(SystemTime::now());
+        Ok(Self { kernel, target, profile, events, exit, started: Instant::now(), stops_on_image: false })
+    }
+
+    /// Hooks every allocator that is there now. Returns whether there is any.
+    fn attach(&mut self) -> Result<bool, PipelineError> {
+        match self.target.look(&mut self.kernel) {
+            Ok(()) => Ok(!self.target.allocators.is_empty()),
+            // Whatever failed, it failed because the process ended meanwhile.
+            Err(_) if self.exit.has_come() => {
+                Err(TargetError::NoSuchProcess { pid: self.target.pid.get() }.into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn count(&mut self, stop_on_image: bool) -> Result<(), KernelError> {
+        self.stops_on_image = stop_on_image;
+        self.kernel.set_control(Control { counting: 1, stop_on_image: u32::from(stop_on_image) })?;
+        self.started = Instant::now();
+        self.profile = Profile::new(SystemTime::now());
+        Ok(())
+    }
+
+    fn announce(&self) {
+        let Target { pid, comm, allocators, .. } = &self.target;
+        for allocator in allocators {
+            eprintln!(
+                "memtrace: tracing {comm} (pid {pid}): {} functions of {} in {}, tier exact",
+                allocator.functions.len(),
+                allocator.name,
+                allocator.image
+            );
+        }
+    }
+
+    /// Follows the target until it ends, time is up, or a signal asks to stop; then makes the last
+    /// report.
+    async fn follow(
+        &mut self,
+        options: &Options,
+        signals: &mut Signals,
+        sink: Sink<'_>,
+        child: Option<&Child>,
+    ) -> Result<(), PipelineError> {
+        let deadline = options.duration.map(|duration| tokio::time::Instant::now() + duration);
+        let mut next_tick = tokio::time::Instant::now() + TICK;
+        let mut next_report = options.interval.map(|interval| tokio::time::Instant::now() + interval);
+        self.read()?;
+        loop {
+            tokio::select! {
+                biased;
+                () = watch::until(deadline) => break,
+                stop = signals.next() => {
+                    // A terminal sends its signals to the command as well; it decides when to end.
+                    match (child, stop) {
+                        (Some(child), Stop::Politely(signal)) => watch::forward(child.id(), signal),
+                        _ => break,
+                    }
+                }
+                ready = self.events.readable_mut() => {
+                    let mut ready = ready.map_err(|source| PipelineError::Wait { what: "events", source })?;
+                    let mut events = Vec::new();
+                    while let Some(record) = ready.get_inner_mut().next() {
+                        events.extend(Event::from_bytes(&record));
+                    }
+                    ready.clear_ready();
+                    self.handle(&events)?;
+                }
+                () = self.exit.wait() => break,
+                () = tokio::time::sleep_until(next_tick) => {
+                    let cost = self.read()?;
+                    next_tick = tokio::time::Instant::now() + TICK.max(cost * 100);
+                }
+                () = watch::until(next_report) => {
+                    self.read()?;
+                    let report = self.profile.report(&self.target, &self.kernel, self.started.elapsed(), false)?;
+                    sink(&report, false).map_err(PipelineError::Write)?;
+                    next_report = options.interval.map(|interval| tokio::time::Instant::now() + interval);
+                }
+            }
+        }
+        self.finish(sink)
+    }
+
+    /// Stops counting, reads everything once more and makes the last report.
+    fn finish(&mut self, sink: Sink<'_>) -> Result<(), PipelineError> {
+        let elapsed = self.started.elapsed();
+        self.kernel.set_control(Control::default())?;
+        if self.stops_on_image {
+            // It may have been stopped in the moment between.
+            watch::resume(self.target.pid.get());
+        }
+        self.read()?;
+        let ended = self.exit.has_come();
+        let report = self.profile.report(&self.target, &self.kernel, elapsed, ended)?;
+        sink(&report, true).map_err(PipelineError::Write)
+    }
+
+    /// Reads the kernel side and `/proc` into the profile. Returns how long that took.
+    fn read(&mut self) -> Result<Duration, PipelineError> {
+        let begun = Instant::now();
+        if self.target.wants_look() || self.profile.has_tentative_stacks() {
+            self.look_again()?;
+        }
+        self.profile.read(&self.kernel, &self.target, self.started.elapsed())?;
+        Ok(begun.elapsed())
+    }
+
+    /// Looks at a target that is being followed. That it ends meanwhile is no error; that a library of
+    /// its cannot be hooked is worth a warning.
+    fn look_again(&mut self) -> Result<(), PipelineError> {
+        let known = self.target.allocators.len();
+        match self.target.look(&mut self.kernel) {
+            Ok(()) => {}
+            Err(_) if self.exit.has_come() => {}
+            Err(TargetError::Kernel(error)) => return Err(error.into()),
+            Err(error) => log::warn!("{error}"),
+        }
+        for allocator in &self.target.allocators[known..] {
+            log::info!("hooked {} in {}", allocator.name, allocator.image);
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, events: &[Event]) -> Result<(), PipelineError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        for event in events {
+            match EventKind::try_from(event.kind) {
+                Ok(EventKind::Exec) => self.start_afresh()?,
+                Ok(EventKind::ImageMapped) => {}
+                Err(unknown) => log::warn!("unknown event {}", unknown.0),
+            }
+        }
+        self.look_again()?;
+        if self.stops_on_image {
+            watch::resume(self.target.pid.get());
+        }
+        Ok(())
+    }
+
+    fn start_afresh(&mut self) -> Result<(), PipelineError> {
+        let before = std::mem::take(&mut self.target.exe);
+        if self.target.start_afresh().is_err() {
+            // It has ended already: the loop will hear of it.
+            return Ok(());
+        }
+        if !self.stops_on_image || !self.profile.is_empty() {
+            eprintln!("memtrace: process {} now runs {} (was {before}): its figures start afresh", self.target.pid, self.target.exe);
+        }
+        let generation = self.kernel.process(self.target.pid.get())?.map_or(0, |process| process.exec_generation);
+        self.kernel.forget_before_exec(self.target.pid.get(), generation)?;
+        self.profile.start_afresh(generation);
+        Ok(())
+    }
+}
+
+fn log_memory(kernel: &Kernel) {
+    let maps = kernel.memory_bytes();
+    let total: u64 = maps.iter().map(|(_, bytes)| bytes).sum();
+    let parts: Vec<String> =
+        maps.iter().map(|(name, bytes)| format!("{} {} KiB", name.to_lowercase(), bytes / 1024)).collect();
+    log::info!("kernel memory: {} KiB ({})", total / 1024, parts.join(", "));
+}

@@ -1,0 +1,252 @@
+//! Images: the ELF files that a process has mapped, by identity rather than by path.
+//!
+//! A file is opened through `/proc/PID/map_files`, which leads to the very inode that is mapped even
+//! where the path is gone, replaced, or means something else in the target's mount namespace.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io,
+    os::{
+        fd::AsRawFd,
+        unix::fs::{FileExt, MetadataExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use object::{
+    Object, ObjectSegment, ObjectSymbol, SymbolKind,
+    elf::PT_INTERP,
+    read::{
+        ReadCache,
+        elf::{ElfFile64, ProgramHeader},
+    },
+};
+use thiserror::Error;
+
+use super::maps::Mapping;
+
+/// Why an image cannot be used.
+#[derive(Debug, Error)]
+pub enum ImageError {
+    /// The file cannot be opened.
+    #[error("cannot open the image {}: {source}", path.display())]
+    Open {
+        /// The image's path as the target sees it.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file is not an ELF file of this machine's kind, or is corrupt.
+    #[error("cannot read {} as an ELF file: {source}", path.display())]
+    Elf {
+        /// The image's path as the target sees it.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: object::Error,
+    },
+}
+
+/// A part of the file that is mapped as it is: how file offsets and virtual offsets correspond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Segment {
+    file_offset: u64,
+    size: u64,
+    virtual_offset: u64,
+}
+
+/// A function that an image defines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FunctionAt {
+    /// Where it begins in the file, in bytes.
+    pub file_offset: u64,
+    /// Its length in bytes; 0 where the image does not say.
+    pub size: u64,
+}
+
+/// An open ELF file.
+#[derive(Debug)]
+pub struct Image {
+    /// The path as the target sees it.
+    pub path: PathBuf,
+    /// The GNU build id in hexadecimal, where there is one.
+    pub build_id: Option<String>,
+    file: File,
+    segments: Vec<Segment>,
+    has_symbols: bool,
+    has_interpreter: bool,
+}
+
+impl Image {
+    /// Opens the file that is mapped at `mapping` in process `pid`.
+    ///
+    /// # Errors
+    /// Where the file cannot be opened or is not an ELF file that this machine can run.
+    pub fn open(pid: u32, mapping: &Mapping) -> Result<Self, ImageError> {
+        let file = open_mapped(pid, mapping).map_err(|source| ImageError::Open { path: mapping.path.clone(), source })?;
+        Self::parse(file, mapping.path.clone()).map_err(|source| ImageError::Elf { path: mapping.path.clone(), source })
+    }
+
+    fn parse(file: File, path: PathBuf) -> Result<Self, object::Error> {
+        let cache = ReadCache::new(&file);
+        let elf = ElfFile64::<object::Endianness, _>::parse(&cache)?;
+        let segments = elf
+            .segments()
+            .map(|segment| {
+                let (file_offset, size) = segment.file_range();
+                Segment { file_offset, size, virtual_offset: segment.address() }
+            })
+            .collect();
+        // A corrupt note only costs the build id.
+        let build_id = elf.build_id().ok().flatten().map(hex);
+        let has_symbols = elf.symbols().next().is_some() || elf.dynamic_symbols().next().is_some();
+        let headers = elf.elf_program_headers();
+        let has_interpreter = headers.iter().any(|header| header.p_type(elf.endian()) == PT_INTERP);
+        Ok(Self { path, build_id, segments, has_symbols, has_interpreter, file })
+    }
+
+    /// A path by which the open file can be reached, even where its own path is gone.
+    #[must_use]
+    pub fn reachable_path(&self) -> PathBuf {
+        let same_file = |other: &fs::Metadata| {
+            self.file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (other.dev(), other.ino()))
+        };
+        // The real path where it leads to the same file: separate debug files are looked for beside it.
+        match fs::metadata(&self.path) {
+            Ok(other) if same_file(&other) => self.path.clone(),
+            _ => PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd())),
+        }
+    }
+
+    /// The virtual offset (what `addr2line -e` takes) of a place in the file.
+    #[must_use]
+    pub fn virtual_offset(&self, file_offset: u64) -> Option<u64> {
+        self.segments.iter().find_map(|segment| {
+            let within = file_offset.checked_sub(segment.file_offset)?;
+            (within < segment.size).then(|| segment.virtual_offset.wrapping_add(within))
+        })
+    }
+
+    fn file_offset(&self, virtual_offset: u64) -> Option<u64> {
+        self.segments.iter().find_map(|segment| {
+            let within = virtual_offset.checked_sub(segment.virtual_offset)?;
+            (within < segment.size).then(|| segment.file_offset.wrapping_add(within))
+        })
+    }
+
+    /// Whether any symbol is left in the file.
+    #[must_use]
+    pub fn has_symbols(&self) -> bool {
+        self.has_symbols
+    }
+
+    /// Whether the file is a program that is linked to others when it is started.
+    #[must_use]
+    pub fn has_interpreter(&self) -> bool {
+        self.has_interpreter
+    }
+
+    /// The functions of the given names that the image defines itself. Exported symbols go first;
+    /// every versioned or local definition of a name counts once per place.
+    ///
+    /// # Errors
+    /// Where the file has become unreadable since it was opened.
+    pub fn functions(&self, names: &[&str]) -> Result<HashMap<String, Vec<FunctionAt>>, ImageError> {
+        let cache = ReadCache::new(&self.file);
+        let elf = ElfFile64::<object::Endianness, _>::parse(&cache)
+            .map_err(|source| ImageError::Elf { path: self.path.clone(), source })?;
+        let mut found: HashMap<String, Vec<FunctionAt>> = HashMap::new();
+        for symbol in elf.dynamic_symbols().chain(elf.symbols()) {
+            if !symbol.is_definition() || !matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Unknown) {
+                continue;
+            }
+            let Ok(name) = symbol.name() else { continue };
+            if !names.contains(&name) {
+                continue;
+            }
+            let Some(file_offset) = self.file_offset(symbol.address()) else { continue };
+            let places = found.entry(name.to_owned()).or_default();
+            if !places.iter().any(|place| place.file_offset == file_offset) {
+                places.push(FunctionAt { file_offset, size: symbol.size() });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Up to `length` bytes of the file from `file_offset` on; fewer at its end.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn read(&self, file_offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        let count = self.file.read_at(&mut bytes, file_offset)?;
+        bytes.truncate(count);
+        Ok(bytes)
+    }
+
+    /// The path that leads the kernel to this very file, for placing probes.
+    #[must_use]
+    pub fn probe_path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
+    }
+}
+
+fn open_mapped(pid: u32, mapping: &Mapping) -> io::Result<File> {
+    let exact = format!("/proc/{pid}/map_files/{:x}-{:x}", mapping.start, mapping.end);
+    File::open(exact).or_else(|error| {
+        // Without CAP_CHECKPOINT_RESTORE the exact way is closed; the path will do if it is the same file.
+        let relative = mapping.path.strip_prefix("/").unwrap_or(&mapping.path);
+        let file = File::open(Path::new(&format!("/proc/{pid}/root")).join(relative))?;
+        let inode = file.metadata()?.ino();
+        if mapping.file.is_some_and(|id| id.inode == inode) { Ok(file) } else { Err(error) }
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::maps;
+    use std::io::Write;
+
+    fn own_image_of(address: u64) -> Image {
+        let pid = std::process::id();
+        let mappings = maps::read(pid).unwrap();
+        let mapping = mappings.iter().find(|m| m.start <= address && address < m.end).unwrap();
+        Image::open(pid, mapping).unwrap()
+    }
+
+    #[test]
+    fn a_function_is_found_where_the_process_runs_it() {
+        let address = libc::malloc as *const () as u64;
+        let image = own_image_of(address);
+        let places = &image.functions(&["malloc"]).unwrap()["malloc"];
+        assert_eq!(places.len(), 1);
+        assert!(places[0].size > 0);
+        assert_eq!(image.read(places[0].file_offset, 8).unwrap().len(), 8);
+        assert!(image.build_id.as_ref().unwrap().len() >= 16);
+    }
+
+    #[test]
+    fn file_and_virtual_offsets_convert_both_ways() {
+        let image = own_image_of(libc::malloc as *const () as u64);
+        let place = image.functions(&["malloc"]).unwrap()["malloc"][0];
+        let virtual_offset = image.virtual_offset(place.file_offset).unwrap();
+        assert_eq!(image.file_offset(virtual_offset), Some(place.file_offset));
+        assert_eq!(image.virtual_offset(u64::MAX), None);
+    }
+
+    #[test]
+    fn hostile_files_are_refused_without_panic() {
+        let mut header = vec![0u8; 64];
+        header[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        for content in [&b""[..], b"\x7fELF", b"#!/bin/sh\n", &header, &[0xff; 4096]] {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(content).unwrap();
+            _ = Image::parse(file, "hostile".into());
+        }
+    }
+}

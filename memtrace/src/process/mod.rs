@@ -1,0 +1,8 @@
+//! Processes as `/proc` shows them, and the images they have mapped.
+//!
+//! In: a pid. Out: mappings, identities of images, memory figures. All of it is untrusted input: a
+//! target chooses its name, its paths and the contents of its files.
+
+pub mod image;
+pub mod maps;
+pub mod status;

@@ -1,0 +1,74 @@
+//! One report for the tests of every format.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use crate::model::{
+    frame::{Frame, Function, ImageName, Place, Reason},
+    growth::Trend,
+    report::{Allocator, Category, HealthCounter, Process, Report, Site, Tier, Totals, Verdict},
+};
+
+fn resolved(name: &str, line: u32, inlined: bool) -> Frame {
+    let image = Arc::new(ImageName { path: "/usr/bin/demo".into(), build_id: Some("abcd".into()) });
+    Frame {
+        place: Place::Image { image, offset: 0x1000 + u64::from(line) },
+        function: Ok(Function { name: name.into(), file: Some("/src/demo.c".into()), line: Some(line), inlined }),
+    }
+}
+
+/// Two sites: one resolved, one cut and without symbols. The process's name wants escaping.
+pub(crate) fn report() -> Report {
+    let image = Arc::new(ImageName { path: "/lib/libfoo.so".into(), build_id: None });
+    let leak = Site {
+        id: 0xfeed,
+        category: Category::Heap,
+        totals: Totals::new(8192, 8, 4096, 4),
+        growth_bytes_per_s: 409.6,
+        verdict: Verdict::TooEarly,
+        confidence: 0.0,
+        oldest_age: Some(Duration::from_millis(9500)),
+        truncated: false,
+        frames: vec![resolved("keep", 30, true), resolved("handle_request", 40, false), resolved("main", 50, false)],
+    };
+    let other = Site {
+        id: 0xbeef,
+        totals: Totals::new(100, 1, 0, 0),
+        growth_bytes_per_s: 0.0,
+        truncated: true,
+        oldest_age: None,
+        frames: vec![Frame { place: Place::Image { image, offset: 0x1234 }, function: Err(Reason::NoSymbol) }],
+        ..leak.clone()
+    };
+    Report {
+        host: "host".into(),
+        kernel: "6.18.0".into(),
+        started_at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+        duration: Duration::from_secs(10),
+        tier: Tier::Exact,
+        processes: vec![Process {
+            pid: 42,
+            comm: "demo;1".into(),
+            exe: "/usr/bin/demo".into(),
+            allocators: vec![Allocator {
+                name: "glibc".into(),
+                image: "/lib/libc.so.6".into(),
+                functions: vec!["free".into(), "malloc".into()],
+            }],
+            rss_bytes: Some(5 << 20),
+            rss_growth_bytes_per_s: 1024.0,
+            trend: Trend::Increasing,
+            totals: leak.totals.plus(&other.totals),
+            growth_bytes_per_s: 409.6,
+            health: vec![
+                HealthCounter { name: "blocks_full", count: 3, is_loss: true },
+                HealthCounter { name: "sites_full", count: 0, is_loss: true },
+                HealthCounter { name: "unmatched_frees", count: 7, is_loss: false },
+            ],
+            sites: vec![leak, other],
+            ended: false,
+        }],
+    }
+}

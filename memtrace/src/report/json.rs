@@ -1,0 +1,228 @@
+//! JSON, one object a report: schema `memtrace/1`, described in docs/schema.json.
+//!
+//! The types here are the schema's; the model may change without it.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
+
+use serde::Serialize;
+
+use crate::model::{
+    frame::{Frame, Place},
+    report::{Process, Report, Site},
+};
+
+#[derive(Serialize)]
+struct JsonReport<'a> {
+    schema: &'static str,
+    host: &'a str,
+    kernel: &'a str,
+    /// RFC 3339, UTC.
+    started_at: String,
+    duration_ns: u64,
+    tier: &'static str,
+    /// The mean bytes between samples; nothing where every allocation is counted.
+    sample_bytes: Option<u64>,
+    processes: Vec<JsonProcess<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonProcess<'a> {
+    pid: u32,
+    comm: &'a str,
+    exe: &'a str,
+    ended: bool,
+    allocators: Vec<JsonAllocator<'a>>,
+    rss_bytes: Option<u64>,
+    rss_growth_bytes_per_s: f64,
+    trend: &'static str,
+    live_bytes: u64,
+    live_objects: u64,
+    alloc_bytes: u64,
+    alloc_objects: u64,
+    freed_bytes: u64,
+    freed_objects: u64,
+    growth_bytes_per_s: f64,
+    health: BTreeMap<&'static str, u64>,
+    sites: Vec<JsonSite<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonAllocator<'a> {
+    name: &'a str,
+    image: &'a str,
+    functions: &'a [String],
+}
+
+#[derive(Serialize)]
+struct JsonSite<'a> {
+    /// 16 hexadecimal digits.
+    id: String,
+    category: &'static str,
+    live_bytes: u64,
+    live_objects: u64,
+    alloc_bytes: u64,
+    alloc_objects: u64,
+    freed_bytes: u64,
+    freed_objects: u64,
+    growth_bytes_per_s: f64,
+    verdict: &'static str,
+    confidence: f64,
+    oldest_age_ns: Option<u64>,
+    truncated: bool,
+    frames: Vec<JsonFrame<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonFrame<'a> {
+    kind: &'static str,
+    function: Option<&'a str>,
+    image: Option<&'a str>,
+    build_id: Option<&'a str>,
+    offset: u64,
+    file: Option<&'a str>,
+    line: Option<u32>,
+    inlined: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unresolved: Option<&'static str>,
+}
+
+/// Writes the report as one line. With `top`, each process shows its first sites only; totals are of all.
+///
+/// # Errors
+/// Where `out` refuses.
+pub fn render(report: &Report, top: Option<usize>, out: &mut dyn Write) -> io::Result<()> {
+    let json = JsonReport {
+        schema: "memtrace/1",
+        host: &report.host,
+        kernel: &report.kernel,
+        started_at: humantime::format_rfc3339_millis(report.started_at).to_string(),
+        duration_ns: nanoseconds(report.duration),
+        tier: report.tier.name(),
+        sample_bytes: None,
+        processes: report.processes.iter().map(|process| json_process(process, top)).collect(),
+    };
+    serde_json::to_writer(&mut *out, &json)?;
+    writeln!(out)
+}
+
+fn json_process(process: &Process, top: Option<usize>) -> JsonProcess<'_> {
+    JsonProcess {
+        pid: process.pid,
+        comm: &process.comm,
+        exe: &process.exe,
+        ended: process.ended,
+        allocators: process
+            .allocators
+            .iter()
+            .map(|allocator| JsonAllocator {
+                name: &allocator.name,
+                image: &allocator.image,
+                functions: &allocator.functions,
+            })
+            .collect(),
+        rss_bytes: process.rss_bytes,
+        rss_growth_bytes_per_s: process.rss_growth_bytes_per_s,
+        trend: process.trend.name(),
+        live_bytes: process.totals.live_bytes(),
+        live_objects: process.totals.live_objects(),
+        alloc_bytes: process.totals.alloc_bytes,
+        alloc_objects: process.totals.alloc_objects,
+        freed_bytes: process.totals.freed_bytes,
+        freed_objects: process.totals.freed_objects,
+        growth_bytes_per_s: process.growth_bytes_per_s,
+        health: process.health.iter().map(|counter| (counter.name, counter.count)).collect(),
+        sites: process.sites.iter().take(top.unwrap_or(usize::MAX)).map(json_site).collect(),
+    }
+}
+
+fn json_site(site: &Site) -> JsonSite<'_> {
+    JsonSite {
+        id: format!("{:016x}", site.id),
+        category: site.category.name(),
+        live_bytes: site.totals.live_bytes(),
+        live_objects: site.totals.live_objects(),
+        alloc_bytes: site.totals.alloc_bytes,
+        alloc_objects: site.totals.alloc_objects,
+        freed_bytes: site.totals.freed_bytes,
+        freed_objects: site.totals.freed_objects,
+        growth_bytes_per_s: site.growth_bytes_per_s,
+        verdict: site.verdict.name(),
+        confidence: site.confidence,
+        oldest_age_ns: site.oldest_age.map(nanoseconds),
+        truncated: site.truncated,
+        frames: site.frames.iter().map(json_frame).collect(),
+    }
+}
+
+fn json_frame(frame: &Frame) -> JsonFrame<'_> {
+    let (image, offset) = match &frame.place {
+        Place::Image { image, offset } => (Some(image), *offset),
+        Place::Address(address) => (None, *address),
+    };
+    let function = frame.function.as_ref().ok();
+    JsonFrame {
+        kind: "native",
+        function: function.map(|function| function.name.as_str()),
+        image: image.map(|image| image.path.as_str()),
+        build_id: image.and_then(|image| image.build_id.as_deref()),
+        offset,
+        file: function.and_then(|function| function.file.as_deref()),
+        line: function.and_then(|function| function.line),
+        inlined: function.is_some_and(|function| function.inlined),
+        unresolved: frame.function.as_ref().err().map(|reason| reason.text()),
+    }
+}
+
+fn nanoseconds(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+    use serde_json::Value;
+
+    fn rendered(top: Option<usize>) -> Value {
+        let mut out = Vec::new();
+        render(&fixture::report(), top, &mut out).unwrap();
+        serde_json::from_slice(&out).unwrap()
+    }
+
+    #[test]
+    fn the_report_keeps_to_its_published_schema() {
+        let schema: Value = serde_json::from_str(include_str!("../../../docs/schema.json")).unwrap();
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        let errors: Vec<String> = validator.iter_errors(&rendered(None)).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{errors:#?}");
+    }
+
+    #[test]
+    fn the_schema_refuses_what_is_not_in_it() {
+        let schema: Value = serde_json::from_str(include_str!("../../../docs/schema.json")).unwrap();
+        let mut report = rendered(None);
+        report["processes"][0]["sites"][0]["frames"][0]["surprise"] = Value::from(1);
+        assert!(!jsonschema::is_valid(&schema, &report));
+    }
+
+    #[test]
+    fn frames_run_from_the_allocation_outwards_and_say_why_they_are_unresolved() {
+        let report = rendered(None);
+        let frames = &report["processes"][0]["sites"][0]["frames"];
+        assert_eq!(frames[0]["function"], "keep");
+        assert_eq!(frames[2]["function"], "main");
+        let unresolved = &report["processes"][0]["sites"][1]["frames"][0];
+        assert_eq!(unresolved["function"], Value::Null);
+        assert_eq!(unresolved["unresolved"], "the image has no symbol here");
+    }
+
+    #[test]
+    fn totals_are_of_all_sites_whatever_is_shown() {
+        let report = rendered(Some(1));
+        assert_eq!(report["processes"][0]["sites"].as_array().unwrap().len(), 1);
+        assert_eq!(report["processes"][0]["live_bytes"], 4196);
+    }
+}

@@ -1,0 +1,11 @@
+//! Renderings of a report: a file a format, each with the same `render`.
+//!
+//! In: a report. Out: bytes. Knows nothing of BPF or processes.
+
+pub mod folded;
+pub mod json;
+pub mod table;
+pub mod units;
+
+#[cfg(test)]
+mod fixture;

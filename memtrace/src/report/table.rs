@@ -1,0 +1,172 @@
+//! The table: what a person wants to know first, on one screen.
+
+use std::io::{self, Write};
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+
+use super::units;
+use crate::model::{
+    frame::{Frame, base_name},
+    report::{Process, Report, Site},
+};
+
+/// Sites that a process shows unless told otherwise.
+pub const DEFAULT_TOP: usize = 10;
+
+/// Frames that a site shows, from the allocation outwards.
+const SHOWN_FRAMES: usize = 6;
+
+/// Writes the report for a person. `width` is the terminal's, in columns; without it lines are as long as
+/// they need.
+///
+/// # Errors
+/// Where `out` refuses.
+pub fn render(report: &Report, top: Option<usize>, width: Option<u16>, out: &mut dyn Write) -> io::Result<()> {
+    for (index, process) in report.processes.iter().enumerate() {
+        if index > 0 {
+            writeln!(out)?;
+        }
+        summary(report, process, out)?;
+        sites(process, top.unwrap_or(DEFAULT_TOP), width, out)?;
+    }
+    Ok(())
+}
+
+fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Result<()> {
+    let Process { pid, comm, totals, .. } = process;
+    let ended = if process.ended { ", ended" } else { "" };
+    writeln!(
+        out,
+        "{comm} (pid {pid}{ended}) traced for {}, tier {}",
+        units::duration(report.duration),
+        report.tier.name()
+    )?;
+    for allocator in &process.allocators {
+        let functions = allocator.functions.len();
+        writeln!(out, "allocator  {} in {}, {functions} functions", allocator.name, allocator.image)?;
+    }
+    writeln!(
+        out,
+        "live       {} in {} objects, {}   (allocated {}, freed {})",
+        units::bytes(totals.live_bytes()),
+        units::count(totals.live_objects()),
+        units::bytes_per_s(process.growth_bytes_per_s),
+        units::bytes(totals.alloc_bytes),
+        units::bytes(totals.freed_bytes),
+    )?;
+    let rss = process.rss_bytes.map_or_else(|| "unknown".to_owned(), units::bytes);
+    let (slope, trend) = (units::bytes_per_s(process.rss_growth_bytes_per_s), process.trend.name());
+    writeln!(out, "RSS        {rss}, {slope}, {trend}")?;
+    losses(process, out)
+}
+
+fn losses(process: &Process, out: &mut dyn Write) -> io::Result<()> {
+    let lost: Vec<String> = process
+        .health
+        .iter()
+        .filter(|counter| counter.is_loss && counter.count > 0)
+        .map(|counter| format!("{} {}", counter.name, units::count(counter.count)))
+        .collect();
+    let lost = if lost.is_empty() { "none".to_owned() } else { lost.join(", ") };
+    writeln!(out, "lost       {lost}")?;
+    for counter in process.health.iter().filter(|counter| !counter.is_loss && counter.count > 0) {
+        let count = units::count(counter.count);
+        writeln!(out, "note       {count} frees of blocks from before attach ({})", counter.name)?;
+    }
+    Ok(())
+}
+
+fn sites(process: &Process, top: usize, width: Option<u16>, out: &mut dyn Write) -> io::Result<()> {
+    // What holds nothing now is of no interest here, whatever it did before.
+    let holding: Vec<&Site> = process.sites.iter().filter(|site| site.totals.live_objects() > 0).collect();
+    writeln!(out)?;
+    if holding.is_empty() {
+        return writeln!(out, "Nothing that was allocated since attach is live.");
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    if let Some(width) = width {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    }
+    table.set_header(["LIVE", "OBJECTS", "GROWTH", "ALLOCATED", "OLDEST", "VERDICT", "SITE"]);
+    for column in table.column_iter_mut().take(5) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    for site in holding.iter().take(top) {
+        table.add_row([
+            units::bytes(site.totals.live_bytes()),
+            units::count(site.totals.live_objects()),
+            units::bytes_per_s(site.growth_bytes_per_s),
+            units::bytes(site.totals.alloc_bytes),
+            site.oldest_age.map_or_else(|| "-".to_owned(), units::duration),
+            site.verdict.name().to_owned(),
+            stack(site),
+        ]);
+    }
+    for line in table.lines() {
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    match holding.len().saturating_sub(top) {
+        0 => Ok(()),
+        more => {
+            let rest: u64 = holding.iter().skip(top).map(|site| site.totals.live_bytes()).sum();
+            writeln!(out, "… and {} more sites holding {} (--top N shows more)", units::count(more as u64), units::bytes(rest))
+        }
+    }
+}
+
+fn stack(site: &Site) -> String {
+    let mut lines: Vec<String> = site.frames.iter().take(SHOWN_FRAMES).map(frame_line).collect();
+    match site.frames.len().saturating_sub(SHOWN_FRAMES) {
+        0 if site.truncated => lines.push("… (cut: outer frames are missing)".to_owned()),
+        0 => {}
+        more => lines.push(format!("… {more} more")),
+    }
+    if lines.is_empty() {
+        lines.push("(no stack)".to_owned());
+    }
+    lines.join("\n")
+}
+
+fn frame_line(frame: &Frame) -> String {
+    let place = match (&frame.place, frame.source()) {
+        (_, Some(source)) => format!("  {source}"),
+        (crate::model::frame::Place::Image { image, .. }, None) if frame.function.is_ok() => {
+            format!("  [{}]", base_name(&image.path))
+        }
+        _ => String::new(),
+    };
+    let inlined = if frame.function.as_ref().is_ok_and(|function| function.inlined) { " (inlined)" } else { "" };
+    format!("{}{place}{inlined}", frame.label())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+
+    fn rendered(top: Option<usize>) -> String {
+        let mut out = Vec::new();
+        render(&fixture::report(), top, None, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_first_screen_answers_the_first_questions() {
+        assert_eq!(rendered(None), include_str!("table.golden"));
+    }
+
+    #[test]
+    fn what_is_not_shown_is_told() {
+        assert!(rendered(Some(1)).ends_with("… and 1 more sites holding 100 B (--top N shows more)\n"));
+    }
+
+    #[test]
+    fn nothing_live_is_said_in_words() {
+        let mut report = fixture::report();
+        report.processes[0].sites.clear();
+        let mut out = Vec::new();
+        render(&report, None, None, &mut out).unwrap();
+        assert!(String::from_utf8(out).unwrap().ends_with("Nothing that was allocated since attach is live.\n"));
+    }
+}

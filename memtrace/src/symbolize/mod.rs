@@ -1,0 +1,8 @@
+//! Symbolising: from places in images to functions, files and lines.
+//!
+//! In: distinct places, in one batch. Out: for each the frames there, inlined ones first. Never touches a
+//! process: images are files that are held open, so the dead and the replaced resolve as well.
+
+mod native;
+
+pub use native::{CodePlace, NamedImage, Symbolizer};
