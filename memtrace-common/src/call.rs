@@ -50,7 +50,7 @@ impl CallRoles {
     #[inline(always)]
     #[must_use]
     pub const fn index_of(self, role: Role) -> Option<u8> {
-        match (self.0 >> role.shift()) as u8 & 0xf {
+        match (self.0 >> role.shift() & 0xf).to_le_bytes()[0] {
             0 => None,
             plus_one => Some(plus_one - 1),
         }

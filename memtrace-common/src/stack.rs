@@ -75,7 +75,7 @@ mod tests {
 
     fn id(frames: &[u64]) -> StackId {
         let hash = frames.iter().fold(StackHasher::new(), |h, f| h.frame(*f));
-        hash.finish(frames.len() as u32, false)
+        hash.finish(u32::try_from(frames.len()).unwrap(), false)
     }
 
     #[test]

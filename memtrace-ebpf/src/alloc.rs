@@ -92,12 +92,15 @@ pub(crate) fn leave(ctx: &RetProbeContext) {
 #[inline(always)]
 pub(crate) fn enter_free(ctx: &ProbeContext) {
     let Some(target) = Target::counted() else { return };
-    let address = argument_with(registers(ctx.regs), roles(ctx), Role::Block);
+    let regs = registers(ctx.regs);
+    let address = argument_with(regs, roles(ctx), Role::Block);
     if address == 0 {
         return;
     }
     match take(&target.block(address)) {
         Some(block) => count_freed(&block),
+        // A resize frees the old block by calling `free`; its own entry has taken the record out.
+        None if is_within_call(&target, regs) => {}
         None => {
             debug!(ctx, "free of {:x}: not allocated since attach", address);
             target.count(Counter::UnmatchedFrees);
@@ -126,8 +129,20 @@ fn outermost<'a>(target: &Target, regs: &pt_regs) -> Option<&'a mut Thread> {
     };
     // SAFETY: the entry is this thread's own and is removed only when the thread ends.
     let thread = unsafe { &mut *thread };
-    let nested = thread.pending.encloses(regs.rsp) && awaits_return(target, thread.pending.stack_pointer);
-    if nested { None } else { Some(thread) }
+    if is_nested(target, &thread.pending, regs) { None } else { Some(thread) }
+}
+
+/// Whether the current thread is inside another hooked call.
+#[inline(always)]
+fn is_within_call(target: &Target, regs: &pt_regs) -> bool {
+    // SAFETY: the entry is this thread's own and is removed only when the thread ends.
+    let Some(thread) = (unsafe { THREADS.get(&target.tid) }) else { return false };
+    is_nested(target, &thread.pending, regs)
+}
+
+#[inline(always)]
+fn is_nested(target: &Target, pending: &PendingCall, regs: &pt_regs) -> bool {
+    pending.encloses(regs.rsp) && awaits_return(target, pending.stack_pointer)
 }
 
 #[inline(always)]
@@ -218,14 +233,7 @@ fn count_freed(block: &LiveBlock) {
 
 /// Puts a new block on the books.
 #[inline(always)]
-fn record(
-    ctx: &RetProbeContext,
-    target: &Target,
-    regs: &pt_regs,
-    thread: &mut Thread,
-    address: u64,
-    size_bytes: u64,
-) {
+fn record(ctx: &RetProbeContext, target: &Target, regs: &pt_regs, thread: &mut Thread, address: u64, size_bytes: u64) {
     let stack = stack::walk(regs, &mut thread.stack);
     let id = SiteId::of(stack, target.tgid, target.exec_generation);
     let site = match SITES.get_ptr_mut(&id) {

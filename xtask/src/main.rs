@@ -1,1 +1,68 @@
-fn main(){}
+//! memtrace's build tool. Each task is a module; this file only says which there are.
+
+mod bench;
+mod build;
+mod demo;
+mod lint;
+mod run;
+mod setup;
+mod shell;
+mod test;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+/// Builds, runs, tests and measures memtrace; installs what that needs and is missing.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build everything, then run memtrace; with no arguments on a small program that leaks
+    Run {
+        /// What memtrace is told
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Build the BPF object and memtrace
+    Build {
+        /// With optimisation, to target/release/memtrace
+        #[arg(long)]
+        release: bool,
+    },
+    /// Pass the tests, those with real BPF included
+    Test {
+        /// Only tests whose name contains this
+        filter: Option<String>,
+    },
+    /// Check format and lints
+    Lint,
+    /// Measure what tracing costs
+    Bench {
+        /// Rounds; each measures every column once
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+        /// Also write the figures to this file, as JSON
+        #[arg(long)]
+        json: Option<std::path::PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Run { arguments } => run::run(&arguments),
+        Task::Build { release } => build::build(release).map(|_| ExitCode::SUCCESS),
+        Task::Test { filter } => test::test(filter.as_deref()).map(|()| ExitCode::SUCCESS),
+        Task::Lint => lint::lint().map(|()| ExitCode::SUCCESS),
+        Task::Bench { rounds, json } => bench::bench(rounds, json.as_deref()).map(|()| ExitCode::SUCCESS),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -190,10 +190,8 @@ fn attach_at(
     file_offset: u64,
     roles: CallRoles,
 ) -> Result<(), AttachError> {
-    let point = UProbeAttachPoint {
-        location: UProbeAttachLocation::AbsoluteOffset(file_offset),
-        cookie: Some(roles.0),
-    };
+    let point =
+        UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(file_offset), cookie: Some(roles.0) };
     let attached = kernel.uprobe(program)?.attach(point, image.probe_path(), UProbeScope::OneProcess(pid));
     attached.map(drop).map_err(|source| AttachError::Probe {
         function,

@@ -28,18 +28,19 @@ pub fn fork(command: &[OsString]) -> io::Result<Waiting> {
     let mut command = Command::new(program);
     command.args(arguments);
     let parent_end = release.as_raw_fd();
-    // SAFETY: between fork and exec the closure makes system calls only: it neither allocates nor locks.
-    unsafe {
-        command.pre_exec(move || {
-            // Should memtrace die while it holds the child stopped, the child goes on alone.
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGCONT);
-            pid_writer.write_all(&std::process::id().to_ne_bytes())?;
-            // The child's own copy of the other end must go, or it would never see the end of the pipe.
-            libc::close(parent_end);
-            let mut go = [0];
-            release_reader.read_exact(&mut go)
-        });
-    }
+    let before_exec = move || {
+        // Should memtrace die while it holds the child stopped, the child goes on alone.
+        // SAFETY: a system call without pointers.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGCONT) };
+        pid_writer.write_all(&std::process::id().to_ne_bytes())?;
+        // The child's own copy of the other end must go, or it would never see the end of the pipe.
+        // SAFETY: the child never uses that descriptor again; the parent's is another one.
+        unsafe { libc::close(parent_end) };
+        let mut go = [0];
+        release_reader.read_exact(&mut go)
+    };
+    // SAFETY: the closure makes system calls only; between fork and exec it neither allocates nor locks.
+    unsafe { command.pre_exec(before_exec) };
     // `spawn` returns only after the exec, which waits for us: it needs a thread of its own.
     let spawning = std::thread::spawn(move || command.spawn());
     let mut pid = [0; 4];

@@ -77,7 +77,8 @@ fn first_emulated(instructions: &[Instruction], code: &[u8]) -> Option<u64> {
 fn changes_call_state(instruction: &Instruction, factory: &mut InstructionInfoFactory) -> bool {
     factory.info(instruction).used_registers().iter().any(|used| {
         let register = used.register().full_register();
-        let writes = !matches!(used.access(), OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess);
+        let writes =
+            !matches!(used.access(), OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess);
         writes && (register == Register::RSP || ARGUMENTS.contains(&register))
     })
 }

@@ -34,7 +34,11 @@ pub fn checks() -> Vec<Check> {
         Check { name: "lockdown", outcome: locked_down(&lockdown) },
     ];
     checks.extend(CAPABILITIES.iter().map(|capability| capability.check(capabilities)));
-    checks.push(present("uprobes", "/sys/bus/event_source/devices/uprobe/type", "needs a kernel with CONFIG_UPROBE_EVENTS"));
+    checks.push(present(
+        "uprobes",
+        "/sys/bus/event_source/devices/uprobe/type",
+        "needs a kernel with CONFIG_UPROBE_EVENTS",
+    ));
     checks
 }
 
@@ -66,9 +70,15 @@ impl Capability {
         let outcome = if effective >> self.bit & 1 == 1 || stands_in {
             Outcome::Ok(self.purpose.into())
         } else if self.required {
-            Outcome::Missing(format!("not permitted to {}", self.purpose), format!("run with sudo, or grant {}", self.name))
+            Outcome::Missing(
+                format!("not permitted to {}", self.purpose),
+                format!("run with sudo, or grant {}", self.name),
+            )
         } else {
-            Outcome::Degraded(format!("not permitted to {}", self.purpose), format!("run with sudo, or grant {}", self.name))
+            Outcome::Degraded(
+                format!("not permitted to {}", self.purpose),
+                format!("run with sudo, or grant {}", self.name),
+            )
         };
         Check { name: self.name, outcome }
     }

@@ -21,7 +21,7 @@ use crate::{
     },
     process::{
         image::Image,
-        maps::{self, CodeMap, FileId, MapsError, Mapping},
+        maps::{self, CodeMap, FileId, Mapping, MapsError},
         status,
     },
     symbolize::{CodePlace, NamedImage},
@@ -56,7 +56,9 @@ pub enum TargetError {
     #[error(transparent)]
     Maps(#[from] MapsError),
     /// Nothing that it has mapped is an allocator that memtrace knows.
-    #[error("cannot trace process {pid} ({comm}): none of its {images} images defines an allocator that memtrace knows")]
+    #[error(
+        "cannot trace process {pid} ({comm}): none of its {images} images defines an allocator that memtrace knows"
+    )]
     NoAllocator {
         /// The pid.
         pid: u32,

@@ -3,11 +3,7 @@
 use std::{io, path::Path, process::ExitCode};
 
 use crate::{
-    capture::{
-        attach::AttachError,
-        kernel::KernelError,
-        target::TargetError,
-    },
+    capture::{attach::AttachError, kernel::KernelError, target::TargetError},
     pipeline::PipelineError,
 };
 

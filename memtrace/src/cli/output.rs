@@ -29,7 +29,9 @@ pub(super) struct Output<'a> {
 enum Place {
     Stdout,
     /// A table that is drawn over the one before, on a screen of its own until the last.
-    Screen { entered: bool },
+    Screen {
+        entered: bool,
+    },
     File(ReportFile),
 }
 
@@ -38,9 +40,7 @@ impl<'a> Output<'a> {
     pub(super) fn open(arguments: &'a TraceArguments) -> Result<Self, Failure> {
         let place = match &arguments.output {
             Some(path) => Place::File(ReportFile::create(path).map_err(|error| Failure::output(path, &error))?),
-            None if arguments.format == Format::Table && io::stdout().is_terminal() => {
-                Place::Screen { entered: false }
-            }
+            None if arguments.format == Format::Table && io::stdout().is_terminal() => Place::Screen { entered: false },
             None => Place::Stdout,
         };
         Ok(Self { arguments, place })

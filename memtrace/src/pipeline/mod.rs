@@ -180,9 +180,7 @@ impl Session {
         match self.target.look(&mut self.kernel) {
             Ok(()) => Ok(!self.target.allocators.is_empty()),
             // Whatever failed, it failed because the process ended meanwhile.
-            Err(_) if self.exit.has_come() => {
-                Err(TargetError::NoSuchProcess { pid: self.target.pid.get() }.into())
-            }
+            Err(_) if self.exit.has_come() => Err(TargetError::NoSuchProcess { pid: self.target.pid.get() }.into()),
             Err(error) => Err(error.into()),
         }
     }
@@ -321,7 +319,10 @@ impl Session {
             return Ok(());
         }
         if !self.stops_on_image || !self.profile.is_empty() {
-            eprintln!("memtrace: process {} now runs {} (was {before}): its figures start afresh", self.target.pid, self.target.exe);
+            eprintln!(
+                "memtrace: process {} now runs {} (was {before}): its figures start afresh",
+                self.target.pid, self.target.exe
+            );
         }
         let generation = self.kernel.process(self.target.pid.get())?.map_or(0, |process| process.exec_generation);
         self.kernel.forget_before_exec(self.target.pid.get(), generation)?;

@@ -132,7 +132,8 @@ impl Profile {
         duration: Duration,
         ended: bool,
     ) -> Result<Report, KernelError> {
-        let sites = self.merged_sites(&oldest_births(kernel)?, target);
+        let oldest = oldest_ages(kernel)?;
+        let sites = self.merged_sites(&oldest, target);
         let totals = sites.iter().fold(Totals::default(), |sum, site| sum.plus(&site.totals));
         let process = Process {
             pid: target.pid.get(),
@@ -159,15 +160,13 @@ impl Profile {
     }
 
     /// The sites, those of the same places taken together, most live bytes first.
-    fn merged_sites(&mut self, oldest: &HashMap<SiteId, u64>, target: &Target) -> Vec<Site> {
+    fn merged_sites(&mut self, oldest: &HashMap<SiteId, Duration>, target: &Target) -> Vec<Site> {
         let places = self.stacks.values().flat_map(|stack| stack.places.iter().copied());
         self.symbolizer.symbolize(&target.images, places);
-        let now_ns = monotonic_ns();
         let mut merged: HashMap<(&[CodePlace], bool), Site> = HashMap::new();
         let nowhere = PlacedStack { places: Vec::new(), complete: false, tentative: false };
         for (id, tracked) in &self.sites {
             let stack = self.stacks.get(&tracked.latest.stack).unwrap_or(&nowhere);
-            let age = oldest.get(id).map(|born_ns| Duration::from_nanos(now_ns.saturating_sub(*born_ns)));
             let site = merged.entry((&stack.places, stack.complete)).or_insert_with(|| {
                 let frames: Vec<Frame> =
                     stack.places.iter().flat_map(|place| self.symbolizer.frames(*place).to_vec()).collect();
@@ -185,7 +184,7 @@ impl Profile {
             });
             site.totals = site.totals.plus(&totals(&tracked.latest));
             site.growth_bytes_per_s += tracked.live_bytes.slope_per_s();
-            site.oldest_age = site.oldest_age.max(age);
+            site.oldest_age = site.oldest_age.max(oldest.get(id).copied());
         }
         let mut sites: Vec<Site> = merged.into_values().collect();
         sites.sort_by(|a, b| {
@@ -218,12 +217,14 @@ fn site_id(places: &[CodePlace], target: &Target) -> u64 {
     })
 }
 
-/// When the oldest live block of each site was born, in nanoseconds of `CLOCK_MONOTONIC`.
-fn oldest_births(kernel: &Kernel) -> Result<HashMap<SiteId, u64>, KernelError> {
-    let mut oldest: HashMap<SiteId, u64> = HashMap::new();
+/// The age of each site's oldest live block.
+fn oldest_ages(kernel: &Kernel) -> Result<HashMap<SiteId, Duration>, KernelError> {
+    let now_ns = monotonic_ns();
+    let mut oldest: HashMap<SiteId, Duration> = HashMap::new();
     for block in kernel.blocks()?.into_values() {
-        let born_ns = oldest.entry(block.site).or_insert(block.born_ns);
-        *born_ns = block.born_ns.min(*born_ns);
+        let age = Duration::from_nanos(now_ns.saturating_sub(block.born_ns));
+        let known = oldest.entry(block.site).or_default();
+        *known = age.max(*known);
     }
     Ok(oldest)
 }

@@ -83,7 +83,8 @@ impl Image {
     /// # Errors
     /// Where the file cannot be opened or is not an ELF file that this machine can run.
     pub fn open(pid: u32, mapping: &Mapping) -> Result<Self, ImageError> {
-        let file = open_mapped(pid, mapping).map_err(|source| ImageError::Open { path: mapping.path.clone(), source })?;
+        let file =
+            open_mapped(pid, mapping).map_err(|source| ImageError::Open { path: mapping.path.clone(), source })?;
         Self::parse(file, mapping.path.clone()).map_err(|source| ImageError::Elf { path: mapping.path.clone(), source })
     }
 

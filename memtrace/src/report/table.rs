@@ -110,7 +110,12 @@ fn sites(process: &Process, top: usize, width: Option<u16>, out: &mut dyn Write)
         0 => Ok(()),
         more => {
             let rest: u64 = holding.iter().skip(top).map(|site| site.totals.live_bytes()).sum();
-            writeln!(out, "… and {} more sites holding {} (--top N shows more)", units::count(more as u64), units::bytes(rest))
+            writeln!(
+                out,
+                "… and {} more sites holding {} (--top N shows more)",
+                units::count(more as u64),
+                units::bytes(rest)
+            )
         }
     }
 }

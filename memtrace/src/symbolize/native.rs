@@ -100,8 +100,7 @@ impl Symbolizer {
         });
         for (position, file_offset) in file_offsets.iter().enumerate() {
             let virtual_offset = named.image.as_ref().and_then(|image| image.virtual_offset(*file_offset));
-            let place =
-                Place::Image { image: Arc::clone(&named.name), offset: virtual_offset.unwrap_or(*file_offset) };
+            let place = Place::Image { image: Arc::clone(&named.name), offset: virtual_offset.unwrap_or(*file_offset) };
             let frames = match symbols.as_ref().and_then(|symbols| symbols.get(position)) {
                 Some(Symbolized::Sym(symbol)) => frames_of(symbol, &place),
                 Some(Symbolized::Unknown(_)) => vec![Frame { place, function: Err(Reason::NoSymbol) }],

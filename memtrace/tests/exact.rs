@@ -1,0 +1,121 @@
+//! Exactness: a program that knows its own truth to the byte, with more threads than CPUs.
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::process::Command;
+
+use serde_json::Value;
+use support::{FRAME_POINTERS, Target, Tracing, assert_truth, compile, process, scratch, sum_at};
+
+fn waiting_truth(operations: &str) -> Target {
+    let program = compile("truth.c", &FRAME_POINTERS);
+    let mut target = Target::start(Command::new(program).args([operations, "wait"]));
+    assert_eq!(target.line(), "ready");
+    target
+}
+
+fn truth_of(target: &mut Target) -> Value {
+    serde_json::from_str(&target.line()).unwrap()
+}
+
+#[test]
+fn five_million_operations_of_eight_threads_are_exact_in_total_and_by_site_ten_times_in_a_row() {
+    for round in 0..10 {
+        let mut target = waiting_truth("5000000");
+        let tracing = Tracing::start(&["--pid", &target.pid().to_string(), "--format", "json"]);
+        target.say("go");
+        let truth = truth_of(&mut target);
+        let report = tracing.stop();
+        assert_truth(&report, &truth, true);
+        assert_eq!(process(&report)["health"]["unmatched_frees"], 0, "round {round}");
+        assert!(truth["total"]["alloc_objects"].as_u64().unwrap() > 1_000_000);
+        assert!(target.is_alive());
+    }
+}
+
+#[test]
+fn what_is_allocated_after_an_attach_in_mid_run_is_exact_and_older_blocks_are_unmatched_frees() {
+    let program = compile("midrun.c", &FRAME_POINTERS);
+    for _ in 0..3 {
+        let mut target = Target::start(&mut Command::new(&program));
+        assert_eq!(target.line(), "running");
+        let tracing = Tracing::start(&["--pid", &target.pid().to_string(), "--format", "json"]);
+        target.say("go");
+        let truth = truth_of(&mut target);
+        let report = tracing.stop();
+        assert_truth(&report, &truth["after"], false);
+        let process = process(&report);
+        // Blocks that came and went while probes were being attached leave no phantom behind.
+        assert!(sum_at(process, "churned", "alloc_objects") > 0);
+        assert_eq!(sum_at(process, "churned", "live_objects"), 0);
+        assert_eq!(sum_at(process, "kept", "alloc_objects"), 0);
+        let unmatched = process["health"]["unmatched_frees"].as_u64().unwrap();
+        assert!(unmatched >= truth["unmatched"].as_u64().unwrap(), "{unmatched} unmatched frees");
+    }
+}
+
+#[test]
+fn a_command_is_exact_from_its_first_instruction_and_has_symbols_after_its_death() {
+    let program = compile("truth.c", &FRAME_POINTERS);
+    let folder = scratch();
+    let file = folder.path().join("report.json");
+    let arguments =
+        ["--format", "json", "-o", file.to_str().unwrap(), "--", program.to_str().unwrap(), "200000", "run"];
+    let (status, output, messages) = support::run(&arguments);
+    assert_eq!(status, 0, "{messages}");
+    let truth: Value = serde_json::from_str(output.trim()).unwrap();
+    let report = support::report(&file);
+    assert_truth(&report, &truth, false);
+    let process = process(&report);
+    assert_eq!(process["ended"], true);
+    assert_eq!(process["health"]["unmatched_frees"], 0);
+    // What is not of the program's own sites are its threads, which libc allocates for it.
+    let own: u64 = truth["total"]["alloc_objects"].as_u64().unwrap();
+    let all = process["alloc_objects"].as_u64().unwrap();
+    assert!((own + 8..own + 64).contains(&all), "{own} of its own, {all} in all");
+}
+
+#[test]
+fn every_event_that_finds_no_room_is_counted() {
+    let mut target = waiting_truth("100000");
+    let pid = target.pid().to_string();
+    let tracing = Tracing::start(&["--pid", &pid, "--format", "json", "--max-blocks", "64"]);
+    target.say("go");
+    let truth = truth_of(&mut target);
+    let report = tracing.stop();
+    let process = process(&report);
+    support::assert_sums(process);
+    let lost = process["health"]["blocks_full"].as_u64().unwrap();
+    assert!(lost > 0);
+    let seen = process["alloc_objects"].as_u64().unwrap();
+    assert_eq!(seen + lost, truth["total"]["alloc_objects"].as_u64().unwrap());
+}
+
+#[test]
+fn stacks_and_sites_that_find_no_room_are_counted() {
+    for (option, cause) in [("--max-stacks", "stacks_full"), ("--max-sites", "sites_full")] {
+        let mut target = waiting_truth("20000");
+        let tracing = Tracing::start(&["--pid", &target.pid().to_string(), "--format", "json", option, "4"]);
+        target.say("go");
+        let truth = truth_of(&mut target);
+        let report = tracing.stop();
+        let process = process(&report);
+        support::assert_sums(process);
+        let lost = process["health"][cause].as_u64().unwrap();
+        assert!(lost > 0, "{cause}");
+        let seen = process["alloc_objects"].as_u64().unwrap();
+        assert_eq!(seen + lost, truth["total"]["alloc_objects"].as_u64().unwrap(), "{cause}");
+    }
+}
+
+#[test]
+fn a_thread_that_finds_no_room_is_counted() {
+    let mut target = waiting_truth("20000");
+    let tracing = Tracing::start(&["--pid", &target.pid().to_string(), "--format", "json", "--max-threads", "2"]);
+    target.say("go");
+    truth_of(&mut target);
+    let report = tracing.stop();
+    support::assert_sums(process(&report));
+    assert!(process(&report)["health"]["threads_full"].as_u64().unwrap() > 0);
+}

@@ -1,0 +1,69 @@
+//! Building: the BPF object, then memtrace, which embeds it.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    setup,
+    shell::{cargo, root, run, target},
+};
+
+/// Builds everything. Returns memtrace's path.
+pub(crate) fn build(release: bool) -> Result<PathBuf> {
+    let object = bpf_object()?;
+    let mut command = cargo();
+    command.args(["build", "--quiet", "--package", "memtrace"]).env("MEMTRACE_BPF_OBJECT", object);
+    if release {
+        command.arg("--release");
+    }
+    run(&mut command)?;
+    Ok(target().join(if release { "release" } else { "debug" }).join("memtrace"))
+}
+
+/// Builds the BPF object, or leaves it as it is where nothing has changed. Returns its path.
+pub(crate) fn bpf_object() -> Result<PathBuf> {
+    let toolchain = setup::bpf_toolchain()?;
+    let folder = target().join("bpf");
+    let mut command = match toolchain.rustup_toolchain {
+        Some(toolchain) => {
+            let mut command = Command::new("rustup");
+            command.args(["run", toolchain, "cargo"]).current_dir(root());
+            command.env_remove("RUSTC").args(["-Z", "build-std=core"]);
+            command
+        }
+        None => cargo(),
+    };
+    if let Some(rustc) = &toolchain.rustc {
+        command.env("RUSTC", rustc);
+    }
+    // The BTF that the linker makes of debug information lets the verifier quote source lines.
+    let flags = [
+        format!("-Clinker={}", toolchain.linker.display()),
+        format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH),
+        "-Clink-arg=--btf".to_owned(),
+    ];
+    command
+        .args(["build", "--quiet", "--package", "memtrace-ebpf", "--target", "bpfel-unknown-none", "--profile", "bpf"])
+        .arg("--target-dir")
+        .arg(&folder)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
+        .env_remove("RUSTUP_TOOLCHAIN")
+        // aya-ebpf and the kernel side use inline assembly, which is unstable for BPF.
+        .env("RUSTC_BOOTSTRAP", "1");
+    run(&mut command)?;
+    publish(&folder)
+}
+
+/// Copies the object to where memtrace's build looks for it, if it is another one: an unchanged file must
+/// not make memtrace build again.
+fn publish(folder: &std::path::Path) -> Result<PathBuf> {
+    let built = folder.join("bpfel-unknown-none/bpf/memtrace-ebpf");
+    let published = folder.join("memtrace-ebpf.o");
+    let new = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+    if fs::read(&published).is_ok_and(|old| old == new) {
+        return Ok(published);
+    }
+    fs::write(&published, new).with_context(|| format!("cannot write {}", published.display()))?;
+    Ok(published)
+}

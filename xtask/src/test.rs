@@ -1,0 +1,44 @@
+//! `cargo xtask test`: every test, those with real BPF included.
+
+use anyhow::Result;
+
+use crate::{
+    build, lint, setup,
+    shell::{cargo, run, say},
+};
+
+/// What the tests trace and compare with, as Debian packages.
+const PACKAGES: [&str; 10] = [
+    "gcc",
+    "libc6-dev",
+    "python3",
+    "sqlite3",
+    "nginx-light",
+    "bpftool",
+    "libjemalloc2",
+    "libtcmalloc-minimal4",
+    "libmimalloc2.0",
+    "procps",
+];
+
+/// Builds everything, then runs the tests; those whose name contains `filter`, if it is given.
+pub(crate) fn test(filter: Option<&str>) -> Result<()> {
+    setup::apt_install(&PACKAGES)?;
+    if filter.is_none() {
+        lint::lint()?;
+    }
+    let object = build::bpf_object()?;
+    build::build(true)?;
+    say("running the tests");
+    let mut command = cargo();
+    command
+        .args(["test", "--workspace", "--exclude", "memtrace-ebpf", "--no-fail-fast"])
+        .env("MEMTRACE_BPF_OBJECT", object)
+        // The tests run the very binary that users do.
+        .env("MEMTRACE", crate::shell::target().join("release/memtrace"));
+    if let Some(filter) = filter {
+        command.arg(filter);
+    }
+    // Tests that load the machine would disturb one another.
+    run(command.args(["--", "--test-threads=1"]))
+}
