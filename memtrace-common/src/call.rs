@@ -46,6 +46,14 @@ impl CallRoles {
         Self(self.0 | (index as u64 + 1) << role.shift())
     }
 
+    /// The indices of the arguments that have any role, each as often as it has one.
+    #[cfg(any(feature = "user", test))]
+    #[must_use]
+    pub fn arguments(self) -> Vec<u8> {
+        let roles = [Role::Size, Role::Count, Role::Block, Role::Output];
+        roles.into_iter().filter_map(|role| self.index_of(role)).collect()
+    }
+
     /// The index of the argument that has `role`.
     #[inline(always)]
     #[must_use]
@@ -148,6 +156,7 @@ mod tests {
         assert_eq!(calloc.index_of(Role::Size), Some(1));
         assert_eq!(calloc.index_of(Role::Block), None);
         assert_eq!(calloc.index_of(Role::Output), None);
+        assert_eq!(calloc.arguments(), [1, 0]);
     }
 
     const TRAMPOLINE: u64 = 0x7fff_ffff_e000;

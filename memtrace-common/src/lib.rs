@@ -5,7 +5,7 @@
 //!
 //! Every type is `repr(C)`, has no padding and accepts every bit pattern: what crosses the border is
 //! plain integers, and codes become enums through `TryFrom`.
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "user")), no_std)]
 
 pub mod block;
 pub mod call;

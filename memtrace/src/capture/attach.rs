@@ -2,10 +2,6 @@
 
 use std::{collections::HashSet, num::NonZeroU32};
 
-use aya::programs::{
-    ProgramError,
-    uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope},
-};
 use memtrace_common::call::CallRoles;
 use thiserror::Error;
 
@@ -34,11 +30,8 @@ pub enum AttachError {
         /// The image's path as the target sees it.
         image: String,
         /// Why.
-        source: Box<ProgramError>,
+        source: KernelError,
     },
-    /// The programs are not there.
-    #[error(transparent)]
-    Kernel(#[from] KernelError),
 }
 
 /// One function that is to be hooked.
@@ -87,7 +80,7 @@ pub fn plans(image: &Image) -> Result<Vec<Plan>, ImageError> {
                 for at in found.get(function.name).into_iter().flatten() {
                     // Two names of one place are one function.
                     if taken.insert(at.file_offset) {
-                        hooks.push(Hook { function, at: *at, placement: place(image, at) });
+                        hooks.push(Hook { function, at: *at, placement: place(image, at, function.roles) });
                     }
                 }
             }
@@ -103,7 +96,7 @@ pub fn plans(image: &Image) -> Result<Vec<Plan>, ImageError> {
         .collect())
 }
 
-fn place(image: &Image, at: &FunctionAt) -> Placement {
+fn place(image: &Image, at: &FunctionAt, roles: CallRoles) -> Placement {
     let at_first = Placement { offset: 0, emulated: false };
     if at.size == 0 || at.size > MAX_FUNCTION_BYTES {
         return at_first;
@@ -111,7 +104,7 @@ fn place(image: &Image, at: &FunctionAt) -> Placement {
     // Smaller than the bound above, so it fits.
     let length = usize::try_from(at.size).unwrap_or(0);
     match image.read(at.file_offset, length) {
-        Ok(code) if code.len() == length => placement::place(&code),
+        Ok(code) if code.len() == length => placement::place(&code, &roles.arguments()),
         _ => at_first,
     }
 }
@@ -164,7 +157,7 @@ const LINKER_NOTICE: &str = "_dl_debug_state";
 pub fn attach_to_linker(kernel: &mut Kernel, pid: NonZeroU32, image: &Image) -> Result<(), AttachError> {
     let found = image.functions(&[LINKER_NOTICE])?;
     for at in found.get(LINKER_NOTICE).into_iter().flatten() {
-        let point = at.file_offset + place(image, at).offset;
+        let point = at.file_offset + place(image, at, CallRoles::NONE).offset;
         attach_at(kernel, "linker_notice", pid, image, LINKER_NOTICE, point, CallRoles::NONE)?;
     }
     Ok(())
@@ -190,12 +183,6 @@ fn attach_at(
     file_offset: u64,
     roles: CallRoles,
 ) -> Result<(), AttachError> {
-    let point =
-        UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(file_offset), cookie: Some(roles.0) };
-    let attached = kernel.uprobe(program)?.attach(point, image.probe_path(), UProbeScope::OneProcess(pid));
-    attached.map(drop).map_err(|source| AttachError::Probe {
-        function,
-        image: image.path.display().to_string(),
-        source: Box::new(source),
-    })
+    let attached = kernel.attach_uprobe(program, pid, &image.probe_path(), file_offset, roles.0);
+    attached.map_err(|source| AttachError::Probe { function, image: image.path.display().to_string(), source })
 }

@@ -5,13 +5,18 @@ use std::{
     fs,
     hash::Hash,
     io,
+    num::NonZeroU32,
     os::fd::{AsFd, AsRawFd},
+    path::Path,
 };
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader, Pod,
     maps::{Array, HashMap, Map, MapData, MapError, RingBuf},
-    programs::{Program, ProgramError, RawTracePoint, UProbe},
+    programs::{
+        Program, ProgramError, RawTracePoint, UProbe,
+        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope},
+    },
 };
 use memtrace_common::{
     block::{BlockKey, LiveBlock},
@@ -56,6 +61,14 @@ pub enum KernelError {
     /// A program was refused.
     #[error("cannot load the BPF program `{name}`: {}", without_verifier_log(source))]
     Program {
+        /// The program's name.
+        name: &'static str,
+        /// Why.
+        source: Box<ProgramError>,
+    },
+    /// A probe was refused.
+    #[error("cannot attach the BPF program `{name}`: {source}")]
+    Attach {
         /// The program's name.
         name: &'static str,
         /// Why.
@@ -117,8 +130,8 @@ impl Kernel {
         let ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
         let mut kernel = Self { ebpf, capacities };
         for name in UPROBES {
-            let loaded = kernel.uprobe(name)?.load();
-            loaded.map_err(|source| KernelError::Program { name, source: Box::new(source) })?;
+            let program: &mut UProbe = kernel.program(name)?;
+            program.load().map_err(|source| KernelError::Program { name, source: Box::new(source) })?;
         }
         Ok(kernel)
     }
@@ -149,12 +162,24 @@ impl Kernel {
             .map_err(|source| KernelError::Program { name, source: Box::new(source) })
     }
 
-    /// One of [`UPROBES`].
+    /// Attaches one of [`UPROBES`] for the process `pid`, this many bytes into a file, with a cookie that
+    /// the program can read.
     ///
     /// # Errors
-    /// Where the object has no such program.
-    pub fn uprobe(&mut self, name: &'static str) -> Result<&mut UProbe, KernelError> {
-        self.program(name)
+    /// Where the object has no such program, or the kernel refuses the probe.
+    pub fn attach_uprobe(
+        &mut self,
+        name: &'static str,
+        pid: NonZeroU32,
+        path: &Path,
+        file_offset: u64,
+        cookie: u64,
+    ) -> Result<(), KernelError> {
+        let point =
+            UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(file_offset), cookie: Some(cookie) };
+        let program: &mut UProbe = self.program(name)?;
+        let attached = program.attach(point, path, UProbeScope::OneProcess(pid));
+        attached.map(drop).map_err(|source| KernelError::Attach { name, source: Box::new(source) })
     }
 
     fn program<'a, P>(&'a mut self, name: &'static str) -> Result<&'a mut P, KernelError>

@@ -18,27 +18,28 @@ pub struct Placement {
     pub emulated: bool,
 }
 
-/// What must still be as at the call when the probe fires, besides the stack pointer.
+/// The registers of arguments, by index (System V AMD64 ABI, 3.2.3).
 const ARGUMENTS: [Register; 6] =
     [Register::RDI, Register::RSI, Register::RDX, Register::RCX, Register::R8, Register::R9];
 
 /// How far into a function the search goes, in instructions. Prologues are shorter.
 const MAX_WALKED: usize = 16;
 
-/// Places a probe in the function whose whole code is `code`.
+/// Places a probe in the function whose whole code is `code`, for a program that reads the arguments of
+/// these indices.
 ///
 /// The first byte is the answer wherever a better one is not certain: where the code ends, cannot be
-/// decoded, changes an argument register or the stack pointer first, or may be entered again (by a
+/// decoded, changes a needed argument or the stack pointer first, or may be entered again (by a
 /// branch of its own) between the first byte and the probe.
 #[must_use]
-pub fn place(code: &[u8]) -> Placement {
+pub fn place(code: &[u8], arguments: &[u8]) -> Placement {
     let at_first = |emulated| Placement { offset: 0, emulated };
     let Some(instructions) = decode(code) else { return at_first(false) };
     let Some(first) = instructions.first() else { return at_first(false) };
     if is_emulated(first, code) {
         return at_first(true);
     }
-    match first_emulated(&instructions, code) {
+    match first_emulated(&instructions, code, arguments) {
         Some(offset) if !is_entered_again(&instructions, offset) => Placement { offset, emulated: true },
         _ => at_first(false),
     }
@@ -61,25 +62,27 @@ fn decode(code: &[u8]) -> Option<Vec<Instruction>> {
 
 /// The offset of the first emulated instruction on the straight line from the function's entry, if
 /// nothing before it touches what the probe needs.
-fn first_emulated(instructions: &[Instruction], code: &[u8]) -> Option<u64> {
+fn first_emulated(instructions: &[Instruction], code: &[u8], arguments: &[u8]) -> Option<u64> {
+    let argument = |index: &u8| ARGUMENTS.get(usize::from(*index)).copied();
+    let needed: Vec<Register> = arguments.iter().filter_map(argument).chain([Register::RSP]).collect();
     let mut factory = InstructionInfoFactory::new();
     for instruction in instructions.iter().take(MAX_WALKED) {
         if is_emulated(instruction, code) {
             return Some(instruction.ip());
         }
-        if instruction.flow_control() != FlowControl::Next || changes_call_state(instruction, &mut factory) {
+        if instruction.flow_control() != FlowControl::Next || changes(instruction, &needed, &mut factory) {
             return None;
         }
     }
     None
 }
 
-fn changes_call_state(instruction: &Instruction, factory: &mut InstructionInfoFactory) -> bool {
+fn changes(instruction: &Instruction, needed: &[Register], factory: &mut InstructionInfoFactory) -> bool {
     factory.info(instruction).used_registers().iter().any(|used| {
         let register = used.register().full_register();
         let writes =
             !matches!(used.access(), OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess);
-        writes && (register == Register::RSP || ARGUMENTS.contains(&register))
+        writes && needed.contains(&register)
     })
 }
 
@@ -119,7 +122,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn placed(code: &[u8]) -> (u64, bool) {
-        let placement = place(code);
+        let placement = place(code, &[0, 1]);
         (placement.offset, placement.emulated)
     }
 
@@ -140,6 +143,13 @@ mod tests {
         assert_eq!(placed(&[0x48, 0x89, 0xc7, 0x55, 0xc3]), (0, false)); // mov rdi, rax; push rbp
         assert_eq!(placed(&[0x31, 0xf6, 0x55, 0xc3]), (0, false)); // xor esi, esi; push rbp
         assert_eq!(placed(&[0x48, 0x83, 0xec, 0x08, 0xeb, 0x00, 0xc3]), (0, false)); // sub rsp, 8; jmp
+    }
+
+    #[test]
+    fn an_argument_that_nobody_reads_may_change() {
+        let code = [0x48, 0x89, 0xf9, 0x55, 0xc3]; // mov rcx, rdi; push rbp; ret
+        assert_eq!(place(&code, &[0]), Placement { offset: 3, emulated: true });
+        assert_eq!(place(&code, &[0, 3]), Placement { offset: 0, emulated: false });
     }
 
     #[test]
@@ -173,7 +183,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_give_a_place_inside_them(code in prop::collection::vec(any::<u8>(), 0..200)) {
-            let placement = place(&code);
+            let placement = place(&code, &[0, 1, 2, 3, 4, 5]);
             prop_assert!(placement.offset == 0 || placement.offset < code.len() as u64);
         }
     }

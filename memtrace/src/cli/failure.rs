@@ -87,7 +87,7 @@ fn target_hint(error: &TargetError) -> String {
                 .into()
         }
         TargetError::NoAllocator { .. } => "this version knows glibc's malloc; -v lists the images searched".into(),
-        TargetError::Attach(AttachError::Kernel(error)) | TargetError::Kernel(error) => kernel_hint(error),
+        TargetError::Kernel(error) => kernel_hint(error),
         TargetError::Attach(AttachError::Image(_)) => "is the file readable, and an ELF file?".into(),
         TargetError::Attach(AttachError::Probe { .. }) => {
             "needs CAP_PERFMON, and a file system that lets probes in; run `memtrace doctor`".into()

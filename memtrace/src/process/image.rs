@@ -88,7 +88,11 @@ impl Image {
         Self::parse(file, mapping.path.clone()).map_err(|source| ImageError::Elf { path: mapping.path.clone(), source })
     }
 
-    fn parse(file: File, path: PathBuf) -> Result<Self, object::Error> {
+    /// Reads the headers of an open ELF file, which is called `path` in reports.
+    ///
+    /// # Errors
+    /// Where it is not an ELF file that this machine can run.
+    pub fn parse(file: File, path: PathBuf) -> Result<Self, object::Error> {
         let cache = ReadCache::new(&file);
         let elf = ElfFile64::<object::Endianness, _>::parse(&cache)?;
         let segments = elf

@@ -15,10 +15,10 @@ use std::{
 use serde_json::Value;
 
 /// How long anything may take before it counts as hung, on a noisy machine.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The binary that users run, built by `cargo xtask test`.
-pub fn memtrace() -> Command {
+pub(crate) fn memtrace() -> Command {
     let path = std::env::var_os("MEMTRACE").expect("run the tests with `cargo xtask test`");
     let mut command = Command::new(path);
     command.stdin(Stdio::null());
@@ -26,7 +26,7 @@ pub fn memtrace() -> Command {
 }
 
 /// Compiles a program of `tests/programs` once for each set of flags.
-pub fn compile(source: &str, flags: &[&str]) -> PathBuf {
+pub(crate) fn compile(source: &str, flags: &[&str]) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let name: String =
         format!("{source}{}", flags.concat()).chars().map(|c| if c.is_alphanumeric() { c } else { '_' }).collect();
@@ -44,43 +44,43 @@ pub fn compile(source: &str, flags: &[&str]) -> PathBuf {
 }
 
 /// Flags with which frames can be walked by frame pointers.
-pub const FRAME_POINTERS: [&str; 3] = ["-O2", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls"];
+pub(crate) const FRAME_POINTERS: [&str; 3] = ["-O2", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls"];
 
 /// A process to be traced. It ends with its test.
-pub struct Target {
+pub(crate) struct Target {
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
 }
 
 impl Target {
-    pub fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &mut Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         Self { input: child.stdin.take(), output, child }
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// The next line that it prints.
-    pub fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
         assert!(!line.is_empty(), "the target ended early: {:?}", self.child.try_wait());
         line.trim_end().to_owned()
     }
 
-    pub fn say(&mut self, line: &str) {
+    pub(crate) fn say(&mut self, line: &str) {
         writeln!(self.input.as_mut().unwrap(), "{line}").unwrap();
     }
 
-    pub fn is_alive(&mut self) -> bool {
+    pub(crate) fn is_alive(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         _ = self.child.kill();
         _ = self.child.wait();
     }
@@ -93,7 +93,7 @@ impl Drop for Target {
 }
 
 /// memtrace while it runs.
-pub struct Tracing {
+pub(crate) struct Tracing {
     child: Child,
     messages: BufReader<std::process::ChildStderr>,
     heard: String,
@@ -101,7 +101,7 @@ pub struct Tracing {
 
 impl Tracing {
     /// Starts memtrace and waits until it says that it traces.
-    pub fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut child = memtrace().args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let messages = BufReader::new(child.stderr.take().unwrap());
         let mut tracing = Self { child, messages, heard: String::new() };
@@ -110,7 +110,7 @@ impl Tracing {
     }
 
     /// Waits until memtrace says `text` on stderr.
-    pub fn wait_for(&mut self, text: &str) {
+    pub(crate) fn wait_for(&mut self, text: &str) {
         loop {
             let mut line = String::new();
             self.messages.read_line(&mut line).unwrap();
@@ -122,16 +122,16 @@ impl Tracing {
         }
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         assert!(Command::new("kill").args([signal, &self.pid().to_string()]).status().unwrap().success());
     }
 
     /// Lets memtrace end by itself. Returns its status, stdout and stderr.
-    pub fn finish(mut self) -> (i32, String, String) {
+    pub(crate) fn finish(mut self) -> (i32, String, String) {
         let mut output = String::new();
         self.child.stdout.take().unwrap().read_to_string(&mut output).unwrap();
         self.messages.read_to_string(&mut self.heard).unwrap();
@@ -140,7 +140,7 @@ impl Tracing {
     }
 
     /// Asks memtrace to stop, as Ctrl-C does, and takes its JSON.
-    pub fn stop(self) -> Value {
+    pub(crate) fn stop(self) -> Value {
         self.signal("-INT");
         let (status, output, messages) = self.finish();
         assert_eq!(status, 0, "{messages}");
@@ -149,7 +149,7 @@ impl Tracing {
 }
 
 /// Runs memtrace to its end.
-pub fn run(arguments: &[&str]) -> (i32, String, String) {
+pub(crate) fn run(arguments: &[&str]) -> (i32, String, String) {
     let Output { status, stdout, stderr } = memtrace().args(arguments).output().unwrap();
     (
         status.code().unwrap_or(-1),
@@ -159,32 +159,32 @@ pub fn run(arguments: &[&str]) -> (i32, String, String) {
 }
 
 /// The figures that a truth and a report share.
-pub const FIGURES: [&str; 6] =
+pub(crate) const FIGURES: [&str; 6] =
     ["alloc_bytes", "alloc_objects", "freed_bytes", "freed_objects", "live_bytes", "live_objects"];
 
 /// The one process of a report.
-pub fn process(report: &Value) -> &Value {
+pub(crate) fn process(report: &Value) -> &Value {
     let processes = report["processes"].as_array().unwrap();
     assert_eq!(processes.len(), 1);
     &processes[0]
 }
 
 /// The sums of a figure over the sites whose allocation's caller is `function`.
-pub fn sum_at(process: &Value, function: &str, figure: &str) -> u64 {
+pub(crate) fn sum_at(process: &Value, function: &str, figure: &str) -> u64 {
     let sites = process["sites"].as_array().unwrap();
     let here = sites.iter().filter(|site| site["frames"][0]["function"] == function);
     here.map(|site| site[figure].as_u64().unwrap()).sum()
 }
 
 /// The causes of loss that a process's report counts, with their counts.
-pub fn losses(process: &Value) -> Vec<(String, u64)> {
+pub(crate) fn losses(process: &Value) -> Vec<(String, u64)> {
     let health = process["health"].as_object().unwrap();
     let counts = health.iter().map(|(name, count)| (name.clone(), count.as_u64().unwrap()));
     counts.filter(|(name, count)| name != "unmatched_frees" && *count > 0).collect()
 }
 
 /// Asserts that what a report says of the program `truth` is its truth, by site and, with `total`, in total.
-pub fn assert_truth(report: &Value, truth: &Value, total: bool) {
+pub(crate) fn assert_truth(report: &Value, truth: &Value, total: bool) {
     let process = process(report);
     assert_eq!(losses(process), [], "something was lost");
     for (name, counts) in truth.as_object().unwrap() {
@@ -201,7 +201,7 @@ pub fn assert_truth(report: &Value, truth: &Value, total: bool) {
 }
 
 /// Asserts what holds for every report: sites sum up to their process, and live is allocated minus freed.
-pub fn assert_sums(process: &Value) {
+pub(crate) fn assert_sums(process: &Value) {
     for figure in FIGURES {
         let sum: u64 = process["sites"].as_array().unwrap().iter().map(|site| site[figure].as_u64().unwrap()).sum();
         assert_eq!(process[figure].as_u64().unwrap(), sum, "{figure} is not the sum over sites");
@@ -215,7 +215,7 @@ pub fn assert_sums(process: &Value) {
 }
 
 /// The ids of the BPF programs that memtrace's own processes hold in the kernel.
-pub fn kernel_programs() -> Vec<String> {
+pub(crate) fn kernel_programs() -> Vec<String> {
     const OURS: [&str; 5] = ["alloc_entry", "alloc_return", "free_entry", "process_exec", "syscall_exit"];
     let output = Command::new("bpftool").args(["prog", "list"]).output().unwrap();
     assert!(output.status.success(), "bpftool: {}", String::from_utf8_lossy(&output.stderr));
@@ -224,7 +224,7 @@ pub fn kernel_programs() -> Vec<String> {
 }
 
 /// Waits until `condition` holds; the kernel lets go of things in its own time.
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
         assert!(begun.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
@@ -233,11 +233,11 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// A file in a folder that goes with the test.
-pub fn scratch() -> tempfile::TempDir {
+pub(crate) fn scratch() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 
 /// Reads a report from a file.
-pub fn report(path: &Path) -> Value {
+pub(crate) fn report(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
