@@ -74,13 +74,13 @@ while True:
     let mut target = Target::start(Command::new("/usr/bin/python3").args(["-c", script]));
     assert_eq!(target.line(), "running");
     let (report, folded) = traced(target.pid());
+    // Debian's interpreter is stripped and has no frame pointers: its own image is what can be told.
     assert!(share(&report, "python3") > 0.99, "{}", share(&report, "python3"));
-    assert!(
-        folded.contains("PyByteArray_FromStringAndSize")
-            || folded.contains("PyByteArray_Resize")
-            || folded.contains("PyObject_Malloc"),
-        "{folded}"
-    );
+    assert!(folded.lines().all(|line| line.starts_with("python3;")), "{folded}");
+    // Three of four bytes or more are the 50 temporary objects of a round, made at one place.
+    let first = process(&report)["sites"].as_array().unwrap().iter();
+    let most = first.map(|site| site["alloc_bytes"].as_u64().unwrap()).max().unwrap() as f64;
+    assert!(most > 0.75 * process(&report)["alloc_bytes"].as_u64().unwrap() as f64);
     assert!(target.is_alive());
 }
 
@@ -125,6 +125,13 @@ fn nginx_under_load() {
     support::eventually("nginx listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
 
     let done = AtomicBool::new(false);
+    /// Ends the load however the test ends.
+    struct Load<'a>(&'a AtomicBool);
+    impl Drop for Load<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
     let (report, folded) = thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
@@ -136,9 +143,8 @@ fn nginx_under_load() {
                 thread::sleep(Duration::from_millis(1));
             }
         });
-        let traced = traced(target.pid());
-        done.store(true, Ordering::Relaxed);
-        traced
+        let _load = Load(&done);
+        traced(target.pid())
     });
     // nginx allocates through its own pools, whose blocks come from its two wrappers.
     assert!(share(&report, "nginx") > 0.99, "{}", share(&report, "nginx"));
@@ -163,7 +169,7 @@ fn the_sum_of_folded_lines_is_the_live_bytes() {
     assert_eq!(status, 0);
     let sum: u64 = folded.lines().map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum();
     assert_eq!(sum, truth["total"]["live_bytes"].as_u64().unwrap());
-    assert!(folded.lines().all(|line| line.starts_with("truth;")));
+    assert!(folded.lines().all(|line| line.starts_with("truth_c_")));
 }
 
 #[test]
