@@ -143,7 +143,7 @@ pub fn product_bytes(count: u64, size: u64) -> u64 {
     if sum < low { u64::MAX } else { sum }
 }
 
-const _: () = assert!(size_of::<PendingCall>() == 56);
+const _: () = assert!(size_of::<PendingCall>() == 48);
 
 #[cfg(test)]
 mod tests {

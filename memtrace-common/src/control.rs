@@ -10,6 +10,10 @@ pub struct Control {
     /// 1 where a target is stopped (SIGSTOP) after an exec and after it maps a file as code, until user
     /// space has attached to that file and continues it. Only for programs that memtrace itself started.
     pub stop_on_image: u32,
+    /// The process in slot 0, by thread group id: most often the only one, and found without a search.
+    pub first_tgid: u32,
+    /// Milliseconds since the start, as of the last reading: how old blocks are is told no closer.
+    pub now_ms: u32,
 }
 
-const _: () = assert!(size_of::<Control>() == 8);
+const _: () = assert!(size_of::<Control>() == 16);

@@ -3,8 +3,8 @@
 use crate::{
     block::{BlockKey, LiveBlock},
     control::Control,
-    process::Process,
-    site::{Site, SiteId},
+    process::{Process, ProcessSlot},
+    site::{Site, SiteId, SiteIndex},
     stack::{StackId, StackRecord},
 };
 
@@ -16,4 +16,4 @@ macro_rules! pod {
     )+};
 }
 
-pod!(BlockKey, LiveBlock, Control, Process, Site, SiteId, StackId, StackRecord);
+pod!(BlockKey, LiveBlock, Control, Process, ProcessSlot, Site, SiteId, SiteIndex, StackId, StackRecord);

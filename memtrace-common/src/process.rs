@@ -21,14 +21,17 @@ pub enum Counter {
     MissedFrees = 6,
     /// Two stacks that share one site id; the later one was counted as the earlier.
     SiteCollisions = 7,
+    /// Blocks that a failing resize left as they were, but whose room in the table of live blocks had gone
+    /// to another block meanwhile: they live on unseen, counted as freed.
+    PutBackFull = 8,
     /// Frees and resizes of blocks that were not allocated under memtrace's eyes. Not a loss: blocks
     /// from before attach are unknown by nature.
-    UnmatchedFrees = 8,
+    UnmatchedFrees = 9,
 }
 
 impl Counter {
     /// Every counter, in the order of [`Process::counters`].
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::BlocksFull,
         Self::SitesFull,
         Self::StacksFull,
@@ -37,6 +40,7 @@ impl Counter {
         Self::EventsFull,
         Self::MissedFrees,
         Self::SiteCollisions,
+        Self::PutBackFull,
         Self::UnmatchedFrees,
     ];
 
@@ -52,6 +56,7 @@ impl Counter {
             Self::EventsFull => "events_full",
             Self::MissedFrees => "missed_frees",
             Self::SiteCollisions => "site_collisions",
+            Self::PutBackFull => "put_back_full",
             Self::UnmatchedFrees => "unmatched_frees",
         }
     }
@@ -63,7 +68,12 @@ impl Counter {
     }
 }
 
-/// One target, as the kernel side knows it. Its presence in the map makes a process a target.
+/// Where a target stands in the table of targets. A process that has a slot is a target.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ProcessSlot(pub u32);
+
+/// One target, as the kernel side knows it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Process {
@@ -73,7 +83,7 @@ pub struct Process {
     pub counters: [u64; Counter::ALL.len()],
 }
 
-const _: () = assert!(size_of::<Process>() == 80);
+const _: () = assert!(size_of::<Process>() == 88);
 
 #[cfg(test)]
 mod tests {

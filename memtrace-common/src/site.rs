@@ -1,20 +1,31 @@
 //! Allocation sites: a distinct stack of one process, with its counters.
 
-use crate::stack::StackId;
+use crate::{process::ProcessSlot, stack::StackId};
 
-/// Names an allocation site: [`SiteId::of`] its process, image and stack.
+/// Names an allocation site by what it is: [`SiteId::of`] its process, image and stack.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SiteId(pub u64);
 
 impl SiteId {
-    /// The site of `stack` in the process `tgid` after `exec_generation` execs.
+    /// The site of `stack` in `process` after `exec_generation` execs.
     #[inline(always)]
     #[must_use]
-    pub fn of(stack: StackId, tgid: u32, exec_generation: u32) -> Self {
-        let owner = (tgid as u64) << 32 | exec_generation as u64;
+    pub fn of(stack: StackId, process: ProcessSlot, exec_generation: u32) -> Self {
+        let owner = (process.0 as u64) << 32 | exec_generation as u64;
         Self(crate::stack::mix(stack.0 ^ crate::stack::mix(owner)))
     }
+}
+
+/// Where an allocation site's counters stand in the table of sites: a block remembers this, so that its
+/// free costs no search. Sites are numbered from 1.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SiteIndex(pub u32);
+
+impl SiteIndex {
+    /// No site.
+    pub const NONE: Self = Self(0);
 }
 
 /// One allocation site and what it has done so far.
@@ -25,13 +36,13 @@ impl SiteId {
 pub struct Site {
     /// The stack that allocates here.
     pub stack: StackId,
-    /// The process's thread group id.
-    pub tgid: u32,
+    /// The process.
+    pub process: ProcessSlot,
     /// The process's exec generation, see [`crate::block::BlockKey::exec_generation`].
     pub exec_generation: u32,
     /// Bytes ever allocated.
     pub alloc_bytes: u64,
-    /// Objects ever allocated.
+    /// Objects ever allocated; 0 where the place in the table is not in use.
     pub alloc_objects: u64,
     /// Bytes ever freed.
     pub freed_bytes: u64,
@@ -40,3 +51,51 @@ pub struct Site {
 }
 
 const _: () = assert!(size_of::<Site>() == 48);
+
+/// How many sites a thread remembers, by the low bits of their ids: a power of two.
+pub const REMEMBERED_SITES: usize = 16;
+
+/// The sites at which a thread has allocated lately.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecentSites {
+    ids: [SiteId; REMEMBERED_SITES],
+    indices: [SiteIndex; REMEMBERED_SITES],
+}
+
+impl RecentSites {
+    /// Where the counters of a site stand, if the thread remembers it.
+    #[inline(always)]
+    #[must_use]
+    pub fn find(&self, id: SiteId) -> Option<SiteIndex> {
+        let at = id.0 as usize % REMEMBERED_SITES;
+        if self.ids[at] == id { Some(self.indices[at]) } else { None }
+    }
+
+    /// Remembers a site, in place of another one.
+    #[inline(always)]
+    pub fn remember(&mut self, id: SiteId, index: SiteIndex) {
+        let at = id.0 as usize % REMEMBERED_SITES;
+        self.ids[at] = id;
+        self.indices[at] = index;
+    }
+}
+
+const _: () = assert!(size_of::<RecentSites>() == 192);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_is_found_until_another_takes_its_place() {
+        let mut recent = RecentSites::default();
+        let (one, other) = (SiteId(5), SiteId(5 + REMEMBERED_SITES as u64));
+        assert_eq!(recent.find(one), None);
+        recent.remember(one, SiteIndex(7));
+        assert_eq!(recent.find(one), Some(SiteIndex(7)));
+        assert_eq!(recent.find(other), None);
+        recent.remember(other, SiteIndex(8));
+        assert_eq!(recent.find(one), None);
+    }
+}

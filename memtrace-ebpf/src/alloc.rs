@@ -7,7 +7,7 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::pt_regs,
-    helpers::{bpf_ktime_get_ns, bpf_probe_read_user, generated::bpf_get_attach_cookie},
+    helpers::{bpf_probe_read_user, generated::bpf_get_attach_cookie},
     programs::{ProbeContext, RetProbeContext},
 };
 use aya_log_ebpf::debug;
@@ -15,14 +15,15 @@ use memtrace_common::{
     block::{BlockKey, LiveBlock},
     call::{CallRoles, PendingCall, ResizedBlock, Role, slot_awaits_return},
     process::Counter,
-    site::{Site, SiteId},
+    site::{Site, SiteId, SiteIndex},
+    stack::StackId,
 };
 
 use crate::{
-    maps::{BLOCKS, SITES, STACKS, THREADS, TRAMPOLINES, Thread},
+    maps::{BLOCKS, EMPTY_THREAD, SITE_COUNT, SITE_INDICES, SITES, STACKS, THREADS, TRAMPOLINES, Thread},
     registers::{argument_with, requested_bytes},
     stack,
-    target::{Target, add},
+    target::{Target, add, next},
 };
 
 /// `BPF_NOEXIST` of `<linux/bpf.h>`: insert only.
@@ -149,7 +150,7 @@ fn is_nested(target: &Target, pending: &PendingCall, regs: &pt_regs) -> bool {
 fn new_thread(tid: u32) -> Option<*mut Thread> {
     // The stack is written before it is read, so any bytes will do to start with: those of the entry
     // itself. A zeroed value would not fit on the BPF stack.
-    let empty = crate::maps::EMPTY_THREAD.get_ptr(0)?;
+    let empty = EMPTY_THREAD.get_ptr(0)?;
     // SAFETY: an array map's entry lives as long as the map.
     let empty = unsafe { &*empty };
     THREADS.insert(&tid, empty, NO_EXIST).ok()?;
@@ -161,8 +162,7 @@ fn new_thread(tid: u32) -> Option<*mut Thread> {
 fn awaits_return(target: &Target, stack_pointer: u64) -> bool {
     // SAFETY: the helper checks the user address and fails where it is not readable.
     let Ok(slot) = (unsafe { bpf_probe_read_user(stack_pointer as *const u64) }) else { return false };
-    // SAFETY: the value is a plain integer, copied at once.
-    let trampoline = unsafe { TRAMPOLINES.get(&target.tgid) }.copied();
+    let trampoline = TRAMPOLINES.get(target.slot.0).copied().filter(|address| *address != 0);
     slot_awaits_return(slot, trampoline)
 }
 
@@ -193,13 +193,13 @@ enum Resize {
 #[inline(always)]
 fn settle_resize(target: &Target, call: &PendingCall, address: u64) -> Resize {
     let resized = &call.resized;
-    let known = resized.block.site != SiteId::default();
+    let known = resized.block.site != SiteIndex::NONE;
     // A resize to nothing frees the block; any other that returns no block has left it as it was.
     if address == 0 && call.size_bytes != 0 {
         if known && BLOCKS.insert(&target.block(resized.address), &resized.block, NO_EXIST).is_err() {
-            // Another thread took the room in between: the block is lost to us from here on.
+            // Another thread took the room in between.
             count_freed(&resized.block);
-            target.count(Counter::BlocksFull);
+            target.count(Counter::PutBackFull);
         }
         return Resize::Failed;
     }
@@ -223,9 +223,8 @@ fn take(key: &BlockKey) -> Option<LiveBlock> {
 
 #[inline(always)]
 fn count_freed(block: &LiveBlock) {
-    // A site that is not there any more belongs to a program that has called exec since.
-    let Some(site) = SITES.get_ptr_mut(&block.site) else { return };
-    // SAFETY: sites are never removed while their process runs; the fields are touched atomically only.
+    let Some(site) = SITES.get_ptr_mut(block.site.0) else { return };
+    // SAFETY: an array map's entry lives as long as the map; the counters are touched atomically only.
     let (bytes, objects) = unsafe { (&raw mut (*site).freed_bytes, &raw mut (*site).freed_objects) };
     add(bytes, block.size_bytes);
     add(objects, 1);
@@ -235,28 +234,19 @@ fn count_freed(block: &LiveBlock) {
 #[inline(always)]
 fn record(ctx: &RetProbeContext, target: &Target, regs: &pt_regs, thread: &mut Thread, address: u64, size_bytes: u64) {
     let stack = stack::walk(regs, &mut thread.stack);
-    let id = SiteId::of(stack, target.tgid, target.exec_generation);
-    let site = match SITES.get_ptr_mut(&id) {
-        Some(site) => site,
-        None => {
-            let new = Site { stack, tgid: target.tgid, exec_generation: target.exec_generation, ..Site::default() };
-            match new_site(id, &new, thread) {
-                Ok(site) => site,
-                Err(why) => {
-                    debug!(ctx, "no room for a site of process {}", target.tgid);
-                    return target.count(why);
-                }
-            }
+    let index = match site_index(target, stack, thread) {
+        Ok(index) => index,
+        Err(why) => {
+            debug!(ctx, "no room for a site of process {}", target.tgid);
+            return target.count(why);
         }
     };
-    // SAFETY: sites are never removed while their process runs; these fields never change.
-    let (known_stack, known_tgid) = unsafe { ((*site).stack, (*site).tgid) };
-    if known_stack != stack || known_tgid != target.tgid {
+    let Some(site) = SITES.get_ptr_mut(index.0) else { return target.count(Counter::SitesFull) };
+    // SAFETY: an array map's entry lives as long as the map; this field is set before the index is known.
+    if unsafe { (*site).stack } != stack {
         target.count(Counter::SiteCollisions);
     }
-    // SAFETY: the helper reads a clock.
-    let born_ns = unsafe { bpf_ktime_get_ns() };
-    let block = LiveBlock { size_bytes, site: id, born_ns };
+    let block = LiveBlock { size_bytes, site: index, born_ms: target.now_ms };
     if let Err(why) = put(target, &target.block(address), &block) {
         debug!(ctx, "no room for a block of process {}", target.tgid);
         return target.count(why);
@@ -283,16 +273,40 @@ fn put(target: &Target, key: &BlockKey, block: &LiveBlock) -> Result<(), Counter
     }
 }
 
-/// Opens a site, with the stack that was just walked for `thread`. Another thread may do the same.
+/// Where the site of `stack`, which was just walked for `thread`, has its counters.
 #[inline(always)]
-fn new_site(id: SiteId, site: &Site, thread: &Thread) -> Result<*mut Site, Counter> {
-    match STACKS.insert(&site.stack, &thread.stack, NO_EXIST) {
+fn site_index(target: &Target, stack: StackId, thread: &mut Thread) -> Result<SiteIndex, Counter> {
+    let id = SiteId::of(stack, target.slot, target.exec_generation);
+    if let Some(index) = thread.recent_sites.find(id) {
+        return Ok(index);
+    }
+    // SAFETY: the value is a plain integer, copied at once.
+    let index = match unsafe { SITE_INDICES.get(&id) } {
+        Some(index) => *index,
+        None => new_site(target, id, stack, thread)?,
+    };
+    thread.recent_sites.remember(id, index);
+    Ok(index)
+}
+
+/// Opens a site. Another thread may do the same at this moment: the first to publish its index wins, and
+/// the place that the other was given stays empty.
+#[inline(always)]
+fn new_site(target: &Target, id: SiteId, stack: StackId, thread: &Thread) -> Result<SiteIndex, Counter> {
+    match STACKS.insert(&stack, &thread.stack, NO_EXIST) {
         Ok(()) | Err(ALREADY_THERE) => {}
         Err(_) => return Err(Counter::StacksFull),
     }
-    match SITES.insert(&id, site, NO_EXIST) {
-        Ok(()) | Err(ALREADY_THERE) => {}
-        Err(_) => return Err(Counter::SitesFull),
+    let count = SITE_COUNT.get_ptr_mut(0).ok_or(Counter::SitesFull)?;
+    let index = SiteIndex(next(count) as u32 + 1);
+    let site = SITES.get_ptr_mut(index.0).ok_or(Counter::SitesFull)?;
+    let new = Site { stack, process: target.slot, exec_generation: target.exec_generation, ..Site::default() };
+    // SAFETY: an array map's entry lives as long as the map; nobody else has been given this one.
+    unsafe { *site = new };
+    match SITE_INDICES.insert(&id, &index, NO_EXIST) {
+        Ok(()) => Ok(index),
+        // SAFETY: the value is a plain integer, copied at once.
+        Err(ALREADY_THERE) => unsafe { SITE_INDICES.get(&id) }.copied().ok_or(Counter::SitesFull),
+        Err(_) => Err(Counter::SitesFull),
     }
-    SITES.get_ptr_mut(&id).ok_or(Counter::SitesFull)
 }

@@ -8,8 +8,8 @@ use memtrace_common::{
     block::{BlockKey, LiveBlock},
     call::PendingCall,
     control::Control,
-    process::Process,
-    site::{Site, SiteId},
+    process::{Process, ProcessSlot},
+    site::{RecentSites, Site, SiteId, SiteIndex},
     stack::{StackId, StackRecord},
 };
 
@@ -19,6 +19,7 @@ use memtrace_common::{
 #[derive(Clone, Copy)]
 pub(crate) struct Thread {
     pub(crate) pending: PendingCall,
+    pub(crate) recent_sites: RecentSites,
     pub(crate) stack: StackRecord,
 }
 
@@ -26,26 +27,42 @@ pub(crate) struct Thread {
 #[map]
 pub(crate) static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
 
-/// The targets, by thread group id.
+/// Which processes are targets, by thread group id; filled by user space.
 #[map]
-pub(crate) static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(1, 0);
+pub(crate) static PROCESS_SLOTS: HashMap<u32, ProcessSlot> = HashMap::with_max_entries(1, 0);
 
-/// Where the kernel sends hooked returns, by thread group id; filled by user space once it shows in the
-/// target's mappings.
+/// The targets, by slot.
 #[map]
-pub(crate) static TRAMPOLINES: HashMap<u32, u64> = HashMap::with_max_entries(1, 0);
+pub(crate) static PROCESSES: Array<Process> = Array::with_max_entries(1, 0);
+
+/// Where the kernel sends hooked returns, by slot; 0 until user space has seen it in the target's
+/// mappings.
+#[map]
+pub(crate) static TRAMPOLINES: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Threads that have called a hooked function, by thread id.
 #[map]
 pub(crate) static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(1, 0);
 
+/// A thread that has done nothing yet, at index 0: too large for the BPF stack, so it is kept here.
+#[map]
+pub(crate) static EMPTY_THREAD: Array<Thread> = Array::with_max_entries(1, 0);
+
 /// Blocks allocated and not yet freed.
 #[map]
 pub(crate) static BLOCKS: HashMap<BlockKey, LiveBlock> = HashMap::with_max_entries(1, 0);
 
-/// Allocation sites and their counters.
+/// Allocation sites and their counters, by index.
 #[map]
-pub(crate) static SITES: HashMap<SiteId, Site> = HashMap::with_max_entries(1, 0);
+pub(crate) static SITES: Array<Site> = Array::with_max_entries(1, 0);
+
+/// Where the counters of each site stand.
+#[map]
+pub(crate) static SITE_INDICES: HashMap<SiteId, SiteIndex> = HashMap::with_max_entries(1, 0);
+
+/// How many places in `SITES` have been given out, at index 0.
+#[map]
+pub(crate) static SITE_COUNT: Array<u64> = Array::with_max_entries(1, 0);
 
 /// The stacks of the sites, shared between processes that run the same code at the same addresses.
 #[map]
@@ -54,7 +71,3 @@ pub(crate) static STACKS: HashMap<StackId, StackRecord> = HashMap::with_max_entr
 /// Rare events for user space.
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
-
-/// A thread that has done nothing yet, at index 0: too large for the BPF stack, so it is kept here.
-#[map]
-pub(crate) static EMPTY_THREAD: Array<Thread> = Array::with_max_entries(1, 0);

@@ -3,16 +3,19 @@
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use memtrace_common::{
     block::BlockKey,
-    process::{Counter, Process},
+    control::Control,
+    process::{Counter, Process, ProcessSlot},
 };
 
-use crate::maps::{CONTROL, PROCESSES};
+use crate::maps::{CONTROL, PROCESS_SLOTS, PROCESSES};
 
 /// The current thread, of a process that is a target.
 pub(crate) struct Target {
     pub(crate) tgid: u32,
     pub(crate) tid: u32,
+    pub(crate) slot: ProcessSlot,
     pub(crate) exec_generation: u32,
+    pub(crate) now_ms: u32,
     process: *mut Process,
 }
 
@@ -20,25 +23,36 @@ impl Target {
     /// The current thread, where its process is a target.
     #[inline(always)]
     pub(crate) fn current() -> Option<Self> {
-        let pid_tgid = bpf_get_current_pid_tgid();
-        let (tgid, tid) = ((pid_tgid >> 32) as u32, pid_tgid as u32);
-        let process = PROCESSES.get_ptr_mut(&tgid)?;
-        // SAFETY: the map keeps the entry's memory for as long as this program runs.
-        let exec_generation = unsafe { (*process).exec_generation } as u32;
-        Some(Self { tgid, tid, exec_generation, process })
+        Self::with(CONTROL.get(0)?)
     }
 
     /// The same, while events are counted.
     #[inline(always)]
     pub(crate) fn counted() -> Option<Self> {
         let control = CONTROL.get(0)?;
-        if control.counting == 0 { None } else { Self::current() }
+        if control.counting == 0 { None } else { Self::with(control) }
+    }
+
+    #[inline(always)]
+    fn with(control: &Control) -> Option<Self> {
+        let pid_tgid = bpf_get_current_pid_tgid();
+        let (tgid, tid) = ((pid_tgid >> 32) as u32, pid_tgid as u32);
+        let slot = if tgid == control.first_tgid {
+            ProcessSlot(0)
+        } else {
+            // SAFETY: the value is a plain integer, copied at once.
+            *unsafe { PROCESS_SLOTS.get(&tgid) }?
+        };
+        let process = PROCESSES.get_ptr_mut(slot.0)?;
+        // SAFETY: an array map's entry lives as long as the map.
+        let exec_generation = unsafe { (*process).exec_generation } as u32;
+        Some(Self { tgid, tid, slot, exec_generation, now_ms: control.now_ms, process })
     }
 
     /// Names the block at `address` of this target.
     #[inline(always)]
     pub(crate) fn block(&self, address: u64) -> BlockKey {
-        BlockKey { address, tgid: self.tgid, exec_generation: self.exec_generation }
+        BlockKey { address, process: self.slot, exec_generation: self.exec_generation }
     }
 
     /// Counts one event that is missing from the figures, or needs explaining.
@@ -75,4 +89,20 @@ pub(crate) fn add(counter: *mut u64, amount: u64) {
             options(nostack),
         );
     }
+}
+
+/// Adds 1 to a counter in a map that other CPUs add to as well. Returns what it was before.
+#[inline(always)]
+pub(crate) fn next(counter: *mut u64) -> u64 {
+    let mut before = 1u64;
+    // SAFETY: as in `add`.
+    unsafe {
+        core::arch::asm!(
+            "{before} = atomic_fetch_add((u64 *)({counter} + 0), {before})",
+            counter = in(reg) counter,
+            before = inout(reg) before,
+            options(nostack),
+        );
+    }
+    before
 }

@@ -21,8 +21,8 @@ use aya::{
 use memtrace_common::{
     block::{BlockKey, LiveBlock},
     control::Control,
-    process::Process,
-    site::{Site, SiteId},
+    process::{Process, ProcessSlot},
+    site::{Site, SiteIndex},
     stack::{StackId, StackRecord},
 };
 use thiserror::Error;
@@ -120,11 +120,14 @@ impl Kernel {
         let log_level = if debug_lines { aya_log::Level::Debug as u8 } else { 0 };
         let mut loader = EbpfLoader::new();
         loader
+            .map_max_entries("PROCESS_SLOTS", MAX_PROCESSES)
             .map_max_entries("PROCESSES", MAX_PROCESSES)
             .map_max_entries("TRAMPOLINES", MAX_PROCESSES)
             .map_max_entries("THREADS", capacities.threads)
             .map_max_entries("BLOCKS", capacities.blocks)
-            .map_max_entries("SITES", capacities.sites)
+            // Sites are numbered from 1.
+            .map_max_entries("SITES", capacities.sites.saturating_add(1))
+            .map_max_entries("SITE_INDICES", capacities.sites)
             .map_max_entries("STACKS", capacities.stacks)
             .override_global(aya_log::LEVEL, &log_level, true);
         let ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
@@ -190,39 +193,34 @@ impl Kernel {
         program.try_into().map_err(|_| KernelError::Missing(name))
     }
 
-    /// Makes `tgid` a target.
+    /// Makes `tgid` a target, in the given slot.
     ///
     /// # Errors
     /// Where there are too many targets.
-    pub fn add_process(&mut self, tgid: u32) -> Result<(), KernelError> {
-        let mut processes: HashMap<_, u32, Process> = self.map_mut("PROCESSES")?;
-        processes.insert(tgid, Process::default(), 0).map_err(|source| KernelError::Map {
+    pub fn add_process(&mut self, tgid: u32, slot: ProcessSlot) -> Result<(), KernelError> {
+        let mut slots: HashMap<_, u32, ProcessSlot> = self.map_mut("PROCESS_SLOTS")?;
+        slots.insert(tgid, slot, 0).map_err(|source| KernelError::Map {
             action: "add a process to",
-            name: "PROCESSES",
+            name: "PROCESS_SLOTS",
             source,
         })
     }
 
-    /// What the kernel side knows of a target; `None` where `tgid` is none.
+    /// What the kernel side knows of a target.
     ///
     /// # Errors
     /// Where the map cannot be read.
-    pub fn process(&self, tgid: u32) -> Result<Option<Process>, KernelError> {
-        let processes: HashMap<_, u32, Process> = self.map("PROCESSES")?;
-        lookup(&processes, "PROCESSES", &tgid)
+    pub fn process(&self, slot: ProcessSlot) -> Result<Process, KernelError> {
+        let processes: Array<_, Process> = self.map("PROCESSES")?;
+        processes.get(&slot.0, 0).map_err(|source| KernelError::Map { action: "read", name: "PROCESSES", source })
     }
 
     /// Says where the kernel sends hooked returns in a target.
     ///
     /// # Errors
-    /// Where there are too many targets.
-    pub fn set_trampoline(&mut self, tgid: u32, address: u64) -> Result<(), KernelError> {
-        let mut trampolines: HashMap<_, u32, u64> = self.map_mut("TRAMPOLINES")?;
-        trampolines.insert(tgid, address, 0).map_err(|source| KernelError::Map {
-            action: "write to",
-            name: "TRAMPOLINES",
-            source,
-        })
+    /// Where the map cannot be written.
+    pub fn set_trampoline(&mut self, slot: ProcessSlot, address: u64) -> Result<(), KernelError> {
+        self.set("TRAMPOLINES", slot.0, address)
     }
 
     /// Tells the kernel side what to do from now on.
@@ -230,17 +228,33 @@ impl Kernel {
     /// # Errors
     /// Where the map cannot be written.
     pub fn set_control(&mut self, control: Control) -> Result<(), KernelError> {
-        let mut map: Array<_, Control> = self.map_mut("CONTROL")?;
-        map.set(0, control, 0).map_err(|source| KernelError::Map { action: "write to", name: "CONTROL", source })
+        self.set("CONTROL", 0, control)
     }
 
-    /// Every site of every target.
+    fn set<V: Pod>(&mut self, name: &'static str, index: u32, value: V) -> Result<(), KernelError> {
+        let mut map: Array<_, V> = self.map_mut(name)?;
+        map.set(index, value, 0).map_err(|source| KernelError::Map { action: "write to", name, source })
+    }
+
+    /// Every site of every target, of every program that they were.
     ///
     /// # Errors
     /// Where the map cannot be read.
-    pub fn sites(&self) -> Result<Entries<SiteId, Site>, KernelError> {
-        let sites: HashMap<_, SiteId, Site> = self.map("SITES")?;
-        entries(&sites, "SITES", self.capacities.sites)
+    pub fn sites(&self) -> Result<Vec<(SiteIndex, Site)>, KernelError> {
+        let failed = |name| move |source| KernelError::Map { action: "read", name, source };
+        let count: Array<_, u64> = self.map("SITE_COUNT")?;
+        let count = count.get(&0, 0).map_err(failed("SITE_COUNT"))?;
+        // More may have been asked for than there are.
+        let count = u32::try_from(count).unwrap_or(u32::MAX).min(self.capacities.sites);
+        let sites: Array<_, Site> = self.map("SITES")?;
+        let mut all = Vec::with_capacity(count as usize);
+        for index in 1..=count {
+            let site = sites.get(&index, 0).map_err(failed("SITES"))?;
+            if site.alloc_objects > 0 {
+                all.push((SiteIndex(index), site));
+            }
+        }
+        Ok(all)
     }
 
     /// The stack of a site; `None` where it is not known.
@@ -261,22 +275,17 @@ impl Kernel {
         entries(&blocks, "BLOCKS", self.capacities.blocks)
     }
 
-    /// Forgets the blocks and sites of what a process was before its `generation`-th exec.
+    /// Forgets the blocks of what a process was before its `generation`-th exec: they take up room.
     ///
     /// # Errors
     /// Where a map cannot be read.
-    pub fn forget_before_exec(&mut self, tgid: u32, generation: u64) -> Result<(), KernelError> {
-        let is_old = |owner: u32, exec_generation: u32| owner == tgid && u64::from(exec_generation) < generation;
+    pub fn forget_before_exec(&mut self, slot: ProcessSlot, generation: u64) -> Result<(), KernelError> {
+        let is_old = |key: &BlockKey| key.process == slot && u64::from(key.exec_generation) < generation;
         let blocks = self.blocks()?;
         let mut map: HashMap<_, BlockKey, LiveBlock> = self.map_mut("BLOCKS")?;
-        for key in blocks.into_keys().filter(|key| is_old(key.tgid, key.exec_generation)) {
+        for key in blocks.into_keys().filter(is_old) {
             // Whatever is gone already need not be removed.
             _ = map.remove(&key);
-        }
-        let sites = self.sites()?;
-        let mut map: HashMap<_, SiteId, Site> = self.map_mut("SITES")?;
-        for (id, _) in sites.into_iter().filter(|(_, site)| is_old(site.tgid, site.exec_generation)) {
-            _ = map.remove(&id);
         }
         Ok(())
     }

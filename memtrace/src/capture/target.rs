@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use memtrace_common::stack::StackRecord;
+use memtrace_common::{process::ProcessSlot, stack::StackRecord};
 use thiserror::Error;
 
 use super::{
@@ -81,6 +81,8 @@ pub enum TargetError {
 pub struct Target {
     /// Its thread group id.
     pub pid: NonZeroU32,
+    /// Where the kernel side keeps it.
+    pub slot: ProcessSlot,
     /// Its own short name.
     pub comm: String,
     /// The program it runs.
@@ -102,9 +104,10 @@ impl Target {
     ///
     /// # Errors
     /// Where it is not there, runs no program, or may not be looked into.
-    pub fn find(pid: NonZeroU32, programs: Programs) -> Result<Self, TargetError> {
+    pub fn find(pid: NonZeroU32, slot: ProcessSlot, programs: Programs) -> Result<Self, TargetError> {
         let mut target = Self {
             pid,
+            slot,
             comm: String::new(),
             exe: String::new(),
             allocators: Vec::new(),
@@ -198,7 +201,7 @@ impl Target {
             return Ok(());
         }
         if let Some(page) = mappings.iter().find(|mapping| mapping.path.as_os_str() == "[uprobes]") {
-            kernel.set_trampoline(self.pid.get(), page.start)?;
+            kernel.set_trampoline(self.slot, page.start)?;
             self.knows_trampoline = true;
         }
         Ok(())

@@ -111,7 +111,7 @@ pub(super) struct TargetArguments {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Kernel memory")]
 pub(super) struct CapacityArguments {
-    /// Blocks that can be live at the same time (about 100 bytes each)
+    /// Blocks that can be live at the same time (about 90 bytes each)
     #[arg(long, value_name = "N", default_value_t = Capacities::default().blocks, value_parser = capacity())]
     pub(super) max_blocks: u32,
 

@@ -15,6 +15,7 @@ use aya::maps::{MapData, RingBuf};
 use memtrace_common::{
     control::Control,
     event::{Event, EventKind},
+    process::ProcessSlot,
 };
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
@@ -95,6 +96,9 @@ pub enum PipelineError {
 /// reading takes more than a hundredth of it.
 const TICK: Duration = Duration::from_secs(1);
 
+/// Where the kernel side keeps the one target of a run.
+const ONLY: ProcessSlot = ProcessSlot(0);
+
 /// Takes each report as it is made: `true` for the last one.
 pub type Sink<'a> = &'a mut dyn FnMut(&Report, bool) -> io::Result<()>;
 
@@ -109,7 +113,7 @@ pub async fn run(options: &Options, sink: Sink<'_>) -> Result<Option<ExitStatus>
     match &options.selection {
         Selection::Pid(pid) => {
             // Before anything else: a wrong pid must not cost the loading of programs.
-            let target = Target::find(*pid, options.programs)?;
+            let target = Target::find(*pid, ONLY, options.programs)?;
             let mut session = Session::start(options, target)?;
             if !session.attach()? {
                 return Err(session.target.no_allocator().into());
@@ -123,7 +127,7 @@ pub async fn run(options: &Options, sink: Sink<'_>) -> Result<Option<ExitStatus>
             let failed = |source| PipelineError::Command { program: command[0].to_string_lossy().into_owned(), source };
             let waiting = command::fork(command).map_err(failed)?;
             let pid = NonZeroU32::new(waiting.pid).ok_or_else(|| failed(io::Error::other("the child has no pid")))?;
-            let mut session = Session::start(options, Target::find(pid, options.programs)?)?;
+            let mut session = Session::start(options, Target::find(pid, ONLY, options.programs)?)?;
             session.count(true)?;
             let mut child = waiting.release().map_err(failed)?;
             session.follow(options, &mut signals, sink, Some(&child)).await?;
@@ -164,7 +168,7 @@ impl Session {
         if options.debug_lines {
             watch::forward_debug_lines(&mut kernel)?;
         }
-        kernel.add_process(pid)?;
+        kernel.add_process(pid, target.slot)?;
         kernel.follow_tasks()?;
         if matches!(options.selection, Selection::Command(_)) {
             kernel.follow_mappings()?;
@@ -187,10 +191,19 @@ impl Session {
 
     fn count(&mut self, stop_on_image: bool) -> Result<(), KernelError> {
         self.stops_on_image = stop_on_image;
-        self.kernel.set_control(Control { counting: 1, stop_on_image: u32::from(stop_on_image) })?;
         self.started = Instant::now();
         self.profile = Profile::new(SystemTime::now());
-        Ok(())
+        self.set_control(true)
+    }
+
+    /// Tells the kernel side whether to count, and what time it is.
+    fn set_control(&mut self, counting: bool) -> Result<(), KernelError> {
+        self.kernel.set_control(Control {
+            counting: u32::from(counting),
+            stop_on_image: u32::from(counting && self.stops_on_image),
+            first_tgid: self.target.pid.get(),
+            now_ms: milliseconds(self.started.elapsed()),
+        })
     }
 
     fn announce(&self) {
@@ -240,6 +253,7 @@ impl Session {
                 }
                 () = self.exit.wait() => break,
                 () = tokio::time::sleep_until(next_tick) => {
+                    self.set_control(true)?;
                     let cost = self.read()?;
                     next_tick = tokio::time::Instant::now() + TICK.max(cost * 100);
                 }
@@ -257,7 +271,7 @@ impl Session {
     /// Stops counting, reads everything once more and makes the last report.
     fn finish(&mut self, sink: Sink<'_>) -> Result<(), PipelineError> {
         let elapsed = self.started.elapsed();
-        self.kernel.set_control(Control::default())?;
+        self.set_control(false)?;
         if self.stops_on_image {
             // It may have been stopped in the moment between.
             watch::resume(self.target.pid.get());
@@ -324,11 +338,16 @@ impl Session {
                 self.target.pid, self.target.exe
             );
         }
-        let generation = self.kernel.process(self.target.pid.get())?.map_or(0, |process| process.exec_generation);
-        self.kernel.forget_before_exec(self.target.pid.get(), generation)?;
+        let generation = self.kernel.process(self.target.slot)?.exec_generation;
+        self.kernel.forget_before_exec(self.target.slot, generation)?;
         self.profile.start_afresh(generation);
         Ok(())
     }
+}
+
+/// As the kernel side keeps times: 49 days, then no further.
+fn milliseconds(elapsed: Duration) -> u32 {
+    u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX)
 }
 
 fn log_memory(kernel: &Kernel) {

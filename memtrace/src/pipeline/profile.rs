@@ -7,7 +7,7 @@ use std::{
 
 use memtrace_common::{
     process::Counter,
-    site::{Site as KernelSite, SiteId},
+    site::{Site as KernelSite, SiteIndex},
     stack::{StackId, mix},
 };
 
@@ -45,7 +45,7 @@ pub(super) struct Profile {
     exec_generation: u64,
     stacks: HashMap<StackId, PlacedStack>,
     has_tentative: bool,
-    sites: HashMap<SiteId, TrackedSite>,
+    sites: HashMap<SiteIndex, TrackedSite>,
     live_bytes: History,
     rss: History,
     rss_bytes: Option<u64>,
@@ -86,7 +86,7 @@ impl Profile {
         self.has_tentative = false;
         let mut live_bytes = 0;
         for (id, site) in kernel.sites()? {
-            if site.tgid != target.pid.get() || u64::from(site.exec_generation) != self.exec_generation {
+            if site.process != target.slot || u64::from(site.exec_generation) != self.exec_generation {
                 continue;
             }
             self.place(kernel, target, site.stack)?;
@@ -132,7 +132,7 @@ impl Profile {
         duration: Duration,
         ended: bool,
     ) -> Result<Report, KernelError> {
-        let oldest = oldest_ages(kernel)?;
+        let oldest = oldest_ages(kernel, duration)?;
         let sites = self.merged_sites(&oldest, target);
         let totals = sites.iter().fold(Totals::default(), |sum, site| sum.plus(&site.totals));
         let process = Process {
@@ -160,7 +160,7 @@ impl Profile {
     }
 
     /// The sites, those of the same places taken together, most live bytes first.
-    fn merged_sites(&mut self, oldest: &HashMap<SiteId, Duration>, target: &Target) -> Vec<Site> {
+    fn merged_sites(&mut self, oldest: &HashMap<SiteIndex, Duration>, target: &Target) -> Vec<Site> {
         let places = self.stacks.values().flat_map(|stack| stack.places.iter().copied());
         self.symbolizer.symbolize(&target.images, places);
         let mut merged: HashMap<(&[CodePlace], bool), Site> = HashMap::new();
@@ -217,12 +217,11 @@ fn site_id(places: &[CodePlace], target: &Target) -> u64 {
     })
 }
 
-/// The age of each site's oldest live block.
-fn oldest_ages(kernel: &Kernel) -> Result<HashMap<SiteId, Duration>, KernelError> {
-    let now_ns = monotonic_ns();
-    let mut oldest: HashMap<SiteId, Duration> = HashMap::new();
+/// The age of each site's oldest live block at the time `now` after the start.
+fn oldest_ages(kernel: &Kernel, now: Duration) -> Result<HashMap<SiteIndex, Duration>, KernelError> {
+    let mut oldest: HashMap<SiteIndex, Duration> = HashMap::new();
     for block in kernel.blocks()?.into_values() {
-        let age = Duration::from_nanos(now_ns.saturating_sub(block.born_ns));
+        let age = now.saturating_sub(Duration::from_millis(block.born_ms.into()));
         let known = oldest.entry(block.site).or_default();
         *known = age.max(*known);
     }
@@ -230,19 +229,12 @@ fn oldest_ages(kernel: &Kernel) -> Result<HashMap<SiteId, Duration>, KernelError
 }
 
 fn health(target: &Target, kernel: &Kernel) -> Result<Vec<HealthCounter>, KernelError> {
-    let counters = kernel.process(target.pid.get())?.unwrap_or_default().counters;
+    let counters = kernel.process(target.slot)?.counters;
     Ok(Counter::ALL
         .iter()
         .zip(counters)
         .map(|(counter, count)| HealthCounter { name: counter.name(), count, is_loss: counter.is_loss() })
         .collect())
-}
-
-fn monotonic_ns() -> u64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: one valid `timespec`, which lives through the call; this clock always exists.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-    u64::try_from(i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec)).unwrap_or(0)
 }
 
 fn read_line(path: &str) -> String {
