@@ -55,6 +55,11 @@ const _: () = assert!(size_of::<Site>() == 48);
 /// How many sites a thread remembers, by the low bits of their ids: a power of two.
 pub const REMEMBERED_SITES: usize = 16;
 
+#[inline(always)]
+fn place_of(id: SiteId) -> usize {
+    usize::from(id.0.to_le_bytes()[0]) % REMEMBERED_SITES
+}
+
 /// The sites at which a thread has allocated lately.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,14 +73,14 @@ impl RecentSites {
     #[inline(always)]
     #[must_use]
     pub fn find(&self, id: SiteId) -> Option<SiteIndex> {
-        let at = id.0 as usize % REMEMBERED_SITES;
+        let at = place_of(id);
         if self.ids[at] == id { Some(self.indices[at]) } else { None }
     }
 
     /// Remembers a site, in place of another one.
     #[inline(always)]
     pub fn remember(&mut self, id: SiteId, index: SiteIndex) {
-        let at = id.0 as usize % REMEMBERED_SITES;
+        let at = place_of(id);
         self.ids[at] = id;
         self.indices[at] = index;
     }

@@ -85,7 +85,7 @@ pub enum KernelError {
         /// The map's name.
         name: &'static str,
         /// Why.
-        source: MapError,
+        source: Box<MapError>,
     },
 }
 
@@ -202,7 +202,7 @@ impl Kernel {
         slots.insert(tgid, slot, 0).map_err(|source| KernelError::Map {
             action: "add a process to",
             name: "PROCESS_SLOTS",
-            source,
+            source: Box::new(source),
         })
     }
 
@@ -212,7 +212,11 @@ impl Kernel {
     /// Where the map cannot be read.
     pub fn process(&self, slot: ProcessSlot) -> Result<Process, KernelError> {
         let processes: Array<_, Process> = self.map("PROCESSES")?;
-        processes.get(&slot.0, 0).map_err(|source| KernelError::Map { action: "read", name: "PROCESSES", source })
+        processes.get(&slot.0, 0).map_err(|source| KernelError::Map {
+            action: "read",
+            name: "PROCESSES",
+            source: Box::new(source),
+        })
     }
 
     /// Says where the kernel sends hooked returns in a target.
@@ -233,7 +237,11 @@ impl Kernel {
 
     fn set<V: Pod>(&mut self, name: &'static str, index: u32, value: V) -> Result<(), KernelError> {
         let mut map: Array<_, V> = self.map_mut(name)?;
-        map.set(index, value, 0).map_err(|source| KernelError::Map { action: "write to", name, source })
+        map.set(index, value, 0).map_err(|source| KernelError::Map {
+            action: "write to",
+            name,
+            source: Box::new(source),
+        })
     }
 
     /// Every site of every target, of every program that they were.
@@ -241,7 +249,7 @@ impl Kernel {
     /// # Errors
     /// Where the map cannot be read.
     pub fn sites(&self) -> Result<Vec<(SiteIndex, Site)>, KernelError> {
-        let failed = |name| move |source| KernelError::Map { action: "read", name, source };
+        let failed = |name| move |source| KernelError::Map { action: "read", name, source: Box::new(source) };
         let count: Array<_, u64> = self.map("SITE_COUNT")?;
         let count = count.get(&0, 0).map_err(failed("SITE_COUNT"))?;
         // More may have been asked for than there are.
@@ -296,7 +304,11 @@ impl Kernel {
     /// Where it was taken before.
     pub fn take_events(&mut self) -> Result<RingBuf<MapData>, KernelError> {
         let map = self.ebpf.take_map("EVENTS").ok_or(KernelError::Missing("EVENTS"))?;
-        RingBuf::try_from(map).map_err(|source| KernelError::Map { action: "open", name: "EVENTS", source })
+        RingBuf::try_from(map).map_err(|source| KernelError::Map {
+            action: "open",
+            name: "EVENTS",
+            source: Box::new(source),
+        })
     }
 
     /// The debug lines of the BPF side, for [`Kernel::load`] with `debug_lines`.
@@ -326,7 +338,7 @@ impl Kernel {
 
     fn map<'a, M: TryFrom<&'a Map, Error = MapError>>(&'a self, name: &'static str) -> Result<M, KernelError> {
         let map = self.ebpf.map(name).ok_or(KernelError::Missing(name))?;
-        map.try_into().map_err(|source| KernelError::Map { action: "open", name, source })
+        map.try_into().map_err(|source| KernelError::Map { action: "open", name, source: Box::new(source) })
     }
 
     fn map_mut<'a, M: TryFrom<&'a mut Map, Error = MapError>>(
@@ -334,7 +346,7 @@ impl Kernel {
         name: &'static str,
     ) -> Result<M, KernelError> {
         let map = self.ebpf.map_mut(name).ok_or(KernelError::Missing(name))?;
-        map.try_into().map_err(|source| KernelError::Map { action: "open", name, source })
+        map.try_into().map_err(|source| KernelError::Map { action: "open", name, source: Box::new(source) })
     }
 }
 
@@ -353,7 +365,7 @@ fn lookup<K: Pod, V: Pod>(
     match map.get(key, 0) {
         Ok(value) => Ok(Some(value)),
         Err(MapError::KeyNotFound) => Ok(None),
-        Err(source) => Err(KernelError::Map { action: "read", name, source }),
+        Err(source) => Err(KernelError::Map { action: "read", name, source: Box::new(source) }),
     }
 }
 
@@ -367,7 +379,7 @@ fn entries<K: Pod + Eq + Hash, V: Pod>(
 ) -> Result<Entries<K, V>, KernelError> {
     let mut all = Entries::new();
     for key in map.keys().take(2 * capacity as usize) {
-        let key = key.map_err(|source| KernelError::Map { action: "read", name, source })?;
+        let key = key.map_err(|source| KernelError::Map { action: "read", name, source: Box::new(source) })?;
         if let Some(value) = lookup(map, name, &key)? {
             all.insert(key, value);
         }
