@@ -15,7 +15,7 @@ use aya::maps::{MapData, RingBuf};
 use memtrace_common::{
     control::Control,
     event::{Event, EventKind},
-    process::ProcessSlot,
+    process::{Counter, ProcessSlot},
 };
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
@@ -130,10 +130,11 @@ pub async fn run(options: &Options, sink: Sink<'_>) -> Result<Option<ExitStatus>
             let mut session = Session::start(options, Target::find(pid, ONLY, options.programs)?)?;
             session.count(true)?;
             let mut child = waiting.release().map_err(failed)?;
-            session.follow(options, &mut signals, sink, Some(&child)).await?;
-            drop(session);
+            let outcome = session.follow(options, &mut signals, sink, Some(&child)).await;
+            // It goes on without us, if it has not ended, and is waited for whatever happened here.
+            session.outlive(&mut signals, child.id()).await;
             let status = child.wait().map_err(|source| PipelineError::Wait { what: "the command", source })?;
-            Ok(Some(status))
+            outcome.map(|()| Some(status))
         }
     }
 }
@@ -156,6 +157,8 @@ struct Session {
     exit: Exit,
     started: Instant,
     stops_on_image: bool,
+    /// Notices that found no room, as of the last reading.
+    lost_events: u64,
 }
 
 impl Session {
@@ -176,7 +179,16 @@ impl Session {
         let events = watch::readable(kernel.take_events()?)
             .map_err(|source| PipelineError::Wait { what: "events of the kernel side", source })?;
         let profile = Profile::new(SystemTime::now());
-        Ok(Self { kernel, target, profile, events, exit, started: Instant::now(), stops_on_image: false })
+        Ok(Self {
+            kernel,
+            target,
+            profile,
+            events,
+            exit,
+            started: Instant::now(),
+            stops_on_image: false,
+            lost_events: 0,
+        })
     }
 
     /// Hooks every allocator that is there now. Returns whether there is any.
@@ -238,7 +250,7 @@ impl Session {
                 stop = signals.next() => {
                     // A terminal sends its signals to the command as well; it decides when to end.
                     match (child, stop) {
-                        (Some(child), Stop::Politely(signal)) => watch::forward(child.id(), signal),
+                        (Some(child), Stop::Politely(_)) => watch::forward(child.id(), stop.signal()),
                         _ => break,
                     }
                 }
@@ -254,6 +266,7 @@ impl Session {
                 () = self.exit.wait() => break,
                 () = tokio::time::sleep_until(next_tick) => {
                     self.set_control(true)?;
+                    self.resume_unnoticed()?;
                     let cost = self.read()?;
                     next_tick = tokio::time::Instant::now() + TICK.max(cost * 100);
                 }
@@ -304,6 +317,29 @@ impl Session {
         }
         for allocator in &self.target.allocators[known..] {
             log::info!("hooked {} in {}", allocator.name, allocator.image);
+        }
+        Ok(())
+    }
+
+    /// Lets go of the target and waits for its end, passing on what we are told meanwhile.
+    async fn outlive(self, signals: &mut Signals, pid: u32) {
+        let Self { kernel, exit, .. } = self;
+        drop(kernel);
+        loop {
+            tokio::select! {
+                () = exit.wait() => return,
+                stop = signals.next() => watch::forward(pid, stop.signal()),
+            }
+        }
+    }
+
+    /// A target that was stopped, but whose notice found no room, would wait for ever.
+    fn resume_unnoticed(&mut self) -> Result<(), PipelineError> {
+        let lost = self.kernel.process(self.target.slot)?.counters[Counter::EventsFull as usize];
+        if self.stops_on_image && lost > self.lost_events {
+            self.lost_events = lost;
+            self.look_again()?;
+            watch::resume(self.target.pid.get());
         }
         Ok(())
     }

@@ -17,11 +17,19 @@ use crate::capture::kernel::Kernel;
 /// A request to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// The first: a command that is traced is told and may end by itself. With the signal to pass on,
-    /// if it has not had it from the terminal already.
+    /// The first: a command that is traced is told and may end by itself.
     Politely(Option<i32>),
     /// Any further one: stop now.
-    AtOnce,
+    AtOnce(Option<i32>),
+}
+
+impl Stop {
+    /// The signal to pass on to a command that is traced, if it has not had it already.
+    pub(super) fn signal(self) -> Option<i32> {
+        match self {
+            Self::Politely(signal) | Self::AtOnce(signal) => signal,
+        }
+    }
 }
 
 /// The signals that ask memtrace to stop.
@@ -49,7 +57,7 @@ impl Signals {
             _ = self.terminate.recv() => Some(libc::SIGTERM),
             _ = self.hang_up.recv() => Some(libc::SIGHUP),
         };
-        if std::mem::replace(&mut self.had_one, true) { Stop::AtOnce } else { Stop::Politely(passed_on) }
+        if std::mem::replace(&mut self.had_one, true) { Stop::AtOnce(passed_on) } else { Stop::Politely(passed_on) }
     }
 }
 

@@ -1,8 +1,11 @@
 //! Folded stacks, one line a site: `process;root;…;leaf weight`, as flame graph tools read them.
 
-use std::io::{self, Write};
+use std::{
+    cmp::Reverse,
+    io::{self, Write},
+};
 
-use crate::model::report::{Report, Weight};
+use crate::model::report::{Report, Site, Weight};
 
 /// Writes every site of every process that weighs anything, heaviest first in each process.
 ///
@@ -10,11 +13,10 @@ use crate::model::report::{Report, Weight};
 /// Where `out` refuses.
 pub fn render(report: &Report, weight: Weight, top: Option<usize>, out: &mut dyn Write) -> io::Result<()> {
     for process in &report.processes {
-        for site in process.sites.iter().take(top.unwrap_or(usize::MAX)) {
-            let amount = weight.of(site);
-            if amount == 0 {
-                continue;
-            }
+        let mut weighed: Vec<(u64, &Site)> = process.sites.iter().map(|site| (weight.of(site), site)).collect();
+        // Stable: sites of the same weight stay in the report's order.
+        weighed.sort_by_key(|(amount, _)| Reverse(*amount));
+        for (amount, site) in weighed.into_iter().take(top.unwrap_or(usize::MAX)).filter(|(amount, _)| *amount > 0) {
             write!(out, "{}", frame_name(&process.comm))?;
             if site.truncated {
                 write!(out, ";[truncated]")?;
