@@ -118,8 +118,10 @@ fn llvm_prefix(at_least: u32) -> Result<(u32, String)> {
     let usable = || LLVM_RELEASES.into_iter().filter(|release| *release >= at_least);
     let find = || {
         usable().find_map(|release| {
-            let prefix = read(Command::new(format!("llvm-config-{release}")).arg("--prefix")).ok()?;
-            Some((release, prefix))
+            let ask = |what| read(Command::new(format!("llvm-config-{release}")).arg(what)).ok();
+            // The program may be there without the library to link with, which is another package.
+            let library = Path::new(&ask("--libdir")?).join("libLLVM.so");
+            library.exists().then_some((release, ask("--prefix")?))
         })
     };
     if let Some(found) = find() {
