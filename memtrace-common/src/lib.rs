@@ -15,6 +15,7 @@ pub mod frame_pointer;
 pub mod process;
 pub mod site;
 pub mod stack;
+pub mod unwind;
 
 #[cfg(feature = "user")]
 mod pod;

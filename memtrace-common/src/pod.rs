@@ -6,6 +6,7 @@ use crate::{
     process::{Process, ProcessSlot},
     site::{Site, SiteId, SiteIndex},
     stack::{StackId, StackRecord},
+    unwind::{CodeRange, CodeTable, Row},
 };
 
 macro_rules! pod {
@@ -16,4 +17,18 @@ macro_rules! pod {
     )+};
 }
 
-pod!(BlockKey, LiveBlock, Control, Process, ProcessSlot, Site, SiteId, SiteIndex, StackId, StackRecord);
+pod!(
+    BlockKey,
+    CodeRange,
+    CodeTable,
+    Row,
+    LiveBlock,
+    Control,
+    Process,
+    ProcessSlot,
+    Site,
+    SiteId,
+    SiteIndex,
+    StackId,
+    StackRecord
+);

@@ -27,11 +27,20 @@ pub enum Counter {
     /// Frees and resizes of blocks that were not allocated under memtrace's eyes. Not a loss: blocks
     /// from before attach are unknown by nature.
     UnmatchedFrees = 9,
+    /// Stacks cut at an address that lies in no code that is known: the code was too new, or the walk went
+    /// astray.
+    UnwindNoCode = 10,
+    /// Stacks cut in code whose call frame information says nothing, or nothing that a row can hold.
+    UnwindNoRule = 11,
+    /// Stacks cut where the stack could not be read.
+    UnwindUnreadable = 12,
+    /// Stacks cut where the caller's frame would not lie further out.
+    UnwindNotOutwards = 13,
 }
 
 impl Counter {
     /// Every counter, in the order of [`Process::counters`].
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::BlocksFull,
         Self::SitesFull,
         Self::StacksFull,
@@ -42,6 +51,10 @@ impl Counter {
         Self::SiteCollisions,
         Self::PutBackFull,
         Self::UnmatchedFrees,
+        Self::UnwindNoCode,
+        Self::UnwindNoRule,
+        Self::UnwindUnreadable,
+        Self::UnwindNotOutwards,
     ];
 
     /// The counter's name in the `health` object of reports.
@@ -58,14 +71,35 @@ impl Counter {
             Self::SiteCollisions => "site_collisions",
             Self::PutBackFull => "put_back_full",
             Self::UnmatchedFrees => "unmatched_frees",
+            Self::UnwindNoCode => "unwind_no_code",
+            Self::UnwindNoRule => "unwind_no_rule",
+            Self::UnwindUnreadable => "unwind_unreadable",
+            Self::UnwindNotOutwards => "unwind_not_outwards",
         }
     }
 
-    /// Whether the counter stands for something lost.
+    /// What the counter stands for, to a reader of reports.
     #[must_use]
-    pub const fn is_loss(self) -> bool {
-        !matches!(self, Self::UnmatchedFrees)
+    pub const fn kind(self) -> CounterKind {
+        match self {
+            Self::UnmatchedFrees => CounterKind::Unmatched,
+            Self::UnwindNoCode | Self::UnwindNoRule | Self::UnwindUnreadable | Self::UnwindNotOutwards => {
+                CounterKind::CutStack
+            }
+            _ => CounterKind::Loss,
+        }
     }
+}
+
+/// What a counter stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CounterKind {
+    /// Something is missing from the figures.
+    Loss,
+    /// A free of a block that is unknown by nature.
+    Unmatched,
+    /// A block whose stack lacks its outer frames; its figures are whole.
+    CutStack,
 }
 
 /// Where a target stands in the table of targets. A process that has a slot is a target.
@@ -83,7 +117,7 @@ pub struct Process {
     pub counters: [u64; Counter::ALL.len()],
 }
 
-const _: () = assert!(size_of::<Process>() == 88);
+const _: () = assert!(size_of::<Process>() == 120);
 
 #[cfg(test)]
 mod tests {

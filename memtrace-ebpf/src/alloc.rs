@@ -233,7 +233,7 @@ fn count_freed(block: &LiveBlock) {
 /// Puts a new block on the books.
 #[inline(always)]
 fn record(ctx: &RetProbeContext, target: &Target, regs: &pt_regs, thread: &mut Thread, address: u64, size_bytes: u64) {
-    let stack = stack::walk(regs, &mut thread.stack);
+    let stack = stack::walk(target, regs, thread);
     let index = match site_index(target, stack, thread) {
         Ok(index) => index,
         Err(why) => {

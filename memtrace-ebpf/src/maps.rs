@@ -11,6 +11,7 @@ use memtrace_common::{
     process::{Process, ProcessSlot},
     site::{RecentSites, Site, SiteId, SiteIndex},
     stack::{StackId, StackRecord},
+    unwind::{CodeRange, CodeTable, RecentRows, Row},
 };
 
 /// What one thread is doing, and the memory in which its stack is walked: per thread, not per CPU,
@@ -20,6 +21,7 @@ use memtrace_common::{
 pub(crate) struct Thread {
     pub(crate) pending: PendingCall,
     pub(crate) recent_sites: RecentSites,
+    pub(crate) recent_rows: RecentRows,
     pub(crate) stack: StackRecord,
 }
 
@@ -67,6 +69,21 @@ pub(crate) static SITE_COUNT: Array<u64> = Array::with_max_entries(1, 0);
 /// The stacks of the sites, shared between processes that run the same code at the same addresses.
 #[map]
 pub(crate) static STACKS: HashMap<StackId, StackRecord> = HashMap::with_max_entries(1, 0);
+
+/// `BPF_F_MMAPABLE` of `<linux/bpf.h>`: user space writes millions of rows, too many for a call each.
+const MMAPABLE: u32 = 1 << 10;
+
+/// Call frame information of the targets' images, each image's sorted by start.
+#[map]
+pub(crate) static ROWS: Array<Row> = Array::with_max_entries(1, MMAPABLE);
+
+/// The targets' code, each version's sorted by start.
+#[map]
+pub(crate) static CODE_RANGES: Array<CodeRange> = Array::with_max_entries(1, 0);
+
+/// Where each target's code stands in `CODE_RANGES`, by slot.
+#[map]
+pub(crate) static CODE_TABLES: Array<CodeTable> = Array::with_max_entries(1, 0);
 
 /// Rare events for user space.
 #[map]

@@ -9,3 +9,4 @@ pub mod pipeline;
 pub mod process;
 pub mod report;
 pub mod symbolize;
+pub mod unwind;

@@ -35,12 +35,34 @@ fn five_million_operations_of_eight_threads_are_exact_in_total_and_by_site_ten_t
 }
 
 #[test]
+fn code_without_frame_pointers_is_exact_by_site_and_its_stacks_are_whole() {
+    let program = compile("truth.c", &["-O2", "-fomit-frame-pointer", "-fno-optimize-sibling-calls"]);
+    let mut target = Target::start(Command::new(program).args(["1000000", "wait"]));
+    assert_eq!(target.line(), "ready");
+    let tracing = Tracing::start(&["--pid", &target.pid().to_string(), "--format", "json"]);
+    target.say("go");
+    let truth = truth_of(&mut target);
+    let report = tracing.stop();
+    assert_truth(&report, &truth, true);
+    for site in process(&report)["sites"].as_array().unwrap() {
+        assert_eq!(site["truncated"], false, "{site}");
+        let names: Vec<&str> =
+            site["frames"].as_array().unwrap().iter().map(|frame| frame["function"].as_str().unwrap_or("?")).collect();
+        assert!(names.contains(&"work"), "{names:?}");
+        // 21 calls of the same function, none of which a frame pointer leads to.
+        let deep = names.iter().filter(|name| **name == "site_deep").count();
+        assert!(deep == 0 || deep == 21, "{names:?}");
+    }
+}
+
+#[test]
 fn what_is_allocated_after_an_attach_in_mid_run_is_exact_and_older_blocks_are_unmatched_frees() {
     let program = compile("midrun.c", &FRAME_POINTERS);
     for _ in 0..3 {
         let mut target = Target::start(&mut Command::new(&program));
         assert_eq!(target.line(), "running");
-        let tracing = Tracing::start(&["--pid", &target.pid().to_string(), "--format", "json"]);
+        let pid = target.pid().to_string();
+        let tracing = Tracing::start(&["--pid", &pid, "--format", "json", "--unwind", "fp"]);
         target.say("go");
         let truth = truth_of(&mut target);
         let report = tracing.stop();

@@ -57,7 +57,9 @@ const BLOCK_0: CallRoles = CallRoles::NONE.with(Role::Block, 0);
 ///
 /// `aligned_alloc` and `memalign`, or `free` and `cfree`, may be one place under two names: whoever
 /// attaches does so once a place.
-pub const FAMILIES: &[Family] = &[Family {
+pub const FAMILIES: &[Family] = &[GLIBC, JEMALLOC];
+
+const GLIBC: Family = Family {
     name: "glibc",
     markers: &["gnu_get_libc_version", "__libc_malloc"],
     functions: &[
@@ -73,7 +75,24 @@ pub const FAMILIES: &[Family] = &[Family {
         function("free", Effect::Free, BLOCK_0),
         function("cfree", Effect::Free, BLOCK_0),
     ],
-}];
+};
+
+/// jemalloc in place of libc's malloc, as redis and others link it. (Its own interface, `mallocx` and kin,
+/// is not hooked yet.)
+const JEMALLOC: Family = Family {
+    name: "jemalloc",
+    markers: &["mallctl"],
+    functions: &[
+        function("malloc", Effect::Alloc, SIZE_0),
+        function("calloc", Effect::Alloc, SIZE_1.with(Role::Count, 0)),
+        function("realloc", Effect::Resize, SIZE_1.with(Role::Block, 0)),
+        function("posix_memalign", Effect::Alloc, CallRoles::NONE.with(Role::Output, 0).with(Role::Size, 2)),
+        function("aligned_alloc", Effect::Alloc, SIZE_1),
+        function("memalign", Effect::Alloc, SIZE_1),
+        function("valloc", Effect::Alloc, SIZE_0),
+        function("free", Effect::Free, BLOCK_0),
+    ],
+};
 
 #[cfg(test)]
 mod tests {

@@ -24,8 +24,11 @@ use memtrace_common::{
     process::{Process, ProcessSlot},
     site::{Site, SiteIndex},
     stack::{StackId, StackRecord},
+    unwind::{CodeRange, CodeTable, Row},
 };
 use thiserror::Error;
+
+use super::row_table::RowTable;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtrace-ebpf.o"));
 
@@ -41,14 +44,28 @@ pub struct Capacities {
     pub stacks: u32,
     /// Threads that allocate, at the same time.
     pub threads: u32,
+    /// Unwind rows, of all images together.
+    pub rows: u32,
 }
+
+/// How stacks are walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unwind {
+    /// By call frame information, compiled to rows.
+    Rows,
+    /// By frame pointers.
+    FramePointers,
+}
+
+/// The most ranges of code that a target can have; two versions fit the table at a time.
+const MAX_RANGES: u16 = 4096;
 
 /// Targets at the same time.
 const MAX_PROCESSES: u32 = 1024;
 
 impl Default for Capacities {
     fn default() -> Self {
-        Self { blocks: 1 << 20, sites: 1 << 15, stacks: 1 << 14, threads: 1 << 13 }
+        Self { blocks: 1 << 20, sites: 1 << 15, stacks: 1 << 14, threads: 1 << 13, rows: 1 << 21 }
     }
 }
 
@@ -77,6 +94,14 @@ pub enum KernelError {
     /// The object is not the one this binary was made with.
     #[error("the BPF object has no `{0}` of the expected kind")]
     Missing(&'static str),
+    /// A map's memory cannot be reached.
+    #[error("cannot map the BPF map `{name}` into memory: {source}")]
+    MapMemory {
+        /// The map's name.
+        name: &'static str,
+        /// Why.
+        source: io::Error,
+    },
     /// Reading or writing a map failed.
     #[error("cannot {action} the BPF map `{name}`: {source}")]
     Map {
@@ -105,6 +130,8 @@ fn without_verifier_log(error: &ProgramError) -> String {
 pub struct Kernel {
     ebpf: Ebpf,
     capacities: Capacities,
+    rows: RowTable,
+    code_generation: u32,
 }
 
 /// The uprobe programs, each loaded once and attached at many places.
@@ -116,8 +143,9 @@ impl Kernel {
     ///
     /// # Errors
     /// Where the kernel refuses, mostly for want of privileges or of memory.
-    pub fn load(capacities: Capacities, debug_lines: bool) -> Result<Self, KernelError> {
+    pub fn load(capacities: Capacities, unwind: Unwind, debug_lines: bool) -> Result<Self, KernelError> {
         let log_level = if debug_lines { aya_log::Level::Debug as u8 } else { 0 };
+        let by_rows = u8::from(unwind == Unwind::Rows);
         let mut loader = EbpfLoader::new();
         loader
             .map_max_entries("PROCESS_SLOTS", MAX_PROCESSES)
@@ -129,9 +157,14 @@ impl Kernel {
             .map_max_entries("SITES", capacities.sites.saturating_add(1))
             .map_max_entries("SITE_INDICES", capacities.sites)
             .map_max_entries("STACKS", capacities.stacks)
+            .map_max_entries("ROWS", capacities.rows)
+            .map_max_entries("CODE_RANGES", 2 * u32::from(MAX_RANGES))
+            .map_max_entries("CODE_TABLES", MAX_PROCESSES)
+            .override_global("UNWIND_BY_ROWS", &by_rows, true)
             .override_global(aya_log::LEVEL, &log_level, true);
         let ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
-        let mut kernel = Self { ebpf, capacities };
+        let rows = row_table(&ebpf, capacities.rows)?;
+        let mut kernel = Self { ebpf, capacities, rows, code_generation: 0 };
         for name in UPROBES {
             let program: &mut UProbe = kernel.program(name)?;
             program.load().map_err(|source| KernelError::Program { name, source: Box::new(source) })?;
@@ -217,6 +250,31 @@ impl Kernel {
             name: "PROCESSES",
             source: Box::new(source),
         })
+    }
+
+    /// Stores the unwind rows of an image. Returns where they stand; `None` where there is no room.
+    pub fn add_rows(&mut self, rows: &[Row]) -> Option<(u32, u32)> {
+        self.rows.append(rows)
+    }
+
+    /// Says where a target's code is and which rows it has: all of it, sorted by start. What goes beyond
+    /// the room is left out.
+    ///
+    /// # Errors
+    /// Where a map cannot be written.
+    pub fn set_code(&mut self, slot: ProcessSlot, ranges: &[CodeRange]) -> Result<(), KernelError> {
+        if ranges.len() > usize::from(MAX_RANGES) {
+            log::warn!("{} ranges of code, of which only {MAX_RANGES} can be unwound", ranges.len());
+        }
+        self.code_generation = self.code_generation.wrapping_add(1);
+        // The other version may be in use by a walk at this moment.
+        let first = if self.code_generation % 2 == 0 { 0 } else { MAX_RANGES };
+        let mut count = 0;
+        for range in ranges.iter().take(MAX_RANGES.into()) {
+            self.set("CODE_RANGES", u32::from(first) + u32::from(count), *range)?;
+            count += 1;
+        }
+        self.set("CODE_TABLES", slot.0, CodeTable::new(first, count, self.code_generation))
     }
 
     /// Says where the kernel sends hooked returns in a target.
@@ -348,6 +406,12 @@ impl Kernel {
         let map = self.ebpf.map_mut(name).ok_or(KernelError::Missing(name))?;
         map.try_into().map_err(|source| KernelError::Map { action: "open", name, source: Box::new(source) })
     }
+}
+
+fn row_table(ebpf: &Ebpf, capacity: u32) -> Result<RowTable, KernelError> {
+    let name = "ROWS";
+    let Some(Map::Array(map)) = ebpf.map(name) else { return Err(KernelError::Missing(name)) };
+    RowTable::new(map.fd(), capacity).map_err(|source| KernelError::MapMemory { name, source })
 }
 
 fn map_fd(map: &Map) -> Option<i32> {

@@ -9,4 +9,5 @@ pub mod command;
 pub mod kernel;
 pub mod placement;
 pub mod preflight;
+pub mod row_table;
 pub mod target;

@@ -26,11 +26,11 @@ pub struct Check {
 #[must_use]
 pub fn checks() -> Vec<Check> {
     let capabilities = fs::read_to_string("/proc/self/status").ok().and_then(|status| effective(&status)).unwrap_or(0);
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let release = release().unwrap_or_default();
     let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
     let mut checks = vec![
         Check { name: "machine", outcome: machine(std::env::consts::ARCH) },
-        Check { name: "kernel", outcome: kernel(release.trim()) },
+        Check { name: "kernel", outcome: kernel(&release) },
         Check { name: "lockdown", outcome: locked_down(&lockdown) },
     ];
     checks.extend(CAPABILITIES.iter().map(|capability| capability.check(capabilities)));
@@ -96,11 +96,30 @@ fn machine(architecture: &str) -> Outcome {
     }
 }
 
+/// Whether the kernel has `bpf_loop`, with which stacks are unwound by call frame information.
+#[must_use]
+pub fn can_unwind_by_rows() -> bool {
+    release().is_some_and(|release| version(&release) >= Some((5, 17)))
+}
+
+fn release() -> Option<String> {
+    fs::read_to_string("/proc/sys/kernel/osrelease").ok().map(|release| release.trim().to_owned())
+}
+
+/// The first two numbers of a kernel's release.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse::<u32>().ok());
+    Some((numbers.next()?, numbers.next()?))
+}
+
 /// Cookies of perf-event probes came with Linux 5.15.
 fn kernel(release: &str) -> Outcome {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse::<u32>().ok());
-    match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) if (major, minor) >= (5, 15) => Outcome::Ok(release.into()),
+    match version(release) {
+        Some(version) if version >= (5, 17) => Outcome::Ok(release.into()),
+        Some(version) if version >= (5, 15) => Outcome::Degraded(
+            format!("Linux {release}: stacks are walked by frame pointers only"),
+            "Linux 5.17 or later can unwind code that was built without them".into(),
+        ),
         _ => Outcome::Missing(format!("Linux {release} is too old"), "needs Linux 5.15 or later".into()),
     }
 }
@@ -131,7 +150,7 @@ mod tests {
     #[test]
     fn kernels_are_compared_by_number() {
         assert!(matches!(kernel("6.18.44-fc"), Outcome::Ok(_)));
-        assert!(matches!(kernel("5.15.0-91-generic"), Outcome::Ok(_)));
+        assert!(matches!(kernel("5.15.0-91-generic"), Outcome::Degraded(..)));
         assert!(matches!(kernel("5.4.0"), Outcome::Missing(..)));
         assert!(matches!(kernel(""), Outcome::Missing(..)));
     }

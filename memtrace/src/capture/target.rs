@@ -5,9 +5,14 @@ use std::{
     io,
     num::NonZeroU32,
     sync::Arc,
+    time::Instant,
 };
 
-use memtrace_common::{process::ProcessSlot, stack::StackRecord};
+use memtrace_common::{
+    process::ProcessSlot,
+    stack::StackRecord,
+    unwind::{CodeRange, Row},
+};
 use thiserror::Error;
 
 use super::{
@@ -25,6 +30,7 @@ use crate::{
         status,
     },
     symbolize::{CodePlace, NamedImage},
+    unwind::cfi,
 };
 
 /// Why a process cannot be a target.
@@ -95,6 +101,9 @@ pub struct Target {
     /// The files that were searched for allocators.
     searched: HashSet<FileId>,
     code: CodeMap,
+    /// Where each image's unwind rows stand, by the image's index; nothing for images without.
+    rows: Vec<Option<(u32, u32)>>,
+    published: Vec<CodeRange>,
     knows_trampoline: bool,
     programs: Programs,
 }
@@ -115,6 +124,8 @@ impl Target {
             image_of_file: HashMap::new(),
             searched: HashSet::new(),
             code: CodeMap::default(),
+            rows: Vec::new(),
+            published: Vec::new(),
             knows_trampoline: false,
             programs,
         };
@@ -164,6 +175,7 @@ impl Target {
         }
         self.learn_trampoline(&mappings, kernel)?;
         self.code.update(mappings);
+        self.publish_code(kernel)?;
         Ok(())
     }
 
@@ -193,6 +205,41 @@ impl Target {
         self.images.push(NamedImage { name: Arc::new(name), image });
         self.image_of_file.insert(file, self.images.len() - 1);
         self.images.len() - 1
+    }
+
+    /// Tells the kernel side what code there is, if that has changed, and compiles the call frame
+    /// information of images that are new.
+    fn publish_code(&mut self, kernel: &mut Kernel) -> Result<(), KernelError> {
+        for named in &self.images[self.rows.len()..] {
+            let begun = Instant::now();
+            let rows = compile_rows(named);
+            let place = rows.as_ref().and_then(|rows| kernel.add_rows(rows));
+            if let Some(rows) = rows {
+                let (path, ms) = (&named.name.path, begun.elapsed().as_secs_f64() * 1000.0);
+                log::info!("compiled {} unwind rows of {path} in {ms:.1} ms", rows.len());
+                if place.is_none() {
+                    log::warn!("no room for the unwind rows of {path}; --max-rows makes more");
+                }
+            }
+            self.rows.push(place);
+        }
+        let ranges: Vec<CodeRange> = self.code.mappings().iter().map(|mapping| self.code_range(mapping)).collect();
+        if ranges != self.published {
+            kernel.set_code(self.slot, &ranges)?;
+            self.published = ranges;
+        }
+        Ok(())
+    }
+
+    fn code_range(&self, mapping: &Mapping) -> CodeRange {
+        let plain = CodeRange { start: mapping.start, end: mapping.end, ..CodeRange::default() };
+        let with_rows = || {
+            let index = *self.image_of_file.get(&mapping.file?)?;
+            let (first_row, row_count) = self.rows[index]?;
+            let offset = self.images[index].image.as_ref()?.virtual_offset(mapping.file_offset)?;
+            Some(CodeRange { bias: mapping.start.wrapping_sub(offset), first_row, row_count, ..plain })
+        };
+        with_rows().unwrap_or(plain)
     }
 
     /// The kernel maps the page to which hooked functions return once the first of them is called.
@@ -258,4 +305,16 @@ impl Target {
         }
         (places, stack.truncated == 0)
     }
+}
+
+/// The unwind rows of an image; `None` where it has no usable call frame information.
+fn compile_rows(named: &NamedImage) -> Option<Vec<Row>> {
+    let section = match named.image.as_ref()?.frame_section() {
+        Ok(section) => section?,
+        Err(error) => {
+            log::info!("{error}");
+            return None;
+        }
+    };
+    cfi::compile(section.borrow()).map_err(|error| log::info!("{}: {error}", named.name.path)).ok()
 }

@@ -86,7 +86,9 @@ fn target_hint(error: &TargetError) -> String {
              trace a build that keeps its symbols"
                 .into()
         }
-        TargetError::NoAllocator { .. } => "this version knows glibc's malloc; -v lists the images searched".into(),
+        TargetError::NoAllocator { .. } => {
+            "this version knows glibc's malloc and jemalloc in its place; -v lists the images searched".into()
+        }
         TargetError::Kernel(error) => kernel_hint(error),
         TargetError::Attach(AttachError::Image(_)) => "is the file readable, and an ELF file?".into(),
         TargetError::Attach(AttachError::Probe { .. }) => {

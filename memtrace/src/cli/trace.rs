@@ -8,12 +8,12 @@ use std::{
 };
 
 use super::{
-    args::{TierArgument, TraceArguments},
+    args::{TierArgument, TraceArguments, UnwindArgument},
     failure::Failure,
     output::Output,
 };
 use crate::{
-    capture::attach::Programs,
+    capture::{attach::Programs, kernel::Unwind, preflight},
     pipeline::{self, Options, PipelineError, Selection},
 };
 
@@ -51,6 +51,19 @@ fn check_tier(tier: TierArgument) -> Result<(), Failure> {
     Err(Failure::usage(format!("this version has no tier `{name}` yet"), "use --tier exact, or leave it out"))
 }
 
+/// How to walk stacks. That the kernel cannot do what was not asked for is worth saying.
+fn unwind(argument: UnwindArgument) -> Unwind {
+    match argument {
+        UnwindArgument::Fp => Unwind::FramePointers,
+        UnwindArgument::Dwarf => Unwind::Rows,
+        UnwindArgument::Auto if preflight::can_unwind_by_rows() => Unwind::Rows,
+        UnwindArgument::Auto => {
+            log::warn!("this kernel is older than Linux 5.17: stacks are walked by frame pointers");
+            Unwind::FramePointers
+        }
+    }
+}
+
 fn options(arguments: &TraceArguments, verbose: u8, is_live: bool) -> Options {
     let selection = match arguments.target.pid {
         Some(pid) => Selection::Pid(pid),
@@ -61,6 +74,7 @@ fn options(arguments: &TraceArguments, verbose: u8, is_live: bool) -> Options {
         duration: arguments.duration,
         interval: arguments.interval.or(is_live.then_some(LIVE_INTERVAL)),
         capacities: arguments.capacities.capacities(),
+        unwind: unwind(arguments.unwind),
         debug_lines: verbose >= 2,
         programs: if arguments.empty_probes { Programs::Empty } else { Programs::Tracing },
     }

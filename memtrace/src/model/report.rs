@@ -116,6 +116,17 @@ pub struct Allocator {
     pub functions: Vec<String>,
 }
 
+/// What a counter stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HealthKind {
+    /// Something is missing from the figures.
+    Loss,
+    /// A free of a block that is unknown by nature.
+    Unmatched,
+    /// A block whose stack lacks its outer frames; its figures are whole.
+    CutStack,
+}
+
 /// One counter of what was lost, or needs explaining.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCounter {
@@ -123,8 +134,8 @@ pub struct HealthCounter {
     pub name: &'static str,
     /// How often it happened.
     pub count: u64,
-    /// Whether it stands for something missing from the figures.
-    pub is_loss: bool,
+    /// What it stands for.
+    pub kind: HealthKind,
 }
 
 /// An allocation site.

@@ -13,7 +13,7 @@ use crate::{
     capture::{
         attach::Programs,
         command,
-        kernel::{Capacities, KernelError},
+        kernel::{Capacities, KernelError, Unwind},
         preflight,
         target::{Target, TargetError},
     },
@@ -42,6 +42,8 @@ pub struct Options {
     pub interval: Option<Duration>,
     /// How much the kernel side can hold.
     pub capacities: Capacities,
+    /// How stacks are walked.
+    pub unwind: Unwind,
     /// Whether the BPF side writes debug lines to the log.
     pub debug_lines: bool,
     /// What the probes run.

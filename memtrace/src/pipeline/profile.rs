@@ -6,7 +6,7 @@ use std::{
 };
 
 use memtrace_common::{
-    process::Counter,
+    process::{Counter, CounterKind},
     site::{Site as KernelSite, SiteIndex},
     stack::{StackId, mix},
 };
@@ -19,7 +19,7 @@ use crate::{
     model::{
         frame::{Frame, Reason},
         growth::History,
-        report::{Category, HealthCounter, Process, Report, Site, Tier, Totals, Verdict},
+        report::{Category, HealthCounter, HealthKind, Process, Report, Site, Tier, Totals, Verdict},
     },
     process::status,
     symbolize::{CodePlace, Symbolizer},
@@ -233,8 +233,16 @@ fn health(target: &Target, kernel: &Kernel) -> Result<Vec<HealthCounter>, Kernel
     Ok(Counter::ALL
         .iter()
         .zip(counters)
-        .map(|(counter, count)| HealthCounter { name: counter.name(), count, is_loss: counter.is_loss() })
+        .map(|(counter, count)| HealthCounter { name: counter.name(), count, kind: kind(*counter) })
         .collect())
+}
+
+fn kind(counter: Counter) -> HealthKind {
+    match counter.kind() {
+        CounterKind::Loss => HealthKind::Loss,
+        CounterKind::Unmatched => HealthKind::Unmatched,
+        CounterKind::CutStack => HealthKind::CutStack,
+    }
 }
 
 fn read_line(path: &str) -> String {

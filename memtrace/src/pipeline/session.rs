@@ -38,6 +38,8 @@ pub(super) struct Session {
     stops_on_image: bool,
     /// Notices that found no room, as of the last reading.
     lost_events: u64,
+    /// Stacks that were cut at unknown code, as of the last reading.
+    cut_stacks: u64,
 }
 
 impl Session {
@@ -45,7 +47,7 @@ impl Session {
     pub(super) fn start(options: &Options, target: Target) -> Result<Self, PipelineError> {
         let pid = target.pid.get();
         let exit = Exit::of(pid).map_err(|_| TargetError::NoSuchProcess { pid })?;
-        let mut kernel = Kernel::load(options.capacities, options.debug_lines)?;
+        let mut kernel = Kernel::load(options.capacities, options.unwind, options.debug_lines)?;
         log_memory(&kernel);
         if options.debug_lines {
             watch::forward_debug_lines(&mut kernel)?;
@@ -67,6 +69,7 @@ impl Session {
             started: Instant::now(),
             stops_on_image: false,
             lost_events: 0,
+            cut_stacks: 0,
         })
     }
 
@@ -146,7 +149,9 @@ impl Session {
                 () = self.exit.wait() => break,
                 () = tokio::time::sleep_until(next_tick) => {
                     self.set_control(true)?;
-                    self.resume_unnoticed()?;
+                    let counters = self.kernel.process(self.target.slot)?.counters;
+                    self.resume_unnoticed(counters[Counter::EventsFull as usize])?;
+                    self.look_at_unknown_code(counters[Counter::UnwindNoCode as usize])?;
                     let cost = self.read()?;
                     next_tick = tokio::time::Instant::now() + TICK.max(cost * 100);
                 }
@@ -214,13 +219,21 @@ impl Session {
     }
 
     /// A target that was stopped, but whose notice found no room, would wait for ever.
-    fn resume_unnoticed(&mut self) -> Result<(), PipelineError> {
-        let lost = self.kernel.process(self.target.slot)?.counters[Counter::EventsFull as usize];
-        if self.stops_on_image && lost > self.lost_events {
-            self.lost_events = lost;
+    fn resume_unnoticed(&mut self, lost_events: u64) -> Result<(), PipelineError> {
+        if self.stops_on_image && lost_events > self.lost_events {
             self.look_again()?;
             watch::resume(self.target.pid.get());
         }
+        self.lost_events = lost_events;
+        Ok(())
+    }
+
+    /// Code that nobody announces (a just-in-time compiler's, say) shows in stacks that were cut there.
+    fn look_at_unknown_code(&mut self, cut_stacks: u64) -> Result<(), PipelineError> {
+        if cut_stacks > self.cut_stacks {
+            self.look_again()?;
+        }
+        self.cut_stacks = cut_stacks;
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use std::{
 };
 
 use object::{
-    Object, ObjectSegment, ObjectSymbol, SymbolKind,
+    Object, ObjectSection, ObjectSegment, ObjectSymbol, SymbolKind,
     elf::PT_INTERP,
     read::{
         ReadCache,
@@ -25,6 +25,7 @@ use object::{
 use thiserror::Error;
 
 use super::maps::Mapping;
+use crate::unwind::cfi::OwnedSection;
 
 /// Why an image cannot be used.
 #[derive(Debug, Error)]
@@ -187,6 +188,23 @@ impl Image {
         let count = self.file.read_at(&mut bytes, file_offset)?;
         bytes.truncate(count);
         Ok(bytes)
+    }
+
+    /// The image's call frame information: `.eh_frame`, or `.debug_frame` where only that exists; `None`
+    /// without either.
+    ///
+    /// # Errors
+    /// Where the file has become unreadable since it was opened.
+    pub fn frame_section(&self) -> Result<Option<OwnedSection>, ImageError> {
+        let failed = |source| ImageError::Elf { path: self.path.clone(), source };
+        let cache = ReadCache::new(&self.file);
+        let elf = ElfFile64::<object::Endianness, _>::parse(&cache).map_err(failed)?;
+        if let Some(section) = elf.section_by_name(".eh_frame") {
+            let bytes = section.data().map_err(failed)?;
+            return Ok(Some(OwnedSection::EhFrame(bytes.to_vec(), section.address())));
+        }
+        let Some(section) = elf.section_by_name(".debug_frame") else { return Ok(None) };
+        Ok(Some(OwnedSection::DebugFrame(section.data().map_err(failed)?.to_vec())))
     }
 
     /// The path that leads the kernel to this very file, for placing probes.

@@ -8,7 +8,7 @@ use std::{
 use crate::model::{
     frame::{Frame, Function, ImageName, Place, Reason},
     growth::Trend,
-    report::{Allocator, Category, HealthCounter, Process, Report, Site, Tier, Totals, Verdict},
+    report::{Allocator, Category, HealthCounter, HealthKind, Process, Report, Site, Tier, Totals, Verdict},
 };
 
 fn resolved(name: &str, line: u32, inlined: bool) -> Frame {
@@ -63,9 +63,10 @@ pub(crate) fn report() -> Report {
             totals: leak.totals.plus(&other.totals),
             growth_bytes_per_s: 409.6,
             health: vec![
-                HealthCounter { name: "blocks_full", count: 3, is_loss: true },
-                HealthCounter { name: "sites_full", count: 0, is_loss: true },
-                HealthCounter { name: "unmatched_frees", count: 7, is_loss: false },
+                HealthCounter { name: "blocks_full", count: 3, kind: HealthKind::Loss },
+                HealthCounter { name: "sites_full", count: 0, kind: HealthKind::Loss },
+                HealthCounter { name: "unmatched_frees", count: 7, kind: HealthKind::Unmatched },
+                HealthCounter { name: "unwind_no_rule", count: 2, kind: HealthKind::CutStack },
             ],
             sites: vec![leak, other],
             ended: false,

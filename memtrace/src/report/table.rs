@@ -7,7 +7,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use super::units;
 use crate::model::{
     frame::{Frame, base_name},
-    report::{Process, Report, Site},
+    report::{HealthKind, Process, Report, Site},
 };
 
 /// Sites that a process shows unless told otherwise.
@@ -61,19 +61,23 @@ fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Resul
 }
 
 fn losses(process: &Process, out: &mut dyn Write) -> io::Result<()> {
-    let lost: Vec<String> = process
-        .health
-        .iter()
-        .filter(|counter| counter.is_loss && counter.count > 0)
-        .map(|counter| format!("{} {}", counter.name, units::count(counter.count)))
-        .collect();
-    let lost = if lost.is_empty() { "none".to_owned() } else { lost.join(", ") };
-    writeln!(out, "lost       {lost}")?;
-    for counter in process.health.iter().filter(|counter| !counter.is_loss && counter.count > 0) {
-        let count = units::count(counter.count);
-        writeln!(out, "note       {count} frees of blocks from before attach ({})", counter.name)?;
+    let lost = told(process, HealthKind::Loss);
+    writeln!(out, "lost       {}", if lost.is_empty() { "none" } else { &lost })?;
+    let unmatched = told(process, HealthKind::Unmatched);
+    if !unmatched.is_empty() {
+        writeln!(out, "note       {unmatched}: frees of blocks from before attach")?;
+    }
+    let cut = told(process, HealthKind::CutStack);
+    if !cut.is_empty() {
+        writeln!(out, "note       {cut}: allocations whose outer frames are missing")?;
     }
     Ok(())
+}
+
+/// The counters of a kind that are not 0.
+fn told(process: &Process, kind: HealthKind) -> String {
+    let of_kind = process.health.iter().filter(|counter| counter.kind == kind && counter.count > 0);
+    of_kind.map(|counter| format!("{} {}", counter.name, units::count(counter.count))).collect::<Vec<_>>().join(", ")
 }
 
 fn sites(process: &Process, top: usize, width: Option<u16>, out: &mut dyn Write) -> io::Result<()> {

@@ -180,7 +180,7 @@ pub(crate) fn sum_at(process: &Value, function: &str, figure: &str) -> u64 {
 pub(crate) fn losses(process: &Value) -> Vec<(String, u64)> {
     let health = process["health"].as_object().unwrap();
     let counts = health.iter().map(|(name, count)| (name.clone(), count.as_u64().unwrap()));
-    counts.filter(|(name, count)| name != "unmatched_frees" && *count > 0).collect()
+    counts.filter(|(name, count)| name != "unmatched_frees" && !name.starts_with("unwind_") && *count > 0).collect()
 }
 
 /// Asserts that what a report says of the program `truth` is its truth, by site and, with `total`, in total.

@@ -1,0 +1,434 @@
+//! Unwinding by call frame information: compact rows and one step, the same code in the kernel and in
+//! host tests.
+//!
+//! A row says, for a range of code, where the caller's frame begins (the canonical frame address, CFA)
+//! and where the caller's frame pointer was saved. The return address lies one word below the CFA, as the
+//! `call` instruction leaves it (System V AMD64 ABI, 3.2.2; DWARF 5, 6.4).
+
+/// What unwinding needs of the registers.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Registers {
+    /// The program counter: a return address, except in the innermost frame and below a signal frame.
+    pub pc: u64,
+    /// The stack pointer.
+    pub sp: u64,
+    /// The frame pointer, or whatever else the code keeps in that register.
+    pub bp: u64,
+}
+
+/// How to find the CFA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum CfaRule {
+    /// There is no information for this code, or none that a row can hold.
+    Unknown = 0,
+    /// Stack pointer + offset.
+    Sp = 1,
+    /// Frame pointer + offset.
+    Bp = 2,
+    /// What lies at frame pointer + offset: functions that align their stack keep the CFA there.
+    AtBp = 3,
+    /// What lies at stack pointer + offset.
+    AtSp = 4,
+    /// Stack pointer + 8, or + 16 from the eleventh byte of each 16 on: entries of the procedure linkage
+    /// table, which push an index half-way.
+    Plt = 5,
+    /// The kernel's signal frame at the stack pointer: the interrupted registers lie in it.
+    Signal = 6,
+    /// The outermost frame: it has no caller.
+    End = 7,
+}
+
+/// A code that names no [`CfaRule`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownRule(pub u8);
+
+impl TryFrom<u8> for CfaRule {
+    type Error = UnknownRule;
+
+    #[inline(always)]
+    fn try_from(code: u8) -> Result<Self, UnknownRule> {
+        Ok(match code {
+            0 => Self::Unknown,
+            1 => Self::Sp,
+            2 => Self::Bp,
+            3 => Self::AtBp,
+            4 => Self::AtSp,
+            5 => Self::Plt,
+            6 => Self::Signal,
+            7 => Self::End,
+            other => return Err(UnknownRule(other)),
+        })
+    }
+}
+
+/// One row: from its first address to the next row's.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Row {
+    /// The first address, as a virtual offset in the image.
+    pub start: u32,
+    /// The rule's offset, in words of 8 bytes.
+    pub offset_words: i16,
+    /// A [`CfaRule`] code.
+    pub rule: u8,
+    /// How many words below the CFA the frame pointer was saved; 0 where it was not, [`BP_AT_BP`] where it
+    /// points at its saved self.
+    pub bp_words: u8,
+}
+
+/// A [`Row::bp_words`]: the frame pointer was saved where it points itself, as in frames that are aligned.
+pub const BP_AT_BP: u8 = u8::MAX;
+
+const _: () = assert!(size_of::<Row>() == 8);
+
+impl Row {
+    /// A row for code that nothing is known of.
+    #[must_use]
+    pub const fn unknown(start: u32) -> Self {
+        Self { start, offset_words: 0, rule: CfaRule::Unknown as u8, bp_words: 0 }
+    }
+
+    /// Whether both rows say the same, wherever they begin.
+    #[must_use]
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        (self.offset_words, self.rule, self.bp_words) == (other.offset_words, other.rule, other.bp_words)
+    }
+}
+
+/// A range of a target's code, and the rows of its image.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CodeRange {
+    /// The first address.
+    pub start: u64,
+    /// One past the last address.
+    pub end: u64,
+    /// Where the image's virtual offset 0 would lie: what to subtract from an address to get an offset.
+    pub bias: u64,
+    /// The image's first row in the table of rows.
+    pub first_row: u32,
+    /// How many rows the image has; 0 where frame pointers must do.
+    pub row_count: u32,
+}
+
+const _: () = assert!(size_of::<CodeRange>() == 32);
+
+/// Where a target's ranges stand in the table of ranges: one word, so that a change is seen whole.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CodeTable(pub u64);
+
+impl CodeTable {
+    /// `count` ranges from index `first` on, in the `generation`-th version.
+    #[must_use]
+    pub fn new(first: u16, count: u16, generation: u32) -> Self {
+        Self(u64::from(generation) << 32 | u64::from(first) << 16 | u64::from(count))
+    }
+
+    /// The index of the first range.
+    #[inline(always)]
+    #[must_use]
+    pub fn first(self) -> u32 {
+        (self.0 >> 16) as u32 & 0xffff
+    }
+
+    /// How many ranges there are.
+    #[inline(always)]
+    #[must_use]
+    pub fn count(self) -> u32 {
+        self.0 as u32 & 0xffff
+    }
+
+    /// The version: it changes with every change of any range.
+    #[inline(always)]
+    #[must_use]
+    pub fn generation(self) -> u64 {
+        self.0 >> 32
+    }
+}
+
+/// How many rows a thread remembers: a power of two.
+pub const REMEMBERED_ROWS: usize = 64;
+
+/// The rows that a thread's walks have used lately, by address.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct RecentRows {
+    /// The addresses, mixed with the version of the target's code in which they were looked up.
+    tags: [u64; REMEMBERED_ROWS],
+    rows: [Row; REMEMBERED_ROWS],
+}
+
+impl RecentRows {
+    /// The row at `address`, if the thread remembers it.
+    #[inline(always)]
+    #[must_use]
+    pub fn find(&self, address: u64, code: CodeTable) -> Option<Row> {
+        let at = place_of(address);
+        if self.tags[at] == tag(address, code) { Some(self.rows[at]) } else { None }
+    }
+
+    /// Remembers a row, in place of another one.
+    #[inline(always)]
+    pub fn remember(&mut self, address: u64, code: CodeTable, row: Row) {
+        let at = place_of(address);
+        self.tags[at] = tag(address, code);
+        self.rows[at] = row;
+    }
+}
+
+const _: () = assert!(size_of::<RecentRows>() == 1024);
+
+/// Different versions of the code make different tags of an address. Never 0, which is what an empty place
+/// holds: no address of a user has the top bit.
+#[inline(always)]
+fn tag(address: u64, code: CodeTable) -> u64 {
+    (address ^ code.generation().wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1 << 63
+}
+
+#[inline(always)]
+fn place_of(address: u64) -> usize {
+    let folded = address ^ address >> 6 ^ address >> 12;
+    usize::from(folded.to_le_bytes()[0]) % REMEMBERED_ROWS
+}
+
+/// Why a step could not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The stack could not be read where the row says.
+    Unreadable,
+    /// The row says nothing.
+    NoRule,
+    /// The caller's frame would not lie further out: the stack or the row is corrupt.
+    NotOutwards,
+}
+
+/// What a step leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The caller's registers. Their program counter is a return address.
+    Caller(Registers),
+    /// The registers that a signal interrupted. Their program counter is that of the next instruction.
+    Interrupted(Registers),
+    /// The outermost frame was reached.
+    End,
+    /// The caller cannot be told.
+    Failed(Failure),
+}
+
+/// A thread's memory, as far as it can be read.
+pub trait Memory {
+    /// Two words, the first at `address`.
+    fn pair(&self, address: u64) -> Option<[u64; 2]>;
+
+    /// The word at `address`.
+    fn word(&self, address: u64) -> Option<u64>;
+}
+
+/// Where the kernel's signal frame holds the interrupted registers, in bytes from the stack pointer in
+/// `__restore_rt`: `struct rt_sigframe` of arch/x86/include/asm/sigframe.h, behind its return address.
+mod signal_frame {
+    pub(super) const BP: u64 = 120;
+    pub(super) const SP: u64 = 160;
+    pub(super) const PC: u64 = 168;
+}
+
+/// Steps from a frame to its caller.
+#[inline(always)]
+pub fn step(row: Row, registers: Registers, memory: &impl Memory) -> Step {
+    let offset = (row.offset_words as i64 as u64).wrapping_mul(8);
+    let cfa = match CfaRule::try_from(row.rule) {
+        Ok(CfaRule::Sp) => registers.sp.wrapping_add(offset),
+        Ok(CfaRule::Bp) => registers.bp.wrapping_add(offset),
+        Ok(CfaRule::AtBp) => match memory.word(registers.bp.wrapping_add(offset)) {
+            Some(cfa) => cfa,
+            None => return Step::Failed(Failure::Unreadable),
+        },
+        Ok(CfaRule::AtSp) => match memory.word(registers.sp.wrapping_add(offset)) {
+            Some(cfa) => cfa,
+            None => return Step::Failed(Failure::Unreadable),
+        },
+        Ok(CfaRule::Plt) => registers.sp.wrapping_add(if registers.pc & 15 >= 11 { 16 } else { 8 }),
+        Ok(CfaRule::Signal) => return interrupted(registers, memory),
+        Ok(CfaRule::End) => return Step::End,
+        Ok(CfaRule::Unknown) | Err(_) => return Step::Failed(Failure::NoRule),
+    };
+    if cfa <= registers.sp {
+        return Step::Failed(Failure::NotOutwards);
+    }
+    caller(row, cfa, registers, memory)
+}
+
+#[inline(always)]
+fn caller(row: Row, cfa: u64, registers: Registers, memory: &impl Memory) -> Step {
+    // Nearly every frame saves the frame pointer beside the return address: one read for both.
+    let (bp, pc) = match row.bp_words {
+        2 => match memory.pair(cfa.wrapping_sub(16)) {
+            Some([bp, pc]) => (bp, pc),
+            None => return Step::Failed(Failure::Unreadable),
+        },
+        words => {
+            let Some(pc) = memory.word(cfa.wrapping_sub(8)) else { return Step::Failed(Failure::Unreadable) };
+            match words {
+                0 => (registers.bp, pc),
+                BP_AT_BP => match memory.word(registers.bp) {
+                    Some(bp) => (bp, pc),
+                    None => return Step::Failed(Failure::Unreadable),
+                },
+                _ => match memory.word(cfa.wrapping_sub(words as u64 * 8)) {
+                    Some(bp) => (bp, pc),
+                    None => return Step::Failed(Failure::Unreadable),
+                },
+            }
+        }
+    };
+    // Thread entry points written in assembly leave a zero where the return address would be.
+    if pc == 0 { Step::End } else { Step::Caller(Registers { pc, sp: cfa, bp }) }
+}
+
+#[inline(always)]
+fn interrupted(registers: Registers, memory: &impl Memory) -> Step {
+    let at = |offset| memory.word(registers.sp.wrapping_add(offset));
+    let (Some(bp), Some(sp), Some(pc)) = (at(signal_frame::BP), at(signal_frame::SP), at(signal_frame::PC)) else {
+        return Step::Failed(Failure::Unreadable);
+    };
+    Step::Interrupted(Registers { pc, sp, bp })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Words from an address upwards.
+    struct Words(u64, Vec<u64>);
+
+    impl Memory for Words {
+        fn word(&self, address: u64) -> Option<u64> {
+            let offset = address.checked_sub(self.0)?;
+            if offset % 8 != 0 {
+                return None;
+            }
+            self.1.get(usize::try_from(offset / 8).ok()?).copied()
+        }
+
+        fn pair(&self, address: u64) -> Option<[u64; 2]> {
+            Some([self.word(address)?, self.word(address.checked_add(8)?)?])
+        }
+    }
+
+    fn row(rule: CfaRule, offset_words: i16, bp_words: u8) -> Row {
+        Row { start: 0, offset_words, rule: rule as u8, bp_words }
+    }
+
+    const BASE: u64 = 0x1000;
+
+    fn registers() -> Registers {
+        Registers { pc: 0x40_0010, sp: BASE, bp: BASE + 32 }
+    }
+
+    #[test]
+    fn the_usual_frame_takes_both_words_below_the_cfa() {
+        let memory = Words(BASE, vec![1, 2, 0xb9, 0xac, 5]);
+        let step = step(row(CfaRule::Sp, 4, 2), registers(), &memory);
+        assert_eq!(step, Step::Caller(Registers { pc: 0xac, sp: BASE + 32, bp: 0xb9 }));
+    }
+
+    #[test]
+    fn a_frame_pointer_that_was_not_saved_is_still_the_callers() {
+        let memory = Words(BASE, vec![0xac]);
+        let step = step(row(CfaRule::Sp, 1, 0), registers(), &memory);
+        assert_eq!(step, Step::Caller(Registers { pc: 0xac, sp: BASE + 8, bp: BASE + 32 }));
+    }
+
+    #[test]
+    fn an_aligned_frame_finds_its_cfa_in_memory() {
+        let memory = Words(BASE, vec![0, 0, 0, BASE + 64, 0xb9, 0, 0, 0xac]);
+        let step = step(row(CfaRule::AtBp, -1, 4), registers(), &memory);
+        assert_eq!(step, Step::Caller(Registers { pc: 0xac, sp: BASE + 64, bp: 0xb9 }));
+    }
+
+    #[test]
+    fn a_linkage_table_entry_has_pushed_half_way() {
+        let memory = Words(BASE, vec![7, 0xac]);
+        let early = Registers { pc: 0x1005, ..registers() };
+        let late = Registers { pc: 0x100b, ..registers() };
+        let plt = row(CfaRule::Plt, 0, 0);
+        assert_eq!(step(plt, early, &memory), Step::Caller(Registers { pc: 7, sp: BASE + 8, bp: BASE + 32 }));
+        assert_eq!(step(plt, late, &memory), Step::Caller(Registers { pc: 0xac, sp: BASE + 16, bp: BASE + 32 }));
+    }
+
+    #[test]
+    fn a_signal_frame_gives_back_what_was_interrupted() {
+        let mut words = vec![0; 22];
+        (words[15], words[20], words[21]) = (0xb9, 0x5b, 0xac);
+        let step = step(row(CfaRule::Signal, 0, 0), registers(), &Words(BASE, words));
+        assert_eq!(step, Step::Interrupted(Registers { pc: 0xac, sp: 0x5b, bp: 0xb9 }));
+    }
+
+    #[test]
+    fn ends_and_failures_are_told_apart() {
+        let memory = Words(BASE, vec![0]);
+        assert_eq!(step(row(CfaRule::End, 0, 0), registers(), &memory), Step::End);
+        assert_eq!(step(row(CfaRule::Sp, 1, 0), registers(), &memory), Step::End);
+        assert_eq!(step(row(CfaRule::Unknown, 0, 0), registers(), &memory), Step::Failed(Failure::NoRule));
+        assert_eq!(step(row(CfaRule::Sp, 9, 0), registers(), &memory), Step::Failed(Failure::Unreadable));
+        assert_eq!(step(row(CfaRule::Sp, 0, 0), registers(), &memory), Step::Failed(Failure::NotOutwards));
+    }
+
+    /// The same step in the words of the DWARF standard: first the CFA, then each register by its rule.
+    fn reference(row: Row, from: Registers, memory: &Words) -> Step {
+        let offset = i64::from(row.offset_words) * 8;
+        let cfa = match row.rule {
+            1 => Some(from.sp.wrapping_add_signed(offset)),
+            2 => Some(from.bp.wrapping_add_signed(offset)),
+            3 => memory.word(from.bp.wrapping_add_signed(offset)),
+            4 => memory.word(from.sp.wrapping_add_signed(offset)),
+            5 => Some(from.sp.wrapping_add(8 + u64::from(from.pc % 16 >= 11) * 8)),
+            6 => {
+                let word = |index: u64| memory.word(from.sp.wrapping_add(index * 8));
+                return match (word(21), word(20), word(15)) {
+                    (Some(pc), Some(sp), Some(bp)) => Step::Interrupted(Registers { pc, sp, bp }),
+                    _ => Step::Failed(Failure::Unreadable),
+                };
+            }
+            7 => return Step::End,
+            _ => return Step::Failed(Failure::NoRule),
+        };
+        let Some(cfa) = cfa else { return Step::Failed(Failure::Unreadable) };
+        if cfa <= from.sp {
+            return Step::Failed(Failure::NotOutwards);
+        }
+        let pc = memory.word(cfa.wrapping_sub(8));
+        let bp = match row.bp_words {
+            0 => Some(from.bp),
+            BP_AT_BP => memory.word(from.bp),
+            words => memory.word(cfa.wrapping_sub(u64::from(words) * 8)),
+        };
+        match (pc, bp) {
+            (Some(0), Some(_)) => Step::End,
+            (Some(pc), Some(bp)) => Step::Caller(Registers { pc, sp: cfa, bp }),
+            _ => Step::Failed(Failure::Unreadable),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_row_and_stack_step_as_the_reference_does(
+            rule in 0u8..10,
+            offset_words in -20i16..40,
+            bp_words in prop_oneof![0u8..6, Just(BP_AT_BP)],
+            pc: u64,
+            sp in 0u64..40,
+            bp in 0u64..40,
+            words in prop::collection::vec(prop_oneof![Just(0u64), (0u64..48).prop_map(|w| BASE + w * 8), any::<u64>()], 0..40),
+        ) {
+            let memory = Words(BASE, words);
+            let row = Row { start: 0, offset_words, rule, bp_words };
+            let registers = Registers { pc, sp: BASE + sp * 8, bp: BASE + bp * 8 };
+            prop_assert_eq!(step(row, registers, &memory), reference(row, registers, &memory));
+        }
+    }
+}

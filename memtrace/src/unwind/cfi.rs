@@ -1,0 +1,295 @@
+//! From `.eh_frame` (or `.debug_frame`) to compact rows.
+
+use gimli::{
+    BaseAddresses, CfaRule as DwarfCfa, DebugFrame, EhFrame, EndianSlice, NativeEndian, RegisterRule, UnwindContext,
+    UnwindExpression, UnwindSection, UnwindTableRow, X86_64,
+};
+use memtrace_common::unwind::{BP_AT_BP, CfaRule, Row};
+use thiserror::Error;
+
+/// The most rows that an image may have. A 100 MB library has about three million.
+pub const MAX_ROWS: usize = 16 << 20;
+
+/// Why an image's call frame information cannot be used.
+#[derive(Debug, Error)]
+pub enum CfiError {
+    /// It cannot be parsed.
+    #[error("cannot parse call frame information: {0}")]
+    Parse(#[from] gimli::Error),
+    /// It is larger than any that a real program has.
+    #[error("call frame information of more than {MAX_ROWS} rows")]
+    TooLarge,
+}
+
+/// A section of call frame information.
+#[derive(Clone, Copy, Debug)]
+pub enum Section<'a> {
+    /// `.eh_frame`, and the virtual offset at which it is loaded: its pointers are relative.
+    EhFrame(&'a [u8], u64),
+    /// `.debug_frame`.
+    DebugFrame(&'a [u8]),
+}
+
+/// A section that was read from an image.
+#[derive(Clone, Debug)]
+pub enum OwnedSection {
+    /// See [`Section::EhFrame`].
+    EhFrame(Vec<u8>, u64),
+    /// See [`Section::DebugFrame`].
+    DebugFrame(Vec<u8>),
+}
+
+impl OwnedSection {
+    /// The section, to be compiled.
+    #[must_use]
+    pub fn borrow(&self) -> Section<'_> {
+        match self {
+            Self::EhFrame(bytes, address) => Section::EhFrame(bytes, *address),
+            Self::DebugFrame(bytes) => Section::DebugFrame(bytes),
+        }
+    }
+}
+
+/// Compiles a section to rows: sorted, without two in a row that say the same. Code between functions, and
+/// code whose rules no row can hold, gets rows that say [`CfaRule::Unknown`].
+///
+/// # Errors
+/// Where the section is corrupt or absurdly large. Never takes more memory than a few times its size.
+pub fn compile(section: Section<'_>) -> Result<Vec<Row>, CfiError> {
+    match section {
+        Section::EhFrame(bytes, address) => {
+            let bases = BaseAddresses::default().set_eh_frame(address);
+            let mut frame = EhFrame::new(bytes, NativeEndian);
+            frame.set_address_size(8);
+            rows_of(&frame, &bases)
+        }
+        Section::DebugFrame(bytes) => {
+            let mut frame = DebugFrame::new(bytes, NativeEndian);
+            frame.set_address_size(8);
+            rows_of(&frame, &BaseAddresses::default())
+        }
+    }
+    .map(merged)
+}
+
+type Reader<'a> = EndianSlice<'a, NativeEndian>;
+
+/// A row as it was found, and whether it only says where a function ends.
+type Found = (Row, bool);
+
+fn rows_of<'a, S>(section: &S, bases: &BaseAddresses) -> Result<Vec<Found>, CfiError>
+where
+    S: UnwindSection<Reader<'a>>,
+    S::Offset: gimli::UnwindOffset<usize>,
+{
+    let mut found = Vec::new();
+    let mut context = UnwindContext::new();
+    let mut entries = section.entries(bases);
+    while let Some(entry) = entries.next()? {
+        let gimli::CieOrFde::Fde(partial) = entry else { continue };
+        let function = partial.parse(S::cie_from_offset)?;
+        let is_signal = function.is_signal_trampoline();
+        let mut rows = function.rows(section, bases, &mut context)?;
+        while let Some(row) = rows.next_row()? {
+            push(&mut found, row.start_address(), |start| compact(section, row, is_signal, start), false)?;
+        }
+        push(&mut found, function.end_address(), Row::unknown, true)?;
+    }
+    Ok(found)
+}
+
+/// Adds a row, unless it begins beyond the 4 GiB that a row can tell.
+fn push(found: &mut Vec<Found>, start: u64, row: impl FnOnce(u32) -> Row, is_end: bool) -> Result<(), CfiError> {
+    if found.len() >= MAX_ROWS {
+        return Err(CfiError::TooLarge);
+    }
+    if let Ok(start) = u32::try_from(start) {
+        found.push((row(start), is_end));
+    }
+    Ok(())
+}
+
+/// Sorts rows and drops those that add nothing.
+fn merged(mut found: Vec<Found>) -> Vec<Row> {
+    // Where one function ends and the next begins, the beginning counts.
+    found.sort_by_key(|(row, is_end)| (row.start, !is_end));
+    let mut rows: Vec<Row> = Vec::with_capacity(found.len());
+    for (row, _) in found {
+        match rows.last_mut() {
+            Some(last) if last.start == row.start => *last = row,
+            Some(last) if last.says_the_same(&row) => {}
+            _ => rows.push(row),
+        }
+    }
+    // Taking a later row of the same start may have made two neighbours the same.
+    rows.dedup_by(|later, earlier| earlier.says_the_same(later));
+    rows.shrink_to_fit();
+    rows
+}
+
+/// One row in eight bytes; unknown where its rules do not fit.
+fn compact<'a, S>(section: &S, row: &UnwindTableRow<usize>, is_signal: bool, start: u32) -> Row
+where
+    S: UnwindSection<Reader<'a>>,
+{
+    let with = |rule: CfaRule, offset: i64, bp_words: u8| match i16::try_from(offset / 8) {
+        Ok(offset_words) if offset % 8 == 0 => Row { start, offset_words, rule: rule as u8, bp_words },
+        _ => Row::unknown(start),
+    };
+    if is_signal {
+        return with(CfaRule::Signal, 0, 0);
+    }
+    match row.register(X86_64::RA) {
+        // The mark of the outermost frame.
+        Some(RegisterRule::Undefined) => return with(CfaRule::End, 0, 0),
+        Some(RegisterRule::Offset(-8)) | None => {}
+        _ => return Row::unknown(start),
+    }
+    let bp_words = match row.register(X86_64::RBP) {
+        None | Some(RegisterRule::SameValue | RegisterRule::Undefined) => Some(0),
+        Some(RegisterRule::Offset(offset)) => words_below(offset),
+        // Aligned frames: the frame pointer points at where it was saved itself.
+        Some(RegisterRule::Expression(expression)) => saved_at_frame_pointer(section, &expression),
+        _ => None,
+    };
+    let Some(bp_words) = bp_words else { return Row::unknown(start) };
+    match row.cfa() {
+        DwarfCfa::RegisterAndOffset { register: X86_64::RSP, offset } => with(CfaRule::Sp, *offset, bp_words),
+        DwarfCfa::RegisterAndOffset { register: X86_64::RBP, offset } => with(CfaRule::Bp, *offset, bp_words),
+        DwarfCfa::RegisterAndOffset { .. } => Row::unknown(start),
+        DwarfCfa::Expression(expression) => match cfa_expression(section, expression) {
+            Some((rule, offset)) => with(rule, offset, bp_words),
+            None => Row::unknown(start),
+        },
+    }
+}
+
+/// How many words below the CFA an offset of a saved register is.
+fn words_below(offset: i64) -> Option<u8> {
+    let words = u8::try_from(offset.checked_neg()? / 8).ok()?;
+    (offset % 8 == 0 && words > 0).then_some(words)
+}
+
+/// What DWARF expressions of frames are made of, as far as they occur (DWARF 5, 7.7.1).
+mod op {
+    pub(super) const DEREF: u8 = 0x06;
+    pub(super) const BREG6_RBP: u8 = 0x76;
+    pub(super) const BREG7_RSP: u8 = 0x77;
+}
+
+/// The expression that linkers write for the procedure linkage table (binutils, bfd/elfxx-x86.c):
+/// rsp + 8 + ((rip & 15) >= 11) * 8.
+const PLT: [u8; 11] = [op::BREG7_RSP, 8, 0x80, 0, 0x3f, 0x1a, 0x3b, 0x2a, 0x33, 0x24, 0x22];
+
+/// The rule that an expression for the CFA comes to, if it is one of those that compilers write.
+fn cfa_expression<'a, S>(section: &S, expression: &UnwindExpression<usize>) -> Option<(CfaRule, i64)>
+where
+    S: UnwindSection<Reader<'a>>,
+{
+    let bytes = expression.get(section).ok()?.0;
+    if bytes.slice() == PLT {
+        return Some((CfaRule::Plt, 0));
+    }
+    let (register, offset, rest) = register_and_offset(bytes.slice())?;
+    match (register, rest) {
+        (op::BREG6_RBP, [op::DEREF]) => Some((CfaRule::AtBp, offset)),
+        (op::BREG7_RSP, [op::DEREF]) => Some((CfaRule::AtSp, offset)),
+        (op::BREG6_RBP, []) => Some((CfaRule::Bp, offset)),
+        (op::BREG7_RSP, []) => Some((CfaRule::Sp, offset)),
+        _ => None,
+    }
+}
+
+/// Whether an expression for the saved frame pointer says that the frame pointer points at it.
+fn saved_at_frame_pointer<'a, S>(section: &S, expression: &UnwindExpression<usize>) -> Option<u8>
+where
+    S: UnwindSection<Reader<'a>>,
+{
+    let bytes = expression.get(section).ok()?.0;
+    (bytes.slice() == [op::BREG6_RBP, 0]).then_some(BP_AT_BP)
+}
+
+/// `DW_OP_bregN offset`, and what follows it. Offsets are signed LEB128; those of two bytes are enough.
+fn register_and_offset(bytes: &[u8]) -> Option<(u8, i64, &[u8])> {
+    let (register, rest) = bytes.split_first()?;
+    match rest {
+        [low, rest @ ..] if low & 0x80 == 0 => Some((*register, i64::from(*low << 1) << 56 >> 57, rest)),
+        [low, high, rest @ ..] if high & 0x80 == 0 => {
+            let bits = i64::from(*low & 0x7f) | i64::from(*high) << 7;
+            Some((*register, bits << 50 >> 50, rest))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::image::Image;
+    use proptest::prelude::*;
+    use std::fs::File;
+
+    fn rows(path: &str) -> Vec<Row> {
+        let image = Image::parse(File::open(path).unwrap(), path.into()).unwrap();
+        let section = image.frame_section().unwrap().unwrap();
+        compile(section.borrow()).unwrap()
+    }
+
+    fn row_at(rows: &[Row], offset: u64) -> Row {
+        let after = rows.partition_point(|row| u64::from(row.start) <= offset);
+        rows[after - 1]
+    }
+
+    const LIBC: &str = "/lib/x86_64-linux-gnu/libc.so.6";
+
+    #[test]
+    fn libc_is_compiled_to_sorted_rows_most_of_which_are_known() {
+        let rows = rows(LIBC);
+        assert!(rows.len() > 10_000, "{}", rows.len());
+        assert!(rows.windows(2).all(|pair| pair[0].start < pair[1].start && !pair[0].says_the_same(&pair[1])));
+        let plt = rows.iter().filter(|row| row.rule == CfaRule::Plt as u8).count();
+        let signal = rows.iter().filter(|row| row.rule == CfaRule::Signal as u8).count();
+        let end = rows.iter().filter(|row| row.rule == CfaRule::End as u8).count();
+        assert!(plt >= 1 && signal >= 1 && end >= 1, "{plt} {signal} {end}");
+    }
+
+    #[test]
+    fn a_function_begins_one_word_below_its_cfa() {
+        let image = Image::parse(File::open(LIBC).unwrap(), LIBC.into()).unwrap();
+        let malloc = image.functions(&["malloc"]).unwrap()["malloc"][0];
+        let start = image.virtual_offset(malloc.file_offset).unwrap();
+        let rows = rows(LIBC);
+        let row = row_at(&rows, start);
+        assert_eq!((row.rule, row.offset_words, row.bp_words), (CfaRule::Sp as u8, 1, 0));
+        // After `push %r12`.
+        assert_eq!(row_at(&rows, start + 2).offset_words, 2);
+    }
+
+    #[test]
+    fn offsets_of_expressions_are_signed() {
+        assert_eq!(register_and_offset(&[0x76, 0x78, 0x06]), Some((0x76, -8, &[0x06][..])));
+        assert_eq!(register_and_offset(&[0x77, 0xa0, 0x01]), Some((0x77, 160, &[][..])));
+        assert_eq!(register_and_offset(&[0x76, 0xf8, 0x7e]), Some((0x76, -136, &[][..])));
+        assert_eq!(register_and_offset(&[0x76]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_compiled_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..400), address: u64) {
+            _ = compile(Section::EhFrame(&bytes, address));
+            _ = compile(Section::DebugFrame(&bytes));
+        }
+
+        #[test]
+        fn real_sections_with_wrong_bytes_are_compiled_or_refused(at in 0usize..200_000, wrong: u8, cut in 1usize..200_000) {
+            let image = Image::parse(File::open(LIBC).unwrap(), LIBC.into()).unwrap();
+            let owned = image.frame_section().unwrap().unwrap();
+            let Section::EhFrame(bytes, address) = owned.borrow() else { unreachable!() };
+            let mut bytes = bytes[..cut.min(bytes.len())].to_vec();
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = wrong;
+            }
+            _ = compile(Section::EhFrame(&bytes, address));
+        }
+    }
+}
