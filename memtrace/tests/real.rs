@@ -3,19 +3,10 @@
 
 mod support;
 
-use std::{
-    fs,
-    io::{Read, Write},
-    net::{TcpListener, TcpStream},
-    path::Path,
-    process::{Command, Stdio},
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-    time::Duration,
-};
+use std::{fs, path::Path, process::Command, thread, time::Duration};
 
 use serde_json::Value;
-use support::{Target, Tracing, assert_sums, losses, process, scratch};
+use support::{Target, Tracing, assert_sums, load, losses, process, scratch};
 
 /// Traces a process for some seconds, in JSON and then folded, and holds the two against each other and
 /// against what every report must satisfy. Returns both.
@@ -60,100 +51,38 @@ fn share(report: &Value, function: &str) -> f64 {
 
 #[test]
 fn python_under_load() {
-    // Objects of more than 512 bytes come from malloc, as do the growing lists themselves.
-    let script = "
-import time
-kept = []
-print('running', flush=True)
-while True:
-    kept.append(bytearray(3000))
-    [bytes(700) for _ in range(50)]
-    if len(kept) > 5000: kept.clear()
-    time.sleep(0.001)
-";
-    let mut target = Target::start(Command::new("/usr/bin/python3").args(["-c", script]));
-    assert_eq!(target.line(), "running");
-    let (report, folded) = traced(target.pid());
-    // Debian's interpreter is stripped and has no frame pointers: its own image is what can be told.
+    let mut busy = load::python();
+    let (report, folded) = traced(busy.target.pid());
+    // Debian's interpreter is stripped, but its exported functions have names.
+    assert!(share(&report, "_PyEval_EvalFrameDefault") > 0.99);
     assert!(share(&report, "python3") > 0.99, "{}", share(&report, "python3"));
     assert!(folded.lines().all(|line| line.starts_with("python3;")), "{folded}");
     // Three of four bytes or more are the 50 temporary objects of a round, made at one place.
     let first = process(&report)["sites"].as_array().unwrap().iter();
     let most = first.map(|site| site["alloc_bytes"].as_u64().unwrap()).max().unwrap() as f64;
     assert!(most > 0.75 * process(&report)["alloc_bytes"].as_u64().unwrap() as f64);
-    assert!(target.is_alive());
+    assert!(busy.target.is_alive());
 }
 
 #[test]
 fn sqlite_under_load() {
-    let folder = scratch();
-    let mut target =
-        Target::start(Command::new("/usr/bin/sqlite3").arg(folder.path().join("db")).stderr(Stdio::null()));
-    target.say("create table t(a integer primary key, b text); select 'running';");
-    assert_eq!(target.line(), "running");
-    // Enough for the whole test: inserts of growing numbers of rows, in transactions.
-    for round in 0..400 {
-        target.say(&format!(
-            "with recursive n(i) as (select 1 union all select i+1 from n where i<20000) \
-             insert into t(b) select printf('row %d of round {round}', i) from n; delete from t;"
-        ));
-    }
-    let (report, _) = traced(target.pid());
-    assert!(share(&report, "sqlite3") > 0.9, "{}", share(&report, "sqlite3"));
-    assert!(target.is_alive());
+    let mut busy = load::sqlite();
+    let (report, _) = traced(busy.target.pid());
+    assert!(share(&report, "sqlite3_step") > 0.9, "{}", share(&report, "sqlite3_step"));
+    assert!(busy.target.is_alive());
 }
 
 #[test]
 fn nginx_under_load() {
-    let folder = scratch();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let path = |name: &str| folder.path().join(name).display().to_string();
-    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .iter()
-        .map(|name| format!("{name}_temp_path {};", path(name)))
-        .collect();
-    let configuration = format!(
-        "daemon off; master_process off; user root; pid {}; error_log {};\n\
-         events {{}}\n\
-         http {{ access_log off; {temporary}\n\
-         server {{ listen 127.0.0.1:{port}; location / {{ return 200 'hello'; }} }} }}\n",
-        path("pid"),
-        path("error")
-    );
-    fs::write(folder.path().join("conf"), configuration).unwrap();
-    let mut target = Target::start(Command::new("/usr/sbin/nginx").args(["-c", &path("conf"), "-e", &path("error")]));
-    support::eventually("nginx listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
-
-    let done = AtomicBool::new(false);
-    /// Ends the load however the test ends.
-    struct Load<'a>(&'a AtomicBool);
-    impl Drop for Load<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-    let (report, folded) = thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-                stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
-                let mut answer = String::new();
-                stream.read_to_string(&mut answer).unwrap();
-                assert!(answer.ends_with("hello"), "{answer}");
-                thread::sleep(Duration::from_millis(1));
-            }
-        });
-        let _load = Load(&done);
-        traced(target.pid())
-    });
+    let mut busy = load::nginx();
+    let (report, _) = traced(busy.target.pid());
     // nginx allocates through its own pools, whose blocks come from its two wrappers.
     assert!(share(&report, "nginx") > 0.99, "{}", share(&report, "nginx"));
-    assert!(!folded.is_empty());
     let process = process(&report);
     // A request's memory goes with the request: hardly anything that came stays.
     let live = process["live_bytes"].as_u64().unwrap() as f64;
     assert!(live < 0.05 * process["alloc_bytes"].as_u64().unwrap() as f64);
-    assert!(target.is_alive());
+    assert!(busy.target.is_alive());
 }
 
 #[test]

@@ -8,12 +8,15 @@ use crate::{
 };
 
 /// What the tests trace and compare with, as Debian packages.
-const PACKAGES: [&str; 10] = [
+const PACKAGES: [&str; 13] = [
     "gcc",
     "libc6-dev",
     "python3",
     "sqlite3",
     "nginx-light",
+    "perl",
+    "postgresql-15",
+    "redis-server",
     "bpftool",
     "libjemalloc2",
     "libtcmalloc-minimal4",

@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+pub(crate) mod load;
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},

@@ -1,0 +1,192 @@
+//! Software that we did not write, each kept busy until its test ends.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    os::unix::{fs::chown, process::CommandExt},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+use super::{Target, eventually, scratch};
+
+/// A busy process, with what keeps it busy and what it needs. All of it goes with the test.
+pub(crate) struct Busy {
+    pub(crate) target: Target,
+    client: Option<Client>,
+    _folder: Option<TempDir>,
+}
+
+enum Client {
+    Process(Child),
+    Thread(Arc<AtomicBool>, Option<JoinHandle<()>>),
+}
+
+impl Busy {
+    fn alone(target: Target) -> Self {
+        Self { target, client: None, _folder: None }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        match &mut self.client {
+            Some(Client::Process(child)) => {
+                _ = child.kill();
+                _ = child.wait();
+            }
+            Some(Client::Thread(done, thread)) => {
+                done.store(true, Ordering::Relaxed);
+                _ = thread.take().map(JoinHandle::join);
+            }
+            None => {}
+        }
+    }
+}
+
+/// Debian's python3, which allocates objects of more than 512 bytes with malloc, as it does growing lists.
+pub(crate) fn python() -> Busy {
+    let script = "
+import time
+kept = []
+print('running', flush=True)
+while True:
+    kept.append(bytearray(3000))
+    [bytes(700) for _ in range(50)]
+    if len(kept) > 5000: kept.clear()
+    time.sleep(0.001)
+";
+    let mut target = Target::start(Command::new("/usr/bin/python3").args(["-c", script]));
+    assert_eq!(target.line(), "running");
+    Busy::alone(target)
+}
+
+/// Debian's perl: hashes, strings, regular expressions, sorting.
+pub(crate) fn perl() -> Busy {
+    let script = r#"
+$| = 1; print "running\n";
+while (1) {
+    my %words;
+    $words{"key$_" =~ s/y/z/r} .= "value $_ " x 20 for 1 .. 2000;
+    my @sorted = sort { $words{$a} cmp $words{$b} } keys %words;
+    my $text = join ",", map { reverse } @sorted;
+    select undef, undef, undef, 0.01;
+}
+"#;
+    let mut target = Target::start(Command::new("/usr/bin/perl").args(["-e", script]));
+    assert_eq!(target.line(), "running");
+    Busy::alone(target)
+}
+
+/// Debian's sqlite3: transactions of 20,000 inserts, for longer than any test takes.
+pub(crate) fn sqlite() -> Busy {
+    let folder = scratch();
+    let mut target =
+        Target::start(Command::new("/usr/bin/sqlite3").arg(folder.path().join("db")).stderr(Stdio::null()));
+    target.say("create table t(a integer primary key, b text); select 'running';");
+    assert_eq!(target.line(), "running");
+    for round in 0..400 {
+        target.say(&format!(
+            "with recursive n(i) as (select 1 union all select i+1 from n where i<20000) \
+             insert into t(b) select printf('row %d of round {round}', i) from n; delete from t;"
+        ));
+    }
+    Busy { target, client: None, _folder: Some(folder) }
+}
+
+/// Debian's postgres, as the single process that it can be; it does not run as root.
+pub(crate) fn postgres() -> Busy {
+    const NOBODY: u32 = 65534;
+    let folder = scratch();
+    chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    let data = folder.path().join("data");
+    let bin = Path::new("/usr/lib/postgresql/15/bin");
+    let made = Command::new(bin.join("initdb"))
+        .args(["--no-sync", "--auth=trust", "-D"])
+        .arg(&data)
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .current_dir("/")
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let mut command = Command::new(bin.join("postgres"));
+    command.args(["--single", "-D"]).arg(&data).arg("postgres").uid(NOBODY).gid(NOBODY).stderr(Stdio::null());
+    let mut target = Target::start(&mut command);
+    target.say("create table t(a int, b text);");
+    for round in 0..400 {
+        target.say(&format!("insert into t select i, 'row ' || i || ' of {round}' from generate_series(1, 5000) i;"));
+        target.say("select count(*), max(b) from (select b, count(*) from t group by b order by b limit 2000) s;");
+        target.say("delete from t;");
+    }
+    Busy { target, client: None, _folder: Some(folder) }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Debian's nginx, one process, which is sent a request about each millisecond.
+pub(crate) fn nginx() -> Busy {
+    let folder = scratch();
+    let port = free_port();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .iter()
+        .map(|name| format!("{name}_temp_path {};", path(name)))
+        .collect();
+    let configuration = format!(
+        "daemon off; master_process off; user root; pid {}; error_log {};\n\
+         events {{}}\n\
+         http {{ access_log off; {temporary}\n\
+         server {{ listen 127.0.0.1:{port}; location / {{ return 200 'hello'; }} }} }}\n",
+        path("pid"),
+        path("error")
+    );
+    fs::write(folder.path().join("conf"), configuration).unwrap();
+    let target = Target::start(Command::new("/usr/sbin/nginx").args(["-c", &path("conf"), "-e", &path("error")]));
+    eventually("nginx listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    let done = Arc::new(AtomicBool::new(false));
+    let until = Arc::clone(&done);
+    let client = thread::spawn(move || {
+        while !until.load(Ordering::Relaxed) {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            assert!(answer.ends_with("hello"), "{answer}");
+            thread::sleep(Duration::from_millis(1));
+        }
+    });
+    Busy { target, client: Some(Client::Thread(done, Some(client))), _folder: Some(folder) }
+}
+
+/// Debian's redis, on jemalloc, under its own benchmark.
+pub(crate) fn redis() -> Busy {
+    let port = free_port().to_string();
+    let target = Target::start(Command::new("/usr/bin/redis-server").args([
+        "--port",
+        &port,
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+    ]));
+    let address = format!("127.0.0.1:{port}");
+    eventually("redis listens", || TcpStream::connect(&address).is_ok());
+    let client = Command::new("/usr/bin/redis-benchmark")
+        .args(["-p", &port, "-t", "set,lpush,hset,zadd", "-n", "10000000", "-r", "50000", "-d", "100", "-q"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    Busy { target, client: Some(Client::Process(client)), _folder: None }
+}
