@@ -36,7 +36,8 @@ fn whole(mut busy: Busy) -> Whole {
         let outermost = site["frames"].as_array().unwrap().last().unwrap();
         let name = outermost["function"].as_str();
         // `_start` has no name where the program is stripped.
-        let is_start = name.map_or(outermost["image"] == process["exe"], |name| name == "_start" || name.contains("clone"));
+        let is_start =
+            name.map_or(outermost["image"] == process["exe"], |name| name == "_start" || name.contains("clone"));
         assert!(is_start, "a whole stack begins at {outermost}");
     }
     // A cut stack has a counter that says why.

@@ -25,14 +25,24 @@ enum Column {
     Untraced,
     Floor,
     Exact,
+    ExactByFramePointers,
+    /// As `Exact`, this much deeper in calls.
+    ExactDeep,
     Bpftrace,
 }
 
-const COLUMNS: [Column; 4] = [Column::Untraced, Column::Floor, Column::Exact, Column::Bpftrace];
+const COLUMNS: [Column; 6] =
+    [Column::Untraced, Column::Floor, Column::Exact, Column::ExactByFramePointers, Column::ExactDeep, Column::Bpftrace];
+
+/// How many more frames the deep column's stacks have.
+const DEPTH: u32 = 50;
 
 /// The ratios that are wanted, with the most that each may be.
 const RATIOS: [(&str, Column, Column, f64); 2] =
     [("exact / floor", Column::Exact, Column::Floor, 1.4), ("exact / bpftrace", Column::Exact, Column::Bpftrace, 0.4)];
+
+/// The nanoseconds that a frame of a repeated stack may take.
+const WANTED_NS_A_FRAME: u32 = 50;
 
 impl Column {
     fn name(self) -> &'static str {
@@ -40,6 +50,8 @@ impl Column {
             Self::Untraced => "untraced",
             Self::Floor => "floor: empty probes at the same places",
             Self::Exact => "memtrace, tier exact",
+            Self::ExactByFramePointers => "memtrace, tier exact, --unwind fp",
+            Self::ExactDeep => "memtrace, tier exact, 50 frames deeper",
             Self::Bpftrace => "bpftrace script of the same job",
         }
     }
@@ -48,9 +60,14 @@ impl Column {
     fn pairs(self) -> u64 {
         match self {
             Self::Untraced => 20_000_000,
-            Self::Floor | Self::Exact => 200_000,
+            Self::Floor | Self::Exact | Self::ExactByFramePointers | Self::ExactDeep => 200_000,
             Self::Bpftrace => 50_000,
         }
+    }
+
+    /// How deep in calls the pairs are made.
+    fn depth(self) -> u32 {
+        if self == Self::ExactDeep { DEPTH } else { 0 }
     }
 }
 
@@ -65,16 +82,31 @@ pub(crate) fn bench(rounds: u32, json: Option<&Path>) -> Result<()> {
         for (column, figures) in COLUMNS.into_iter().zip(&mut figures) {
             let tracer = Tracer::start(column, &memtrace, pairs.child.id())?;
             // Once to warm up: first calls make sites, stacks and breakpoints.
-            pairs.measure(column.pairs() / 10)?;
-            figures.push(pairs.measure(column.pairs())?);
+            pairs.measure(column.pairs() / 10, column.depth())?;
+            figures.push(pairs.measure(column.pairs(), column.depth())?);
             tracer.stop()?;
         }
     }
     let results = Results { rounds, figures };
-    print!("{}", results.table());
+    print!("{}\n", results.table());
+    unwind_tables(&memtrace)?;
     if let Some(path) = json {
         fs::write(path, format!("{:#}\n", results.json()))
             .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// What it takes to compile the call frame information of a small, a middling and a large image.
+fn unwind_tables(memtrace: &Path) -> Result<()> {
+    let libraries = Path::new("/usr/lib/x86_64-linux-gnu");
+    let llvm = fs::read_dir(libraries)?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libLLVM")));
+    let images = [Some(libc_path()?), Some("/usr/bin/python3.11".into()), llvm];
+    // Each in a process of its own: peaks of memory are of a process.
+    for image in images.into_iter().flatten().filter(|image: &PathBuf| image.exists()) {
+        run(Command::new(memtrace).arg("unwind-table").arg(image))?;
     }
     Ok(())
 }
@@ -90,7 +122,10 @@ impl Pairs {
     fn start() -> Result<Self> {
         let program = target().join("bench-pairs");
         let source = root().join("xtask/bench/pairs.c");
-        run(Command::new("cc").args(["-O2", "-fno-omit-frame-pointer", "-o"]).arg(&program).arg(source))?;
+        run(Command::new("cc")
+            .args(["-O2", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-o"])
+            .arg(&program)
+            .arg(source))?;
         let mut child = Command::new(&program)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -102,8 +137,8 @@ impl Pairs {
     }
 
     /// Nanoseconds a pair.
-    fn measure(&mut self, pairs: u64) -> Result<f64> {
-        writeln!(self.input, "{pairs}")?;
+    fn measure(&mut self, pairs: u64, depth: u32) -> Result<f64> {
+        writeln!(self.input, "{pairs} {depth}")?;
         let mut line = String::new();
         self.output.read_line(&mut line)?;
         line.trim().parse().with_context(|| format!("the measured program said {line:?}"))
@@ -134,9 +169,11 @@ impl Tracer {
             _ => {
                 let mut command = Command::new(memtrace);
                 command.args(["--pid", &pid, "--format", "json"]);
-                if column == Column::Floor {
-                    command.arg("--empty-probes");
-                }
+                match column {
+                    Column::Floor => command.arg("--empty-probes"),
+                    Column::ExactByFramePointers => command.args(["--unwind", "fp"]),
+                    _ => &mut command,
+                };
                 command
             }
         };
@@ -232,7 +269,16 @@ impl Results {
             let [min, median, max] = spread(&self.ratio(over, under));
             text += &format!("| {name} | {min:.2} | {median:.2} | {max:.2} | <= {wanted:.2} |\n");
         }
-        text
+        let [min, median, max] = spread(&self.ns_a_frame());
+        text + &format!(
+            "| ns a frame walked, without frame pointers | {min:.0} | {median:.0} | {max:.0} | <= {WANTED_NS_A_FRAME} |\n"
+        )
+    }
+
+    /// What a frame more costs, round by round.
+    fn ns_a_frame(&self) -> Vec<f64> {
+        let (deep, shallow) = (self.of(Column::ExactDeep), self.of(Column::Exact));
+        deep.iter().zip(shallow).map(|(deep, shallow)| (deep - shallow) / f64::from(DEPTH)).collect()
     }
 
     fn json(&self) -> Value {
@@ -250,7 +296,9 @@ impl Results {
                 json!({ "ratio": name, "min": min, "median": median, "max": max, "wanted_at_most": wanted })
             })
             .collect();
-        json!({ "rounds": self.rounds, "columns": columns, "ratios": ratios })
+        let [min, median, max] = spread(&self.ns_a_frame());
+        let frame = json!({ "min": min, "median": median, "max": max, "wanted_at_most": WANTED_NS_A_FRAME });
+        json!({ "rounds": self.rounds, "columns": columns, "ratios": ratios, "ns_a_frame": frame })
     }
 }
 
@@ -277,8 +325,16 @@ mod tests {
 
     #[test]
     fn ratios_pair_the_figures_of_a_round() {
-        let figures = vec![vec![1.0, 1.0], vec![10.0, 20.0], vec![12.0, 30.0], vec![40.0, 40.0]];
+        let figures = vec![
+            vec![1.0, 1.0],
+            vec![10.0, 20.0],
+            vec![12.0, 30.0],
+            vec![11.0, 11.0],
+            vec![512.0, 530.0],
+            vec![40.0, 40.0],
+        ];
         let results = Results { rounds: 2, figures };
         assert_eq!(results.ratio(Column::Exact, Column::Floor), [1.2, 1.5]);
+        assert_eq!(results.ns_a_frame(), [10.0, 10.0]);
     }
 }

@@ -47,6 +47,13 @@ pub(super) struct Arguments {
 pub(super) enum Command {
     /// Check what this machine offers: capabilities, kernel features, mounts
     Doctor,
+    /// Tell what compiling images' call frame information takes
+    #[command(hide = true)]
+    UnwindTable {
+        /// ELF files
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
     /// Print completions for a shell
     Completions {
         /// The shell

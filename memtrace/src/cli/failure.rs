@@ -1,6 +1,6 @@
 //! Failures as the command line tells them: what failed, the next step, the exit status.
 
-use std::{io, path::Path, process::ExitCode};
+use std::{fmt::Display, io, path::Path, process::ExitCode};
 
 use crate::{
     capture::{attach::AttachError, kernel::KernelError, target::TargetError},
@@ -36,6 +36,15 @@ impl Failure {
         Self {
             message: format!("cannot write the report to {}: {error}", path.display()),
             hint: "choose another place with -o, or leave it out for stdout".into(),
+            status: FAILURE,
+        }
+    }
+
+    /// An image cannot be used.
+    pub(super) fn image(path: &Path, error: &dyn Display) -> Self {
+        Self {
+            message: format!("cannot compile the call frame information of {}: {error}", path.display()),
+            hint: "is it an ELF file of this machine's kind?".into(),
             status: FAILURE,
         }
     }

@@ -5,6 +5,7 @@ mod doctor;
 mod failure;
 mod output;
 mod trace;
+mod unwind_table;
 
 use std::{io, process::ExitCode};
 
@@ -27,6 +28,7 @@ pub fn main() -> ExitCode {
             clap_complete::generate(*shell, &mut Arguments::command(), "memtrace", &mut io::stdout());
             Ok(ExitCode::SUCCESS)
         }
+        Some(Command::UnwindTable { files }) => unwind_table::run(files),
         None => trace::run(&arguments.trace, arguments.verbose),
     };
     outcome.unwrap_or_else(Failure::report)

@@ -1,8 +1,8 @@
 //! From `.eh_frame` (or `.debug_frame`) to compact rows.
 
 use gimli::{
-    BaseAddresses, CfaRule as DwarfCfa, DebugFrame, EhFrame, EndianSlice, NativeEndian, RegisterRule, UnwindContext,
-    UnwindExpression, UnwindSection, UnwindTableRow, X86_64,
+    BaseAddresses, CfaRule as DwarfCfa, DebugFrame, EhFrame, EndianSlice, FrameDescriptionEntry, NativeEndian,
+    RegisterRule, UnwindContext, UnwindExpression, UnwindSection, UnwindTableRow, X86_64,
 };
 use memtrace_common::unwind::{BP_AT_BP, CfaRule, Row};
 use thiserror::Error;
@@ -88,14 +88,37 @@ where
     while let Some(entry) = entries.next()? {
         let gimli::CieOrFde::Fde(partial) = entry else { continue };
         let function = partial.parse(S::cie_from_offset)?;
-        let is_signal = function.is_signal_trampoline();
-        let mut rows = function.rows(section, bases, &mut context)?;
-        while let Some(row) = rows.next_row()? {
-            push(&mut found, row.start_address(), |start| compact(section, row, is_signal, start), false)?;
+        let before = found.len();
+        match rows_of_function(section, bases, &mut context, &function, &mut found) {
+            Ok(()) => {}
+            // Hand-written assembly is sometimes wrong in one function: only that one is lost.
+            Err(CfiError::Parse(_)) => {
+                found.truncate(before);
+                push(&mut found, function.initial_address(), Row::unknown, false)?;
+            }
+            Err(error) => return Err(error),
         }
         push(&mut found, function.end_address(), Row::unknown, true)?;
     }
     Ok(found)
+}
+
+fn rows_of_function<'a, S>(
+    section: &S,
+    bases: &BaseAddresses,
+    context: &mut UnwindContext<usize>,
+    function: &FrameDescriptionEntry<Reader<'a>>,
+    found: &mut Vec<Found>,
+) -> Result<(), CfiError>
+where
+    S: UnwindSection<Reader<'a>>,
+{
+    let is_signal = function.is_signal_trampoline();
+    let mut rows = function.rows(section, bases, context)?;
+    while let Some(row) = rows.next_row()? {
+        push(found, row.start_address(), |start| compact(section, row, is_signal, start), false)?;
+    }
+    Ok(())
 }
 
 /// Adds a row, unless it begins beyond the 4 GiB that a row can tell.
