@@ -131,14 +131,14 @@ impl CodeTable {
     #[inline(always)]
     #[must_use]
     pub fn first(self) -> u32 {
-        (self.0 >> 16) as u32 & 0xffff
+        (self.0 & 0xffff_0000) as u32 >> 16
     }
 
     /// How many ranges there are.
     #[inline(always)]
     #[must_use]
     pub fn count(self) -> u32 {
-        self.0 as u32 & 0xffff
+        (self.0 & 0xffff) as u32
     }
 
     /// The version: it changes with every change of any range.

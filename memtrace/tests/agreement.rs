@@ -18,7 +18,7 @@ use framehop::{
 };
 use memtrace::{
     process::{
-        image::Image,
+        image::{FrameSection, Image},
         maps::{self, Mapping},
     },
     unwind::cfi,
@@ -63,7 +63,8 @@ impl Code {
             let image = Image::open(pid, mapping).unwrap();
             let Some(section) = image.frame_section().unwrap() else { continue };
             let offset = image.virtual_offset(mapping.file_offset).unwrap();
-            let cfi::Section::EhFrame(bytes, address) = section.borrow() else { continue };
+            let rows_of_image = cfi::compile(&section).unwrap();
+            let FrameSection::EhFrame { bytes, address } = section else { continue };
             framehop.add_module(Module::new(
                 mapping.path.display().to_string(),
                 mapping.start..mapping.end,
@@ -71,11 +72,11 @@ impl Code {
                 ExplicitModuleSectionInfo {
                     base_svma: 0,
                     eh_frame_svma: Some(address..address + bytes.len() as u64),
-                    eh_frame: Some(bytes.to_vec()),
+                    eh_frame: Some(bytes),
                     ..Default::default()
                 },
             ));
-            rows.insert(mapping.path.clone(), (image, cfi::compile(section.borrow()).unwrap()));
+            rows.insert(mapping.path.clone(), (image, rows_of_image));
         }
         Self { mappings, rows, framehop }
     }

@@ -88,7 +88,7 @@ pub(crate) fn bench(rounds: u32, json: Option<&Path>) -> Result<()> {
         }
     }
     let results = Results { rounds, figures };
-    print!("{}\n", results.table());
+    println!("{}", results.table());
     unwind_tables(&memtrace)?;
     if let Some(path) = json {
         fs::write(path, format!("{:#}\n", results.json()))

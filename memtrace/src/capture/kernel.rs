@@ -268,7 +268,7 @@ impl Kernel {
         }
         self.code_generation = self.code_generation.wrapping_add(1);
         // The other version may be in use by a walk at this moment.
-        let first = if self.code_generation % 2 == 0 { 0 } else { MAX_RANGES };
+        let first = if self.code_generation.is_multiple_of(2) { 0 } else { MAX_RANGES };
         let mut count = 0;
         for range in ranges.iter().take(MAX_RANGES.into()) {
             self.set("CODE_RANGES", u32::from(first) + u32::from(count), *range)?;

@@ -316,5 +316,5 @@ fn compile_rows(named: &NamedImage) -> Option<Vec<Row>> {
             return None;
         }
     };
-    cfi::compile(section.borrow()).map_err(|error| log::info!("{}: {error}", named.name.path)).ok()
+    cfi::compile(&section).map_err(|error| log::info!("{}: {error}", named.name.path)).ok()
 }

@@ -18,7 +18,7 @@ pub(super) fn run(files: &[PathBuf]) -> Result<ExitCode, Failure> {
         let image = Image::parse(file, path.clone()).map_err(|error| failed(&error))?;
         let section = image.frame_section().map_err(|error| failed(&error))?;
         let rows = match &section {
-            Some(section) => cfi::compile(section.borrow()).map_err(|error| failed(&error))?,
+            Some(section) => cfi::compile(section).map_err(|error| failed(&error))?,
             None => Vec::new(),
         };
         let ms = begun.elapsed().as_secs_f64() * 1000.0;

@@ -25,7 +25,6 @@ use object::{
 use thiserror::Error;
 
 use super::maps::Mapping;
-use crate::unwind::cfi::OwnedSection;
 
 /// Why an image cannot be used.
 #[derive(Debug, Error)]
@@ -63,6 +62,23 @@ pub struct FunctionAt {
     pub file_offset: u64,
     /// Its length in bytes; 0 where the image does not say.
     pub size: u64,
+}
+
+/// A section of call frame information, as it was read from an image.
+#[derive(Clone, Debug)]
+pub enum FrameSection {
+    /// `.eh_frame`.
+    EhFrame {
+        /// Its contents.
+        bytes: Vec<u8>,
+        /// The virtual offset at which it is loaded: its pointers are relative to themselves.
+        address: u64,
+    },
+    /// `.debug_frame`.
+    DebugFrame {
+        /// Its contents.
+        bytes: Vec<u8>,
+    },
 }
 
 /// An open ELF file.
@@ -195,16 +211,16 @@ impl Image {
     ///
     /// # Errors
     /// Where the file has become unreadable since it was opened.
-    pub fn frame_section(&self) -> Result<Option<OwnedSection>, ImageError> {
+    pub fn frame_section(&self) -> Result<Option<FrameSection>, ImageError> {
         let failed = |source| ImageError::Elf { path: self.path.clone(), source };
         let cache = ReadCache::new(&self.file);
         let elf = ElfFile64::<object::Endianness, _>::parse(&cache).map_err(failed)?;
         if let Some(section) = elf.section_by_name(".eh_frame") {
             let bytes = section.data().map_err(failed)?;
-            return Ok(Some(OwnedSection::EhFrame(bytes.to_vec(), section.address())));
+            return Ok(Some(FrameSection::EhFrame { bytes: bytes.to_vec(), address: section.address() }));
         }
         let Some(section) = elf.section_by_name(".debug_frame") else { return Ok(None) };
-        Ok(Some(OwnedSection::DebugFrame(section.data().map_err(failed)?.to_vec())))
+        Ok(Some(FrameSection::DebugFrame { bytes: section.data().map_err(failed)?.to_vec() }))
     }
 
     /// The path that leads the kernel to this very file, for placing probes.

@@ -7,6 +7,8 @@ use gimli::{
 use memtrace_common::unwind::{BP_AT_BP, CfaRule, Row};
 use thiserror::Error;
 
+use crate::process::image::FrameSection;
+
 /// The most rows that an image may have. A 100 MB library has about three million.
 pub const MAX_ROWS: usize = 16 << 20;
 
@@ -21,49 +23,20 @@ pub enum CfiError {
     TooLarge,
 }
 
-/// A section of call frame information.
-#[derive(Clone, Copy, Debug)]
-pub enum Section<'a> {
-    /// `.eh_frame`, and the virtual offset at which it is loaded: its pointers are relative.
-    EhFrame(&'a [u8], u64),
-    /// `.debug_frame`.
-    DebugFrame(&'a [u8]),
-}
-
-/// A section that was read from an image.
-#[derive(Clone, Debug)]
-pub enum OwnedSection {
-    /// See [`Section::EhFrame`].
-    EhFrame(Vec<u8>, u64),
-    /// See [`Section::DebugFrame`].
-    DebugFrame(Vec<u8>),
-}
-
-impl OwnedSection {
-    /// The section, to be compiled.
-    #[must_use]
-    pub fn borrow(&self) -> Section<'_> {
-        match self {
-            Self::EhFrame(bytes, address) => Section::EhFrame(bytes, *address),
-            Self::DebugFrame(bytes) => Section::DebugFrame(bytes),
-        }
-    }
-}
-
 /// Compiles a section to rows: sorted, without two in a row that say the same. Code between functions, and
 /// code whose rules no row can hold, gets rows that say [`CfaRule::Unknown`].
 ///
 /// # Errors
 /// Where the section is corrupt or absurdly large. Never takes more memory than a few times its size.
-pub fn compile(section: Section<'_>) -> Result<Vec<Row>, CfiError> {
+pub fn compile(section: &FrameSection) -> Result<Vec<Row>, CfiError> {
     match section {
-        Section::EhFrame(bytes, address) => {
-            let bases = BaseAddresses::default().set_eh_frame(address);
+        FrameSection::EhFrame { bytes, address } => {
+            let bases = BaseAddresses::default().set_eh_frame(*address);
             let mut frame = EhFrame::new(bytes, NativeEndian);
             frame.set_address_size(8);
             rows_of(&frame, &bases)
         }
-        Section::DebugFrame(bytes) => {
+        FrameSection::DebugFrame { bytes } => {
             let mut frame = DebugFrame::new(bytes, NativeEndian);
             frame.set_address_size(8);
             rows_of(&frame, &BaseAddresses::default())
@@ -255,7 +228,7 @@ mod tests {
     fn rows(path: &str) -> Vec<Row> {
         let image = Image::parse(File::open(path).unwrap(), path.into()).unwrap();
         let section = image.frame_section().unwrap().unwrap();
-        compile(section.borrow()).unwrap()
+        compile(&section).unwrap()
     }
 
     fn row_at(rows: &[Row], offset: u64) -> Row {
@@ -299,20 +272,21 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_compiled_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..400), address: u64) {
-            _ = compile(Section::EhFrame(&bytes, address));
-            _ = compile(Section::DebugFrame(&bytes));
+            _ = compile(&FrameSection::EhFrame { bytes: bytes.clone(), address });
+            _ = compile(&FrameSection::DebugFrame { bytes });
         }
 
         #[test]
         fn real_sections_with_wrong_bytes_are_compiled_or_refused(at in 0usize..200_000, wrong: u8, cut in 1usize..200_000) {
             let image = Image::parse(File::open(LIBC).unwrap(), LIBC.into()).unwrap();
-            let owned = image.frame_section().unwrap().unwrap();
-            let Section::EhFrame(bytes, address) = owned.borrow() else { unreachable!() };
-            let mut bytes = bytes[..cut.min(bytes.len())].to_vec();
+            let Some(FrameSection::EhFrame { mut bytes, address }) = image.frame_section().unwrap() else {
+                unreachable!()
+            };
+            bytes.truncate(cut);
             if let Some(byte) = bytes.get_mut(at) {
                 *byte = wrong;
             }
-            _ = compile(Section::EhFrame(&bytes, address));
+            _ = compile(&FrameSection::EhFrame { bytes, address });
         }
     }
 }
