@@ -135,7 +135,7 @@ pub struct Kernel {
 }
 
 /// The uprobe programs, each loaded once and attached at many places.
-pub const UPROBES: [&str; 7] =
+const UPROBES: [&str; 7] =
     ["alloc_entry", "resize_entry", "alloc_return", "free_entry", "linker_notice", "empty_entry", "empty_return"];
 
 impl Kernel {
@@ -198,7 +198,7 @@ impl Kernel {
             .map_err(|source| KernelError::Program { name, source: Box::new(source) })
     }
 
-    /// Attaches one of [`UPROBES`] for the process `pid`, this many bytes into a file, with a cookie that
+    /// Attaches a uprobe program for the process `pid`, this many bytes into a file, with a cookie that
     /// the program can read.
     ///
     /// # Errors

@@ -1,7 +1,11 @@
 //! The kernel side's table of unwind rows, mapped into this process: millions of rows are written by
 //! copying, not by a system call each.
 
-use std::{io, os::fd::AsFd, os::fd::AsRawFd, ptr::NonNull};
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd},
+    ptr::NonNull,
+};
 
 use memtrace_common::unwind::Row;
 
@@ -46,12 +50,6 @@ impl RowTable {
         unsafe { free.copy_from_nonoverlapping(NonNull::from(rows).cast(), rows.len()) };
         self.used = end;
         Some(place)
-    }
-
-    /// How many rows are in use.
-    #[must_use]
-    pub fn used(&self) -> usize {
-        self.used
     }
 }
 

@@ -25,7 +25,7 @@ use crate::{
         report::Allocator,
     },
     process::{
-        image::Image,
+        image::{Image, ImageError, VDSO},
         maps::{self, CodeMap, FileId, Mapping, MapsError},
         status,
     },
@@ -98,6 +98,8 @@ pub struct Target {
     /// Its images, in the order in which they were first seen.
     pub images: Vec<NamedImage>,
     image_of_file: HashMap<FileId, usize>,
+    /// The index of the vdso's image, which is of no file.
+    vdso: Option<usize>,
     /// The files that were searched for allocators.
     searched: HashSet<FileId>,
     code: CodeMap,
@@ -122,6 +124,7 @@ impl Target {
             allocators: Vec::new(),
             images: Vec::new(),
             image_of_file: HashMap::new(),
+            vdso: None,
             searched: HashSet::new(),
             code: CodeMap::default(),
             rows: Vec::new(),
@@ -157,6 +160,9 @@ impl Target {
     pub fn look(&mut self, kernel: &mut Kernel) -> Result<(), TargetError> {
         let mappings = self.mappings()?;
         for mapping in mappings.iter().filter(|mapping| mapping.executable) {
+            if mapping.path.as_os_str() == VDSO && self.vdso.is_none() {
+                self.vdso = Some(self.add_image(mapping, Image::vdso()));
+            }
             let Some(file) = mapping.file else { continue };
             let index = self.image_index(file, mapping);
             if !self.searched.insert(file) {
@@ -197,14 +203,28 @@ impl Target {
         if let Some(index) = self.image_of_file.get(&file) {
             return *index;
         }
-        let image = Image::open(self.pid.get(), mapping).map_err(|error| log::info!("{error}")).ok();
+        let index = self.add_image(mapping, Image::open(self.pid.get(), mapping));
+        self.image_of_file.insert(file, index);
+        index
+    }
+
+    fn add_image(&mut self, mapping: &Mapping, image: Result<Image, ImageError>) -> usize {
+        let image = image.map_err(|error| log::info!("{error}")).ok();
         let name = ImageName {
             path: status::printable(&mapping.path.to_string_lossy()),
             build_id: image.as_ref().and_then(|image| image.build_id.clone()),
         };
         self.images.push(NamedImage { name: Arc::new(name), image });
-        self.image_of_file.insert(file, self.images.len() - 1);
         self.images.len() - 1
+    }
+
+    /// The image that a mapping is of, if it was seen before.
+    fn image_of(&self, mapping: &Mapping) -> Option<usize> {
+        match mapping.file {
+            Some(file) => self.image_of_file.get(&file).copied(),
+            None if mapping.path.as_os_str() == VDSO => self.vdso,
+            None => None,
+        }
     }
 
     /// Tells the kernel side what code there is, if that has changed, and compiles the call frame
@@ -234,7 +254,7 @@ impl Target {
     fn code_range(&self, mapping: &Mapping) -> CodeRange {
         let plain = CodeRange { start: mapping.start, end: mapping.end, ..CodeRange::default() };
         let with_rows = || {
-            let index = *self.image_of_file.get(&mapping.file?)?;
+            let index = self.image_of(mapping)?;
             let (first_row, row_count) = self.rows[index]?;
             let offset = self.images[index].image.as_ref()?.virtual_offset(mapping.file_offset)?;
             Some(CodeRange { bias: mapping.start.wrapping_sub(offset), first_row, row_count, ..plain })
@@ -294,9 +314,9 @@ impl Target {
             let place = match mapping {
                 None if places.is_empty() => CodePlace::Address(*address, Reason::Unmapped),
                 None => return (places, false),
-                Some(mapping) => match mapping.file.and_then(|file| self.image_of_file.get(&file)) {
+                Some(mapping) => match self.image_of(mapping) {
                     Some(image) => {
-                        CodePlace::File { image: *image, file_offset: address - mapping.start + mapping.file_offset }
+                        CodePlace::File { image, file_offset: address - mapping.start + mapping.file_offset }
                     }
                     None => CodePlace::Address(*address, Reason::Anonymous),
                 },

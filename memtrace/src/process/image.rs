@@ -8,7 +8,7 @@ use std::{
     fs::{self, File},
     io,
     os::{
-        fd::AsRawFd,
+        fd::{AsRawFd, FromRawFd},
         unix::fs::{FileExt, MetadataExt},
     },
     path::{Path, PathBuf},
@@ -24,7 +24,7 @@ use object::{
 };
 use thiserror::Error;
 
-use super::maps::Mapping;
+use super::maps::{self, Mapping};
 
 /// Why an image cannot be used.
 #[derive(Debug, Error)]
@@ -103,6 +103,17 @@ impl Image {
         let file =
             open_mapped(pid, mapping).map_err(|source| ImageError::Open { path: mapping.path.clone(), source })?;
         Self::parse(file, mapping.path.clone()).map_err(|source| ImageError::Elf { path: mapping.path.clone(), source })
+    }
+
+    /// The image that the kernel maps into every process for system calls without a call (vdso(7)). All
+    /// processes have the same, so ours will do.
+    ///
+    /// # Errors
+    /// Where there is none, or it cannot be copied.
+    pub fn vdso() -> Result<Self, ImageError> {
+        let path = PathBuf::from(VDSO);
+        let file = copy_of_vdso().map_err(|source| ImageError::Open { path: path.clone(), source })?;
+        Self::parse(file, path.clone()).map_err(|source| ImageError::Elf { path, source })
     }
 
     /// Reads the headers of an open ELF file, which is called `path` in reports.
@@ -230,6 +241,27 @@ impl Image {
     }
 }
 
+/// What the kernel calls the mapping of [`Image::vdso`].
+pub const VDSO: &str = "[vdso]";
+
+/// The vdso as a file in memory: it has none of its own.
+fn copy_of_vdso() -> io::Result<File> {
+    let mappings = maps::read(std::process::id()).map_err(io::Error::other)?;
+    let mapping = mappings.iter().find(|mapping| mapping.path.as_os_str() == VDSO).ok_or(io::ErrorKind::NotFound)?;
+    let length = usize::try_from(mapping.end - mapping.start).map_err(io::Error::other)?;
+    let mut bytes = vec![0; length];
+    File::open("/proc/self/mem")?.read_exact_at(&mut bytes, mapping.start)?;
+    // SAFETY: a system call with a valid name; it gives a new descriptor or -1.
+    let descriptor = unsafe { libc::memfd_create(c"vdso".as_ptr(), libc::MFD_CLOEXEC) };
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and nobody else's.
+    let file = unsafe { File::from_raw_fd(descriptor) };
+    file.write_all_at(&bytes, 0)?;
+    Ok(file)
+}
+
 fn open_mapped(pid: u32, mapping: &Mapping) -> io::Result<File> {
     let exact = format!("/proc/{pid}/map_files/{:x}-{:x}", mapping.start, mapping.end);
     File::open(exact).or_else(|error| {
@@ -248,7 +280,6 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::maps;
     use std::io::Write;
 
     fn own_image_of(address: u64) -> Image {
@@ -276,6 +307,13 @@ mod tests {
         let virtual_offset = image.virtual_offset(place.file_offset).unwrap();
         assert_eq!(image.file_offset(virtual_offset), Some(place.file_offset));
         assert_eq!(image.virtual_offset(u64::MAX), None);
+    }
+
+    #[test]
+    fn the_vdso_is_an_image_with_call_frame_information() {
+        let vdso = Image::vdso().unwrap();
+        assert!(vdso.functions(&["__vdso_gettimeofday"]).unwrap().len() == 1);
+        assert!(vdso.frame_section().unwrap().is_some());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::model::{
     frame::{Frame, Place},
-    report::{Process, Report, Site},
+    report::{Process, Report, Site, Totals},
 };
 
 #[derive(Serialize)]
@@ -38,15 +38,34 @@ struct JsonProcess<'a> {
     rss_bytes: Option<u64>,
     rss_growth_bytes_per_s: f64,
     trend: &'static str,
+    #[serde(flatten)]
+    totals: JsonTotals,
+    growth_bytes_per_s: f64,
+    health: BTreeMap<&'static str, u64>,
+    sites: Vec<JsonSite<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonTotals {
     live_bytes: u64,
     live_objects: u64,
     alloc_bytes: u64,
     alloc_objects: u64,
     freed_bytes: u64,
     freed_objects: u64,
-    growth_bytes_per_s: f64,
-    health: BTreeMap<&'static str, u64>,
-    sites: Vec<JsonSite<'a>>,
+}
+
+impl From<&Totals> for JsonTotals {
+    fn from(totals: &Totals) -> Self {
+        Self {
+            live_bytes: totals.live_bytes(),
+            live_objects: totals.live_objects(),
+            alloc_bytes: totals.alloc_bytes,
+            alloc_objects: totals.alloc_objects,
+            freed_bytes: totals.freed_bytes,
+            freed_objects: totals.freed_objects,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -61,12 +80,8 @@ struct JsonSite<'a> {
     /// 16 hexadecimal digits.
     id: String,
     category: &'static str,
-    live_bytes: u64,
-    live_objects: u64,
-    alloc_bytes: u64,
-    alloc_objects: u64,
-    freed_bytes: u64,
-    freed_objects: u64,
+    #[serde(flatten)]
+    totals: JsonTotals,
     growth_bytes_per_s: f64,
     verdict: &'static str,
     confidence: f64,
@@ -126,12 +141,7 @@ fn json_process(process: &Process, top: Option<usize>) -> JsonProcess<'_> {
         rss_bytes: process.rss_bytes,
         rss_growth_bytes_per_s: process.rss_growth_bytes_per_s,
         trend: process.trend.name(),
-        live_bytes: process.totals.live_bytes(),
-        live_objects: process.totals.live_objects(),
-        alloc_bytes: process.totals.alloc_bytes,
-        alloc_objects: process.totals.alloc_objects,
-        freed_bytes: process.totals.freed_bytes,
-        freed_objects: process.totals.freed_objects,
+        totals: (&process.totals).into(),
         growth_bytes_per_s: process.growth_bytes_per_s,
         health: process.health.iter().map(|counter| (counter.name, counter.count)).collect(),
         sites: process.sites.iter().take(top.unwrap_or(usize::MAX)).map(json_site).collect(),
@@ -142,12 +152,7 @@ fn json_site(site: &Site) -> JsonSite<'_> {
     JsonSite {
         id: format!("{:016x}", site.id),
         category: site.category.name(),
-        live_bytes: site.totals.live_bytes(),
-        live_objects: site.totals.live_objects(),
-        alloc_bytes: site.totals.alloc_bytes,
-        alloc_objects: site.totals.alloc_objects,
-        freed_bytes: site.totals.freed_bytes,
-        freed_objects: site.totals.freed_objects,
+        totals: (&site.totals).into(),
         growth_bytes_per_s: site.growth_bytes_per_s,
         verdict: site.verdict.name(),
         confidence: site.confidence,
