@@ -38,8 +38,11 @@ const COLUMNS: [Column; 6] =
 const DEPTH: u32 = 50;
 
 /// The ratios that are wanted, with the most that each may be.
-const RATIOS: [(&str, Column, Column, f64); 2] =
-    [("exact / floor", Column::Exact, Column::Floor, 1.4), ("exact / bpftrace", Column::Exact, Column::Bpftrace, 0.4)];
+const RATIOS: [(&str, Column, Column, f64); 3] = [
+    ("exact / floor", Column::Exact, Column::Floor, 1.4),
+    ("exact by frame pointers / floor", Column::ExactByFramePointers, Column::Floor, 1.4),
+    ("exact / bpftrace", Column::Exact, Column::Bpftrace, 0.4),
+];
 
 /// The nanoseconds that a frame of a repeated stack may take.
 const WANTED_NS_A_FRAME: u32 = 50;
