@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod demo;
+mod fuzz;
 mod lint;
 mod run;
 mod setup;
@@ -42,6 +43,12 @@ enum Task {
     },
     /// Check format and lints
     Lint,
+    /// Feed hostile input to what reads untrusted files (needs rustup's nightly)
+    Fuzz {
+        /// For how long
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
     /// Measure what tracing costs
     Bench {
         /// Rounds; each measures every column once
@@ -59,6 +66,7 @@ fn main() -> ExitCode {
         Task::Build { release } => build::build(release).map(|_| ExitCode::SUCCESS),
         Task::Test { filter } => test::test(filter.as_deref()).map(|()| ExitCode::SUCCESS),
         Task::Lint => lint::lint().map(|()| ExitCode::SUCCESS),
+        Task::Fuzz { seconds } => fuzz::fuzz(seconds).map(|()| ExitCode::SUCCESS),
         Task::Bench { rounds, json } => bench::bench(rounds, json.as_deref()).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {

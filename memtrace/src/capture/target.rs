@@ -293,7 +293,8 @@ impl Target {
     /// The error for a target in which [`Target::look`] has found nothing to hook.
     #[must_use]
     pub fn no_allocator(&self) -> TargetError {
-        let opened: Vec<&Image> = self.images.iter().filter_map(|named| named.image.as_ref()).collect();
+        let of_files = self.images.iter().enumerate().filter(|(index, _)| Some(*index) != self.vdso);
+        let opened: Vec<&Image> = of_files.filter_map(|(_, named)| named.image.as_ref()).collect();
         TargetError::NoAllocator {
             pid: self.pid.get(),
             comm: self.comm.clone(),
