@@ -148,8 +148,7 @@ fn is_nested(target: &Target, pending: &PendingCall, regs: &pt_regs) -> bool {
 
 #[inline(always)]
 fn new_thread(tid: u32) -> Option<*mut Thread> {
-    // The stack is written before it is read, so any bytes will do to start with: those of the entry
-    // itself. A zeroed value would not fit on the BPF stack.
+    // Zeros from a map: they would not fit on the BPF stack.
     let empty = EMPTY_THREAD.get_ptr(0)?;
     // SAFETY: an array map's entry lives as long as the map.
     let empty = unsafe { &*empty };

@@ -10,11 +10,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { THREADS = 6, HELD = 2000, KEPT = 500, ROUNDS = 30000 };
+#include "counts.h"
 
-struct counts {
-    uint64_t alloc_bytes, alloc_objects, freed_bytes, freed_objects;
-};
+enum { THREADS = 6, HELD = 2000, KEPT = 500, ROUNDS = 30000 };
 
 static void *(*volatile call_malloc)(size_t) = malloc;
 static void *(*volatile call_realloc)(void *, size_t) = realloc;
@@ -83,14 +81,6 @@ static void sum(struct counts *to, const struct counts *from) {
         to->alloc_bytes += from[i].alloc_bytes, to->alloc_objects += from[i].alloc_objects;
         to->freed_bytes += from[i].freed_bytes, to->freed_objects += from[i].freed_objects;
     }
-}
-
-static size_t print_counts(char *out, size_t room, const char *name, const struct counts *c) {
-    return snprintf(out, room,
-                    "\"%s\":{\"alloc_bytes\":%lu,\"alloc_objects\":%lu,\"freed_bytes\":%lu,\"freed_objects\":%lu,"
-                    "\"live_bytes\":%lu,\"live_objects\":%lu}",
-                    name, c->alloc_bytes, c->alloc_objects, c->freed_bytes, c->freed_objects,
-                    c->alloc_bytes - c->freed_bytes, c->alloc_objects - c->freed_objects);
 }
 
 int main(void) {

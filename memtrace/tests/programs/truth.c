@@ -18,6 +18,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "counts.h"
+
 enum { THREADS = 8, SLOTS = 4096, MAX_SIZE = 4096 };
 
 #define SITES(X)                                                                                        \
@@ -35,9 +37,6 @@ static const char *const site_names[] = {
 #undef NAME
 };
 
-struct counts {
-    uint64_t alloc_bytes, alloc_objects, freed_bytes, freed_objects;
-};
 struct block {
     void *address;
     uint64_t size;
@@ -252,14 +251,6 @@ static void *work(void *argument) {
     for (;;)
         pause();
     return NULL;
-}
-
-static size_t print_counts(char *out, size_t room, const char *name, const struct counts *c) {
-    return snprintf(out, room,
-                    "\"%s\":{\"alloc_bytes\":%lu,\"alloc_objects\":%lu,\"freed_bytes\":%lu,\"freed_objects\":%lu,"
-                    "\"live_bytes\":%lu,\"live_objects\":%lu}",
-                    name, c->alloc_bytes, c->alloc_objects, c->freed_bytes, c->freed_objects,
-                    c->alloc_bytes - c->freed_bytes, c->alloc_objects - c->freed_objects);
 }
 
 int main(int argc, char **argv) {
