@@ -2,17 +2,30 @@
 
 use crate::{process::ProcessSlot, site::SiteIndex};
 
-/// Names one block: an address means something only within one image of one process.
-#[repr(C)]
+/// How many low bits of a [`BlockKey`] are the address: all that user space has with four-level page tables.
+/// With five levels the kernel hands out higher addresses only to programs that ask for them by name
+/// (Documentation/arch/x86/x86_64/5level-paging.rst), which no allocator does.
+const ADDRESS_BITS: u32 = 47;
+
+/// Names one block: its address and the program that owns it, in one word.
+#[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct BlockKey {
-    /// The address that the allocator returned.
-    pub address: u64,
-    /// The owner.
-    pub process: ProcessSlot,
-    /// How often the owner has called `exec` since it became a target: an exec empties the heap, and
-    /// counting it into the key makes every older record unreachable at once.
-    pub exec_generation: u32,
+pub struct BlockKey(pub u64);
+
+impl BlockKey {
+    /// The block that the allocator has put at `address` for the program in `process`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(process: ProcessSlot, address: u64) -> Self {
+        Self((process.0 as u64) << ADDRESS_BITS | address & ((1 << ADDRESS_BITS) - 1))
+    }
+
+    /// The program that owns the block.
+    #[inline(always)]
+    #[must_use]
+    pub const fn process(self) -> ProcessSlot {
+        ProcessSlot((self.0 >> ADDRESS_BITS) as u32)
+    }
 }
 
 /// What is known of one live block.
@@ -27,5 +40,20 @@ pub struct LiveBlock {
     pub born_ms: u32,
 }
 
-const _: () = assert!(size_of::<BlockKey>() == 16);
+const _: () = assert!(size_of::<BlockKey>() == 8);
 const _: () = assert!(size_of::<LiveBlock>() == 16);
+const _: () = assert!(ProcessSlot::MAX.0 < 1 << (u64::BITS - ADDRESS_BITS));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_address_in_two_programs_is_two_blocks() {
+        let (one, other) = (ProcessSlot(1), ProcessSlot::MAX);
+        let address = 0x7fff_ffff_fff0;
+        assert_ne!(BlockKey::new(one, address), BlockKey::new(other, address));
+        assert_eq!(BlockKey::new(other, address).process(), other);
+        assert_eq!(BlockKey::new(one, address).process(), one);
+    }
+}

@@ -1,13 +1,17 @@
 //! Rare events that user space must hear of at once, through a ring buffer.
 
+use crate::process::ProcessSlot;
+
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum EventKind {
     /// A target has loaded or mapped files as code: there may be an allocator to attach to.
     ImageMapped = 1,
-    /// A target has replaced itself by another program.
+    /// A target has replaced itself by another program, or a program that is to be a target has begun.
     Exec = 2,
+    /// A target has a child that is a target as well.
+    Forked = 3,
 }
 
 /// A code that names no [`EventKind`].
@@ -21,6 +25,7 @@ impl TryFrom<u32> for EventKind {
         match code {
             1 => Ok(Self::ImageMapped),
             2 => Ok(Self::Exec),
+            3 => Ok(Self::Forked),
             other => Err(UnknownEvent(other)),
         }
     }
@@ -32,21 +37,25 @@ impl TryFrom<u32> for EventKind {
 pub struct Event {
     /// An [`EventKind`] code.
     pub kind: u32,
-    /// The target's thread group id.
+    /// The process's thread group id: of a fork, the child's.
     pub tgid: u32,
+    /// Where the program stands from now on; [`ProcessSlot::NONE`] where it is no target.
+    pub slot: ProcessSlot,
+    /// Of an exec, where the program before it stood; of a fork, the parent; else the same as `slot`.
+    pub previous: ProcessSlot,
 }
 
 impl Event {
     /// Reads a record as the ring buffer holds it; `None` where its length is not an event's.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let bytes: &[u8; 8] = bytes.try_into().ok()?;
+        let bytes: &[u8; size_of::<Self>()] = bytes.try_into().ok()?;
         let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        Some(Self { kind: word(0), tgid: word(4) })
+        Some(Self { kind: word(0), tgid: word(4), slot: ProcessSlot(word(8)), previous: ProcessSlot(word(12)) })
     }
 }
 
-const _: () = assert!(size_of::<Event>() == 8);
+const _: () = assert!(size_of::<Event>() == 16);
 
 #[cfg(test)]
 mod tests {
@@ -54,7 +63,7 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_own_code() {
-        for kind in [EventKind::ImageMapped, EventKind::Exec] {
+        for kind in [EventKind::ImageMapped, EventKind::Exec, EventKind::Forked] {
             assert_eq!(EventKind::try_from(kind as u32), Ok(kind));
         }
         assert_eq!(EventKind::try_from(0), Err(UnknownEvent(0)));
@@ -62,8 +71,9 @@ mod tests {
 
     #[test]
     fn a_record_of_another_length_is_no_event() {
-        assert_eq!(Event::from_bytes(&[0; 7]), None);
-        let bytes = [2, 0, 0, 0, 7, 0, 0, 0];
-        assert_eq!(Event::from_bytes(&bytes), Some(Event { kind: 2, tgid: 7 }));
+        assert_eq!(Event::from_bytes(&[0; 15]), None);
+        let bytes = [2, 0, 0, 0, 7, 0, 0, 0, 5, 0, 0, 0, 4, 0, 0, 0];
+        let event = Event { kind: 2, tgid: 7, slot: ProcessSlot(5), previous: ProcessSlot(4) };
+        assert_eq!(Event::from_bytes(&bytes), Some(event));
     }
 }

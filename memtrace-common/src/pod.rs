@@ -3,7 +3,7 @@
 use crate::{
     block::{BlockKey, LiveBlock},
     control::Control,
-    process::{Process, ProcessSlot},
+    process::{Process, ProcessSlot, SlotOfProcess},
     site::{Site, SiteId, SiteIndex},
     stack::{StackId, StackRecord},
     unwind::{CodeRange, CodeTable, Row},
@@ -29,6 +29,7 @@ pod!(
     Site,
     SiteId,
     SiteIndex,
+    SlotOfProcess,
     StackId,
     StackRecord
 );

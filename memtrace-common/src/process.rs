@@ -36,11 +36,13 @@ pub enum Counter {
     UnwindUnreadable = 12,
     /// Stacks cut where the caller's frame would not lie further out.
     UnwindNotOutwards = 13,
+    /// Processes that should have become targets while the table of targets was full.
+    ProcessesFull = 14,
 }
 
 impl Counter {
     /// Every counter, in the order of [`Process::counters`].
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::BlocksFull,
         Self::SitesFull,
         Self::StacksFull,
@@ -55,6 +57,7 @@ impl Counter {
         Self::UnwindNoRule,
         Self::UnwindUnreadable,
         Self::UnwindNotOutwards,
+        Self::ProcessesFull,
     ];
 
     /// The counter's name in the `health` object of reports.
@@ -75,7 +78,14 @@ impl Counter {
             Self::UnwindNoRule => "unwind_no_rule",
             Self::UnwindUnreadable => "unwind_unreadable",
             Self::UnwindNotOutwards => "unwind_not_outwards",
+            Self::ProcessesFull => "processes_full",
         }
+    }
+
+    /// Whether it is counted for each target, not for the run as a whole.
+    #[must_use]
+    pub const fn is_of_process(self) -> bool {
+        !matches!(self, Self::EventsFull | Self::ProcessesFull)
     }
 
     /// What the counter stands for, to a reader of reports.
@@ -102,22 +112,53 @@ pub enum CounterKind {
     CutStack,
 }
 
-/// Where a target stands in the table of targets. A process that has a slot is a target.
+/// Where a target stands in the table of targets. A target is one program in one process: an exec takes a
+/// new place, so that whatever the program before it left cannot be reached any more.
 #[repr(transparent)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProcessSlot(pub u32);
+
+impl ProcessSlot {
+    /// No target. Its counters are those of the run as a whole.
+    pub const NONE: Self = Self(0);
+    /// The highest that there can be: a block's key has 17 bits for it.
+    pub const MAX: Self = Self((1 << 17) - 1);
+}
 
 /// One target, as the kernel side knows it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Process {
-    /// How often it has called exec since it became a target.
-    pub exec_generation: u64,
+    /// The process, by thread group id.
+    pub tgid: u32,
+    /// 1 once the program has ended: its blocks are to be forgotten.
+    pub is_over: u32,
     /// By [`Counter`].
     pub counters: [u64; Counter::ALL.len()],
 }
 
-const _: () = assert!(size_of::<Process>() == 120);
+const _: () = assert!(size_of::<Process>() == 128);
+
+/// A process and where it stands, in one word that is read and changed as one.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlotOfProcess(pub u64);
+
+impl SlotOfProcess {
+    /// The process `tgid` stands at `slot`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(tgid: u32, slot: ProcessSlot) -> Self {
+        Self((tgid as u64) << 32 | slot.0 as u64)
+    }
+
+    /// Where `tgid` stands, if this is about it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(self, tgid: u32) -> Option<ProcessSlot> {
+        if (self.0 >> 32) as u32 == tgid { Some(ProcessSlot((self.0 & 0xffff_ffff) as u32)) } else { None }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -128,5 +169,12 @@ mod tests {
         for (index, counter) in Counter::ALL.iter().enumerate() {
             assert_eq!(*counter as usize, index);
         }
+    }
+
+    #[test]
+    fn a_process_is_found_by_its_own_id_only() {
+        let known = SlotOfProcess::new(77, ProcessSlot(3));
+        assert_eq!(known.of(77), Some(ProcessSlot(3)));
+        assert_eq!(known.of(78), None);
     }
 }

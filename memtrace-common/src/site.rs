@@ -2,18 +2,17 @@
 
 use crate::{process::ProcessSlot, stack::StackId};
 
-/// Names an allocation site by what it is: [`SiteId::of`] its process, image and stack.
+/// Names an allocation site by what it is: [`SiteId::of`] its program and stack.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SiteId(pub u64);
 
 impl SiteId {
-    /// The site of `stack` in `process` after `exec_generation` execs.
+    /// The site of `stack` in the program at `process`.
     #[inline(always)]
     #[must_use]
-    pub fn of(stack: StackId, process: ProcessSlot, exec_generation: u32) -> Self {
-        let owner = (process.0 as u64) << 32 | exec_generation as u64;
-        Self(crate::stack::mix(stack.0 ^ crate::stack::mix(owner)))
+    pub fn of(stack: StackId, process: ProcessSlot) -> Self {
+        Self(crate::stack::mix(stack.0 ^ crate::stack::mix(process.0 as u64)))
     }
 }
 
@@ -36,13 +35,13 @@ impl SiteIndex {
 pub struct Site {
     /// The stack that allocates here.
     pub stack: StackId,
-    /// The process.
+    /// The program; [`ProcessSlot::NONE`] where the place in the table is not in use.
     pub process: ProcessSlot,
-    /// The process's exec generation, see [`crate::block::BlockKey::exec_generation`].
-    pub exec_generation: u32,
+    /// Keeps the words below aligned.
+    pub unused: u32,
     /// Bytes ever allocated.
     pub alloc_bytes: u64,
-    /// Objects ever allocated; 0 where the place in the table is not in use.
+    /// Objects ever allocated.
     pub alloc_objects: u64,
     /// Bytes ever freed.
     pub freed_bytes: u64,

@@ -121,30 +121,35 @@ const _: () = assert!(size_of::<CodeRange>() == 32);
 pub struct CodeTable(pub u64);
 
 impl CodeTable {
-    /// `count` ranges from index `first` on, in the `generation`-th version.
+    /// The most ranges that one target can have.
+    pub const MAX_COUNT: u32 = (1 << 12) - 1;
+    /// One past the highest index that the first range can have.
+    pub const MAX_FIRST: u32 = 1 << 20;
+
+    /// `count` ranges from index `first` on. `version` tells this table from every other of the run.
     #[must_use]
-    pub fn new(first: u16, count: u16, generation: u32) -> Self {
-        Self(u64::from(generation) << 32 | u64::from(first) << 16 | u64::from(count))
+    pub const fn new(first: u32, count: u32, version: u32) -> Self {
+        Self((version as u64) << 32 | (first as u64) << 12 | count as u64)
     }
 
     /// The index of the first range.
     #[inline(always)]
     #[must_use]
-    pub fn first(self) -> u32 {
-        (self.0 & 0xffff_0000) as u32 >> 16
+    pub const fn first(self) -> u32 {
+        (self.0 & 0xffff_f000) as u32 >> 12
     }
 
     /// How many ranges there are.
     #[inline(always)]
     #[must_use]
-    pub fn count(self) -> u32 {
-        (self.0 & 0xffff) as u32
+    pub const fn count(self) -> u32 {
+        (self.0 & 0xfff) as u32
     }
 
-    /// The version: it changes with every change of any range.
+    /// The version: no two tables of a run have the same.
     #[inline(always)]
     #[must_use]
-    pub fn generation(self) -> u64 {
+    pub const fn version(self) -> u64 {
         self.0 >> 32
     }
 }
@@ -185,7 +190,7 @@ const _: () = assert!(size_of::<RecentRows>() == 1024);
 /// holds: no address of a user has the top bit.
 #[inline(always)]
 fn tag(address: u64, code: CodeTable) -> u64 {
-    (address ^ code.generation().wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1 << 63
+    (address ^ code.version().wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1 << 63
 }
 
 #[inline(always)]

@@ -20,7 +20,7 @@ use memtrace_common::{
 };
 
 use crate::{
-    maps::{BLOCKS, EMPTY_THREAD, SITE_COUNT, SITE_INDICES, SITES, STACKS, THREADS, TRAMPOLINES, Thread},
+    maps::{BLOCKS, EMPTY_THREAD, FREE_SITES, SITE_COUNT, SITE_INDICES, SITES, STACKS, THREADS, TRAMPOLINES, Thread},
     registers::{argument_with, requested_bytes},
     stack,
     target::{Target, add, next},
@@ -275,7 +275,7 @@ fn put(target: &Target, key: &BlockKey, block: &LiveBlock) -> Result<(), Counter
 /// Where the site of `stack`, which was just walked for `thread`, has its counters.
 #[inline(always)]
 fn site_index(target: &Target, stack: StackId, thread: &mut Thread) -> Result<SiteIndex, Counter> {
-    let id = SiteId::of(stack, target.slot, target.exec_generation);
+    let id = SiteId::of(stack, target.slot);
     if let Some(index) = thread.recent_sites.find(id) {
         return Ok(index);
     }
@@ -289,23 +289,47 @@ fn site_index(target: &Target, stack: StackId, thread: &mut Thread) -> Result<Si
 }
 
 /// Opens a site. Another thread may do the same at this moment: the first to publish its index wins, and
-/// the place that the other was given stays empty.
+/// the place that the other was given is free again.
 #[inline(always)]
 fn new_site(target: &Target, id: SiteId, stack: StackId, thread: &Thread) -> Result<SiteIndex, Counter> {
-    match STACKS.insert(&stack, &thread.stack, NO_EXIST) {
-        Ok(()) | Err(ALREADY_THERE) => {}
-        Err(_) => return Err(Counter::StacksFull),
-    }
-    let count = SITE_COUNT.get_ptr_mut(0).ok_or(Counter::SitesFull)?;
-    let index = SiteIndex(next(count) as u32 + 1);
+    let index = free_place()?;
     let site = SITES.get_ptr_mut(index.0).ok_or(Counter::SitesFull)?;
-    let new = Site { stack, process: target.slot, exec_generation: target.exec_generation, ..Site::default() };
+    let new = Site { stack, process: target.slot, ..Site::default() };
     // SAFETY: an array map's entry lives as long as the map; nobody else has been given this one.
     unsafe { *site = new };
-    match SITE_INDICES.insert(&id, &index, NO_EXIST) {
+    // Only now that the site is seen to need it: user space removes stacks that no site needs, and looks at
+    // the sites once more afterwards.
+    let opened = match STACKS.insert(&stack, &thread.stack, NO_EXIST) {
+        Ok(()) | Err(ALREADY_THERE) => SITE_INDICES.insert(&id, &index, NO_EXIST),
+        Err(_) => return Err(give_back(index, site, Counter::StacksFull)),
+    };
+    match opened {
         Ok(()) => Ok(index),
-        // SAFETY: the value is a plain integer, copied at once.
-        Err(ALREADY_THERE) => unsafe { SITE_INDICES.get(&id) }.copied().ok_or(Counter::SitesFull),
-        Err(_) => Err(Counter::SitesFull),
+        Err(ALREADY_THERE) => {
+            let full = give_back(index, site, Counter::SitesFull);
+            // SAFETY: the value is a plain integer, copied at once.
+            unsafe { SITE_INDICES.get(&id) }.copied().ok_or(full)
+        }
+        Err(_) => Err(give_back(index, site, Counter::SitesFull)),
     }
+}
+
+/// Makes a place in the table of sites free again that was not used after all. Returns `why`.
+#[inline(always)]
+fn give_back(index: SiteIndex, site: *mut Site, why: Counter) -> Counter {
+    // SAFETY: an array map's entry lives as long as the map; nobody else has been given this one.
+    unsafe { *site = Site::default() };
+    // The queue has room for every place there is.
+    _ = FREE_SITES.push(index, 0);
+    why
+}
+
+/// A place in the table of sites that is not in use.
+#[inline(always)]
+fn free_place() -> Result<SiteIndex, Counter> {
+    if let Ok(Some(index)) = FREE_SITES.pop() {
+        return Ok(index);
+    }
+    let count = SITE_COUNT.get_ptr_mut(0).ok_or(Counter::SitesFull)?;
+    Ok(SiteIndex(next(count) as u32 + 1))
 }

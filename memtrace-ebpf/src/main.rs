@@ -10,6 +10,7 @@ mod alloc;
 mod maps;
 mod registers;
 mod stack;
+mod sweep;
 mod target;
 mod task;
 
@@ -61,14 +62,28 @@ fn empty_return(_ctx: RetProbeContext) -> u32 {
 /// A thread ends: what was remembered of it goes.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 fn thread_exit(_ctx: RawTracePointContext) -> i32 {
-    task::forget_thread();
+    task::end_thread();
     0
 }
 
-/// A target becomes another program.
+/// A process has become another program.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 fn process_exec(ctx: RawTracePointContext) -> i32 {
-    task::start_afresh(&ctx);
+    task::begin_program(&ctx);
+    0
+}
+
+/// A thread or process has been made, and has not run yet.
+#[raw_tracepoint(tracepoint = "task_newtask")]
+fn new_task(ctx: RawTracePointContext) -> i32 {
+    task::begin_process(&ctx);
+    0
+}
+
+/// Attached to nothing: user space runs it when it wants every block looked at.
+#[raw_tracepoint(tracepoint = "task_newtask")]
+fn sweep_blocks(_ctx: RawTracePointContext) -> i32 {
+    sweep::sweep();
     0
 }
 

@@ -2,13 +2,13 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, RingBuf},
+    maps::{Array, CgroupArray, HashMap, Queue, RingBuf},
 };
 use memtrace_common::{
     block::{BlockKey, LiveBlock},
     call::PendingCall,
     control::Control,
-    process::{Process, ProcessSlot},
+    process::{Process, ProcessSlot, SlotOfProcess},
     site::{RecentSites, Site, SiteId, SiteIndex},
     stack::{StackId, StackRecord},
     unwind::{CodeRange, CodeTable, RecentRows, Row},
@@ -29,9 +29,22 @@ pub(crate) struct Thread {
 #[map]
 pub(crate) static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
 
-/// Which processes are targets, by thread group id; filled by user space.
+/// The cgroup whose programs are targets, at index 0, where one was asked for.
+#[map]
+pub(crate) static CGROUPS: CgroupArray = CgroupArray::with_max_entries(1, 0);
+
+/// Which processes are targets, by thread group id. A child that shares its parent's memory until it calls
+/// exec (vfork) stands where its parent does.
 #[map]
 pub(crate) static PROCESS_SLOTS: HashMap<u32, ProcessSlot> = HashMap::with_max_entries(1, 0);
+
+/// The process that was the first target, at index 0: most often the only one, and found without a search.
+#[map]
+pub(crate) static FIRST_PROCESS: Array<SlotOfProcess> = Array::with_max_entries(1, 0);
+
+/// The slots that are free: filled by user space, which alone knows when a slot can be used again.
+#[map]
+pub(crate) static FREE_SLOTS: Queue<ProcessSlot> = Queue::with_max_entries(1, 0);
 
 /// The targets, by slot.
 #[map]
@@ -54,32 +67,40 @@ pub(crate) static EMPTY_THREAD: Array<Thread> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static BLOCKS: HashMap<BlockKey, LiveBlock> = HashMap::with_max_entries(1, 0);
 
+/// `BPF_F_MMAPABLE` of `<linux/bpf.h>`: user space reads and writes what would be too many calls as memory.
+const MMAPABLE: u32 = 1 << 10;
+
 /// Allocation sites and their counters, by index.
 #[map]
-pub(crate) static SITES: Array<Site> = Array::with_max_entries(1, 0);
+pub(crate) static SITES: Array<Site> = Array::with_max_entries(1, MMAPABLE);
+
+/// When the oldest live block of each site was allocated, as of the last sweep, by index.
+#[map]
+pub(crate) static OLDEST: Array<u64> = Array::with_max_entries(1, MMAPABLE);
 
 /// Where the counters of each site stand.
 #[map]
 pub(crate) static SITE_INDICES: HashMap<SiteId, SiteIndex> = HashMap::with_max_entries(1, 0);
 
-/// How many places in `SITES` have been given out, at index 0.
+/// How many places in `SITES` have ever been given out, at index 0.
 #[map]
 pub(crate) static SITE_COUNT: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Places in `SITES` that were given out and are free again.
+#[map]
+pub(crate) static FREE_SITES: Queue<SiteIndex> = Queue::with_max_entries(1, 0);
 
 /// The stacks of the sites, shared between processes that run the same code at the same addresses.
 #[map]
 pub(crate) static STACKS: HashMap<StackId, StackRecord> = HashMap::with_max_entries(1, 0);
 
-/// `BPF_F_MMAPABLE` of `<linux/bpf.h>`: user space writes millions of rows, too many for a call each.
-const MMAPABLE: u32 = 1 << 10;
-
 /// Call frame information of the targets' images, each image's sorted by start.
 #[map]
 pub(crate) static ROWS: Array<Row> = Array::with_max_entries(1, MMAPABLE);
 
-/// The targets' code, each version's sorted by start.
+/// The targets' code, each target's sorted by start.
 #[map]
-pub(crate) static CODE_RANGES: Array<CodeRange> = Array::with_max_entries(1, 0);
+pub(crate) static CODE_RANGES: Array<CodeRange> = Array::with_max_entries(1, MMAPABLE);
 
 /// Where each target's code stands in `CODE_RANGES`, by slot.
 #[map]
@@ -87,4 +108,4 @@ pub(crate) static CODE_TABLES: Array<CodeTable> = Array::with_max_entries(1, 0);
 
 /// Rare events for user space.
 #[map]
-pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);

@@ -7,14 +7,13 @@ use memtrace_common::{
     process::{Counter, Process, ProcessSlot},
 };
 
-use crate::maps::{CONTROL, PROCESS_SLOTS, PROCESSES};
+use crate::maps::{CONTROL, FIRST_PROCESS, PROCESS_SLOTS, PROCESSES};
 
 /// The current thread, of a process that is a target.
 pub(crate) struct Target {
     pub(crate) tgid: u32,
     pub(crate) tid: u32,
     pub(crate) slot: ProcessSlot,
-    pub(crate) exec_generation: u32,
     pub(crate) now_ms: u32,
     process: *mut Process,
 }
@@ -37,22 +36,15 @@ impl Target {
     fn with(control: &Control) -> Option<Self> {
         let pid_tgid = bpf_get_current_pid_tgid();
         let (tgid, tid) = ((pid_tgid >> 32) as u32, pid_tgid as u32);
-        let slot = if tgid == control.first_tgid {
-            ProcessSlot(0)
-        } else {
-            // SAFETY: the value is a plain integer, copied at once.
-            *unsafe { PROCESS_SLOTS.get(&tgid) }?
-        };
+        let slot = slot_of(tgid)?;
         let process = PROCESSES.get_ptr_mut(slot.0)?;
-        // SAFETY: an array map's entry lives as long as the map.
-        let exec_generation = unsafe { (*process).exec_generation } as u32;
-        Some(Self { tgid, tid, slot, exec_generation, now_ms: control.now_ms, process })
+        Some(Self { tgid, tid, slot, now_ms: control.now_ms, process })
     }
 
     /// Names the block at `address` of this target.
     #[inline(always)]
     pub(crate) fn block(&self, address: u64) -> BlockKey {
-        BlockKey { address, process: self.slot, exec_generation: self.exec_generation }
+        BlockKey::new(self.slot, address)
     }
 
     /// Counts one event that is missing from the figures, or needs explaining.
@@ -65,12 +57,24 @@ impl Target {
             add(at, 1);
         }
     }
+}
 
-    /// One more exec: every block and site so far belongs to the program that is gone.
-    #[inline(always)]
-    pub(crate) fn next_generation(&self) {
-        // SAFETY: see `current`.
-        let at = unsafe { &raw mut (*self.process).exec_generation };
+/// Where a process stands, if it is a target.
+#[inline(always)]
+pub(crate) fn slot_of(tgid: u32) -> Option<ProcessSlot> {
+    match FIRST_PROCESS.get(0)?.of(tgid) {
+        Some(slot) => Some(slot),
+        // SAFETY: the value is a plain integer, copied at once.
+        None => unsafe { PROCESS_SLOTS.get(&tgid) }.copied(),
+    }
+}
+
+/// Counts one event that belongs to no target, but to the run as a whole.
+#[inline(always)]
+pub(crate) fn count_of_run(counter: Counter) {
+    let Some(run) = PROCESSES.get_ptr_mut(ProcessSlot::NONE.0) else { return };
+    // SAFETY: an array map's entry lives as long as the map; the counters are touched atomically only.
+    if let Some(at) = unsafe { &mut (*run).counters }.get_mut(counter as usize) {
         add(at, 1);
     }
 }

@@ -1,20 +1,24 @@
 //! Births and ends of tasks, programs and images.
 
 use aya_ebpf::{
-    EbpfContext,
+    EbpfContext, Global,
     bindings::pt_regs,
-    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel, bpf_send_signal},
+    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_probe_read_kernel, bpf_send_signal},
     programs::RawTracePointContext,
 };
 use aya_log_ebpf::debug;
 use memtrace_common::{
+    control::{Adoption, Control},
     event::{Event, EventKind},
-    process::Counter,
+    process::{Counter, Process, ProcessSlot, SlotOfProcess},
 };
 
 use crate::{
-    maps::{CONTROL, EVENTS, THREADS},
-    target::Target,
+    maps::{
+        CGROUPS, CODE_TABLES, CONTROL, EVENTS, FIRST_PROCESS, FREE_SLOTS, PROCESS_SLOTS, PROCESSES, THREADS,
+        TRAMPOLINES,
+    },
+    target::{Target, count_of_run, slot_of},
 };
 
 /// `mmap` in arch/x86/entry/syscalls/syscall_64.tbl.
@@ -25,24 +29,153 @@ const PROT_EXEC: u64 = 4;
 const MAP_ANONYMOUS: u64 = 0x20;
 /// `SIGSTOP` of `<asm-generic/signal.h>`.
 const SIGSTOP: u32 = 19;
+/// `CLONE_VM` of `<linux/sched.h>`: the child shares the parent's memory.
+const CLONE_VM: u64 = 0x100;
+/// `CLONE_THREAD` of `<linux/sched.h>`: the child is a thread of the same process.
+const CLONE_THREAD: u64 = 0x1_0000;
+
+/// Where `task_struct` holds the task's id, in bytes: user space has it from the kernel's own type
+/// information and sets it at load; 0 where that cannot be told.
+#[unsafe(no_mangle)]
+static TASK_PID_OFFSET: Global<u32> = Global::new(0);
 
 /// The current thread ends.
 #[inline(always)]
-pub(crate) fn forget_thread() {
-    let tid = bpf_get_current_pid_tgid() as u32;
+pub(crate) fn end_thread() {
+    let (tgid, tid) = current();
     // Most threads of the host were never seen: that there is nothing to remove is no error.
     _ = THREADS.remove(&tid);
+    if tgid == tid && slot_of(tgid).is_some_and(|slot| !is_own(slot, tgid)) {
+        // It was in its parent's memory to the end; the book there goes on.
+        _ = PROCESS_SLOTS.remove(&tgid);
+    }
 }
 
 /// The current process has become another program, none of whose instructions has run yet.
 #[inline(always)]
-pub(crate) fn start_afresh(ctx: &impl EbpfContext) {
-    let Some(target) = Target::current() else { return };
-    forget_thread();
-    target.next_generation();
-    debug!(ctx, "process {} has called exec", target.tgid);
-    stop_if_asked();
-    announce(&target, EventKind::Exec);
+pub(crate) fn begin_program(ctx: &RawTracePointContext) {
+    let Some(control) = CONTROL.get(0) else { return };
+    let (tgid, tid) = current();
+    // sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm): a thread that calls
+    // exec takes on the id of its process (include/trace/events/sched.h).
+    let old_tid: u32 = ctx.arg(1);
+    _ = THREADS.remove(&old_tid);
+    _ = THREADS.remove(&tid);
+    let before = slot_of(tgid);
+    // What it shared with its parent was the parent's.
+    let own = before.filter(|slot| is_own(*slot, tgid));
+    let slot = if is_wanted(control, tgid, before, own) { open(tgid) } else { None };
+    if slot.is_none() {
+        forget_process(tgid);
+    }
+    if slot.is_none() && own.is_none() {
+        return;
+    }
+    debug!(ctx, "process {} has called exec", tgid);
+    if slot.is_some() {
+        stop_if_asked(control);
+    }
+    let (slot, previous) = (slot.unwrap_or_default(), own.unwrap_or_default());
+    announce(Event { kind: EventKind::Exec as u32, tgid, slot, previous });
+}
+
+/// Whether the program that the current process has just become is a target.
+#[inline(always)]
+fn is_wanted(control: &Control, tgid: u32, before: Option<ProcessSlot>, own: Option<ProcessSlot>) -> bool {
+    let adoption = Adoption(control.adoption);
+    if tgid == control.own_tgid {
+        false
+    } else if adoption.includes(Adoption::COMM) {
+        bpf_get_current_comm().is_ok_and(|comm| words(&comm) == control.comm)
+    } else if adoption.includes(Adoption::CGROUP) {
+        CGROUPS.current_task_under_cgroup(0) == Ok(true)
+    } else if adoption.includes(Adoption::EVERYONE) {
+        true
+    } else {
+        own.is_some() || (before.is_some() && adoption.includes(Adoption::CHILDREN))
+    }
+}
+
+#[inline(always)]
+fn words(comm: &[u8; 16]) -> [u64; 2] {
+    // SAFETY: sixteen bytes, read as two words of any alignment.
+    unsafe { comm.as_ptr().cast::<[u64; 2]>().read_unaligned() }
+}
+
+/// The current process has made a thread or a process, which has not run yet.
+#[inline(always)]
+pub(crate) fn begin_process(ctx: &RawTracePointContext) {
+    // task_newtask(struct task_struct *task, unsigned long clone_flags): include/trace/events/task.h
+    let (task, flags): (*const u8, u64) = (ctx.arg(0), ctx.arg(1));
+    if flags & CLONE_THREAD != 0 || TASK_PID_OFFSET.load() == 0 {
+        return;
+    }
+    // SAFETY: the helper checks the kernel address and fails where it is not readable.
+    let child = unsafe { bpf_probe_read_kernel(task.wrapping_add(TASK_PID_OFFSET.load() as usize).cast::<u32>()) };
+    let (Ok(child), Some(control)) = (child, CONTROL.get(0)) else { return };
+    let (tgid, _) = current();
+    let Some(parent) = slot_of(tgid) else {
+        // Whoever had this id before is gone.
+        _ = PROCESS_SLOTS.remove(&child);
+        return;
+    };
+    if flags & CLONE_VM != 0 {
+        if PROCESS_SLOTS.insert(&child, &parent, 0).is_err() {
+            count_of_run(Counter::ProcessesFull);
+        }
+    } else if Adoption(control.adoption).includes(Adoption::CHILDREN) {
+        let Some(slot) = open(child) else { return };
+        // It runs the same code at the same addresses.
+        copy_place(CODE_TABLES.get_ptr_mut(parent.0), CODE_TABLES.get_ptr_mut(slot.0));
+        copy_place(TRAMPOLINES.get_ptr_mut(parent.0), TRAMPOLINES.get_ptr_mut(slot.0));
+        debug!(ctx, "process {} has a child {}", tgid, child);
+        announce(Event { kind: EventKind::Forked as u32, tgid: child, slot, previous: parent });
+    } else {
+        _ = PROCESS_SLOTS.remove(&child);
+    }
+}
+
+#[inline(always)]
+fn copy_place<T: Copy>(from: Option<*mut T>, to: Option<*mut T>) {
+    if let (Some(from), Some(to)) = (from, to) {
+        // SAFETY: an array map's entries live as long as the map; each is one word.
+        unsafe { *to = *from };
+    }
+}
+
+/// Makes a process a target, with an empty book.
+#[inline(always)]
+fn open(tgid: u32) -> Option<ProcessSlot> {
+    let Ok(Some(slot)) = FREE_SLOTS.pop() else {
+        count_of_run(Counter::ProcessesFull);
+        forget_process(tgid);
+        return None;
+    };
+    let process = PROCESSES.get_ptr_mut(slot.0)?;
+    // SAFETY: an array map's entry lives as long as the map; this one is nobody else's by now.
+    unsafe { *process = Process { tgid, ..Process::default() } };
+    if FIRST_PROCESS.get(0)?.of(tgid).is_some() {
+        let first = FIRST_PROCESS.get_ptr_mut(0)?;
+        // SAFETY: as above; one word.
+        unsafe { *first = SlotOfProcess::new(tgid, slot) };
+    }
+    if PROCESS_SLOTS.insert(&tgid, &slot, 0).is_err() {
+        count_of_run(Counter::ProcessesFull);
+    }
+    Some(slot)
+}
+
+/// The process is no target, or not any more.
+#[inline(always)]
+fn forget_process(tgid: u32) {
+    _ = PROCESS_SLOTS.remove(&tgid);
+    if let Some(first) = FIRST_PROCESS.get_ptr_mut(0) {
+        // SAFETY: an array map's entry lives as long as the map; one word.
+        let first = unsafe { &mut *first };
+        if first.of(tgid).is_some() {
+            *first = SlotOfProcess::default();
+        }
+    }
 }
 
 /// The current process's dynamic linker has changed what is loaded.
@@ -50,7 +183,7 @@ pub(crate) fn start_afresh(ctx: &impl EbpfContext) {
 pub(crate) fn announce_images(ctx: &impl EbpfContext) {
     let Some(target) = Target::current() else { return };
     debug!(ctx, "the linker of process {} has changed what is loaded", target.tgid);
-    announce(&target, EventKind::ImageMapped);
+    announce_mapping(&target);
 }
 
 /// The current process returns from a system call: if that has mapped a file as code, it is stopped
@@ -68,8 +201,10 @@ pub(crate) fn stop_after_mapping_code(ctx: &RawTracePointContext) {
         return;
     }
     debug!(ctx, "process {} has mapped a file as code", target.tgid);
-    stop_if_asked();
-    announce(&target, EventKind::ImageMapped);
+    if let Some(control) = CONTROL.get(0) {
+        stop_if_asked(control);
+    }
+    announce_mapping(&target);
 }
 
 /// Stops the current process before it returns to its own code, where user space wants that.
@@ -77,17 +212,35 @@ pub(crate) fn stop_after_mapping_code(ctx: &RawTracePointContext) {
 /// Always before the announcement: user space answers that with SIGCONT, which also takes back a stop
 /// that has not happened yet. The other way round, the answer could come before the question.
 #[inline(always)]
-fn stop_if_asked() {
-    if CONTROL.get(0).is_some_and(|control| control.stop_on_image != 0) {
+fn stop_if_asked(control: &Control) {
+    if control.stop_on_image != 0 {
         // SAFETY: a plain system call on the current task.
         unsafe { bpf_send_signal(SIGSTOP) };
     }
 }
 
 #[inline(always)]
-fn announce(target: &Target, kind: EventKind) {
-    let event = Event { kind: kind as u32, tgid: target.tgid };
+fn announce_mapping(target: &Target) {
+    let &Target { tgid, slot, .. } = target;
+    announce(Event { kind: EventKind::ImageMapped as u32, tgid, slot, previous: slot });
+}
+
+#[inline(always)]
+fn announce(event: Event) {
     if EVENTS.output::<Event>(event, 0).is_err() {
-        target.count(Counter::EventsFull);
+        count_of_run(Counter::EventsFull);
     }
+}
+
+/// The current thread's group id and id.
+#[inline(always)]
+fn current() -> (u32, u32) {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    ((pid_tgid >> 32) as u32, pid_tgid as u32)
+}
+
+/// Whether the book at `slot` is the process's own, not that of a parent whose memory it shares.
+#[inline(always)]
+fn is_own(slot: ProcessSlot, tgid: u32) -> bool {
+    PROCESSES.get(slot.0).is_some_and(|process| process.tgid == tgid)
 }

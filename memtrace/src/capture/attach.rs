@@ -109,7 +109,7 @@ fn place(image: &Image, at: &FunctionAt, roles: CallRoles) -> Placement {
     }
 }
 
-/// Attaches every hook of `plan` to the process `pid`.
+/// Attaches every hook of `plan` to the process `pid`; to every process without.
 ///
 /// The return probe goes before the entry probe: an entry without a return would be remembered for
 /// nothing.
@@ -118,7 +118,7 @@ fn place(image: &Image, at: &FunctionAt, roles: CallRoles) -> Placement {
 /// Where the kernel refuses a probe. What is attached by then stays until `kernel` is dropped.
 pub fn attach(
     kernel: &mut Kernel,
-    pid: NonZeroU32,
+    pid: Option<NonZeroU32>,
     image: &Image,
     plan: &Plan,
     programs: Programs,
@@ -154,7 +154,7 @@ const LINKER_NOTICE: &str = "_dl_debug_state";
 ///
 /// # Errors
 /// Where the image cannot be read or the kernel refuses the probe.
-pub fn attach_to_linker(kernel: &mut Kernel, pid: NonZeroU32, image: &Image) -> Result<(), AttachError> {
+pub fn attach_to_linker(kernel: &mut Kernel, pid: Option<NonZeroU32>, image: &Image) -> Result<(), AttachError> {
     let found = image.functions(&[LINKER_NOTICE])?;
     for at in found.get(LINKER_NOTICE).into_iter().flatten() {
         let point = at.file_offset + place(image, at, CallRoles::NONE).offset;
@@ -166,7 +166,7 @@ pub fn attach_to_linker(kernel: &mut Kernel, pid: NonZeroU32, image: &Image) -> 
 fn attach_one(
     kernel: &mut Kernel,
     program: &'static str,
-    pid: NonZeroU32,
+    pid: Option<NonZeroU32>,
     image: &Image,
     hook: &Hook,
 ) -> Result<(), AttachError> {
@@ -177,7 +177,7 @@ fn attach_one(
 fn attach_at(
     kernel: &mut Kernel,
     program: &'static str,
-    pid: NonZeroU32,
+    pid: Option<NonZeroU32>,
     image: &Image,
     function: &'static str,
     file_offset: u64,

@@ -1,36 +1,24 @@
-//! One target: its code, its images, and the probes in them, kept up to date while it lives.
+//! One target: a program in a process, its code and what is hooked in it, kept up to date while it lives.
 
-use std::{
-    collections::{HashMap, HashSet},
-    io,
-    num::NonZeroU32,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::HashSet, io, num::NonZeroU32};
 
-use memtrace_common::{
-    process::ProcessSlot,
-    stack::StackRecord,
-    unwind::{CodeRange, Row},
-};
+use memtrace_common::{process::ProcessSlot, stack::StackRecord, unwind::CodeRange};
 use thiserror::Error;
 
 use super::{
-    attach::{self, AttachError, Programs},
+    attach::AttachError,
+    images::Images,
     kernel::{Kernel, KernelError},
 };
 use crate::{
-    model::{
-        frame::{ImageName, Reason},
-        report::Allocator,
-    },
+    model::{frame::Reason, report::Allocator},
     process::{
-        image::{Image, ImageError, VDSO},
-        maps::{self, CodeMap, FileId, Mapping, MapsError},
+        image::Image,
+        mapping_log::Told,
+        maps::{self, CodeMap, Mapping, MapsError},
         status,
     },
-    symbolize::{CodePlace, NamedImage},
-    unwind::cfi,
+    symbolize::CodePlace,
 };
 
 /// Why a process cannot be a target.
@@ -87,7 +75,7 @@ pub enum TargetError {
 pub struct Target {
     /// Its thread group id.
     pub pid: NonZeroU32,
-    /// Where the kernel side keeps it.
+    /// Where the kernel side keeps it; [`ProcessSlot::NONE`] until it does.
     pub slot: ProcessSlot,
     /// Its own short name.
     pub comm: String,
@@ -95,19 +83,13 @@ pub struct Target {
     pub exe: String,
     /// What is hooked in it.
     pub allocators: Vec<Allocator>,
-    /// Its images, in the order in which they were first seen.
-    pub images: Vec<NamedImage>,
-    image_of_file: HashMap<FileId, usize>,
-    /// The index of the vdso's image, which is of no file.
-    vdso: Option<usize>,
-    /// The files that were searched for allocators.
-    searched: HashSet<FileId>,
+    /// Its images, by index.
+    images: HashSet<usize>,
+    /// The images that are hooked in its process, whatever program it ran then.
+    hooked: HashSet<usize>,
     code: CodeMap,
-    /// Where each image's unwind rows stand, by the image's index; nothing for images without.
-    rows: Vec<Option<(u32, u32)>>,
     published: Vec<CodeRange>,
     knows_trampoline: bool,
-    programs: Programs,
 }
 
 impl Target {
@@ -115,32 +97,54 @@ impl Target {
     ///
     /// # Errors
     /// Where it is not there, runs no program, or may not be looked into.
-    pub fn find(pid: NonZeroU32, slot: ProcessSlot, programs: Programs) -> Result<Self, TargetError> {
-        let mut target = Self {
-            pid,
-            slot,
-            comm: String::new(),
-            exe: String::new(),
-            allocators: Vec::new(),
-            images: Vec::new(),
-            image_of_file: HashMap::new(),
-            vdso: None,
-            searched: HashSet::new(),
-            code: CodeMap::default(),
-            rows: Vec::new(),
-            published: Vec::new(),
-            knows_trampoline: false,
-            programs,
-        };
+    pub fn find(pid: NonZeroU32) -> Result<Self, TargetError> {
+        let mut target = Self::vanished(pid);
         target.rename()?;
         Ok(target)
     }
 
-    /// Reads again what the process calls itself and which program it runs.
+    /// A process that had ended before it could be looked at.
+    #[must_use]
+    pub fn vanished(pid: NonZeroU32) -> Self {
+        Self {
+            pid,
+            slot: ProcessSlot::NONE,
+            comm: "?".to_owned(),
+            exe: String::new(),
+            allocators: Vec::new(),
+            images: HashSet::new(),
+            hooked: HashSet::new(),
+            code: CodeMap::default(),
+            published: Vec::new(),
+            knows_trampoline: false,
+        }
+    }
+
+    /// The child that this target has forked: the same program with the same code, and an empty book. (What
+    /// was hooked in the parent alone is not hooked there.)
+    #[must_use]
+    pub fn child(&self, pid: NonZeroU32) -> Self {
+        Self {
+            comm: self.comm.clone(),
+            exe: self.exe.clone(),
+            allocators: self.allocators.clone(),
+            images: self.images.clone(),
+            code: self.code.clone(),
+            knows_trampoline: self.knows_trampoline,
+            ..Self::vanished(pid)
+        }
+    }
+
+    /// The program that its process runs next, after an exec. Probes in files that both have mapped stay.
     ///
     /// # Errors
     /// As [`Target::find`].
-    pub fn rename(&mut self) -> Result<(), TargetError> {
+    pub fn successor(&self) -> Result<Self, TargetError> {
+        Ok(Self { hooked: self.hooked.clone(), ..Self::find(self.pid)? })
+    }
+
+    /// Reads what the process calls itself and which program it runs.
+    fn rename(&mut self) -> Result<(), TargetError> {
         let pid = self.pid.get();
         self.comm = status::comm(pid).map_err(|_| TargetError::NoSuchProcess { pid })?;
         self.exe = match status::exe(pid) {
@@ -153,36 +157,54 @@ impl Target {
         Ok(())
     }
 
-    /// Looks at the mappings and attaches to every allocator that is not hooked yet.
+    /// Looks at the mappings, attaches to every allocator that is not hooked yet, and tells the kernel side
+    /// where the code is.
     ///
     /// # Errors
     /// Where the process has ended, or the kernel refuses a probe.
-    pub fn look(&mut self, kernel: &mut Kernel) -> Result<(), TargetError> {
-        let mappings = self.mappings()?;
-        for mapping in mappings.iter().filter(|mapping| mapping.executable) {
-            if mapping.path.as_os_str() == VDSO && self.vdso.is_none() {
-                self.vdso = Some(self.add_image(mapping, Image::vdso()));
-            }
-            let Some(file) = mapping.file else { continue };
-            let index = self.image_index(file, mapping);
-            if !self.searched.insert(file) {
-                continue;
-            }
-            let Some(image) = &self.images[index].image else { continue };
-            attach::attach_to_linker(kernel, self.pid, image)?;
-            for plan in attach::plans(image).map_err(AttachError::from)? {
-                attach::attach(kernel, self.pid, image, &plan, self.programs)?;
-                self.allocators.push(Allocator {
-                    name: plan.family.name.to_owned(),
-                    image: self.images[index].name.path.clone(),
-                    functions: plan.hooks.iter().map(|hook| hook.function.name.to_owned()).collect(),
-                });
-            }
-        }
+    pub fn look(&mut self, images: &mut Images, kernel: &mut Kernel) -> Result<(), TargetError> {
+        let mappings = self.hook(images, kernel)?;
         self.learn_trampoline(&mappings, kernel)?;
         self.code.update(mappings);
-        self.publish_code(kernel)?;
+        self.publish_code(images, kernel)?;
         Ok(())
+    }
+
+    /// Attaches to every allocator that is mapped and not hooked yet. Returns the mappings.
+    ///
+    /// # Errors
+    /// As [`Target::look`].
+    pub fn hook(&mut self, images: &mut Images, kernel: &mut Kernel) -> Result<Vec<Mapping>, TargetError> {
+        let mappings = self.mappings()?;
+        for mapping in mappings.iter().filter(|mapping| mapping.executable) {
+            let Some(index) = images.of_mapping(self.pid, mapping, kernel) else { continue };
+            if !images.is_file(index) || !self.images.insert(index) {
+                continue;
+            }
+            if self.hooked.insert(index) {
+                self.allocators.extend(images.hook(index, self.pid, kernel)?);
+            } else {
+                self.allocators.extend(images.allocators(index));
+            }
+        }
+        Ok(mappings)
+    }
+
+    /// Takes in what the process has told of itself, which has ended before it could be looked at.
+    pub fn learn(&mut self, told: Told, images: &mut Images, kernel: &mut Kernel) {
+        for mapping in &told.mappings {
+            if let Some(index) = images.of_mapping(self.pid, mapping, kernel)
+                && self.images.insert(index)
+            {
+                self.allocators.extend(images.allocators(index));
+            }
+        }
+        if self.exe.is_empty() {
+            self.comm = told.comm.unwrap_or_else(|| std::mem::take(&mut self.comm));
+            self.exe =
+                told.mappings.first().map(|first| status::printable(&first.path.to_string_lossy())).unwrap_or_default();
+        }
+        self.code.update(told.mappings);
     }
 
     fn mappings(&self) -> Result<Vec<Mapping>, TargetError> {
@@ -198,68 +220,14 @@ impl Target {
         }
     }
 
-    /// The index of the image that is mapped at `mapping`, opened at first sight.
-    fn image_index(&mut self, file: FileId, mapping: &Mapping) -> usize {
-        if let Some(index) = self.image_of_file.get(&file) {
-            return *index;
-        }
-        let index = self.add_image(mapping, Image::open(self.pid.get(), mapping));
-        self.image_of_file.insert(file, index);
-        index
-    }
-
-    fn add_image(&mut self, mapping: &Mapping, image: Result<Image, ImageError>) -> usize {
-        let image = image.map_err(|error| log::info!("{error}")).ok();
-        let name = ImageName {
-            path: status::printable(&mapping.path.to_string_lossy()),
-            build_id: image.as_ref().and_then(|image| image.build_id.clone()),
-        };
-        self.images.push(NamedImage { name: Arc::new(name), image });
-        self.images.len() - 1
-    }
-
-    /// The image that a mapping is of, if it was seen before.
-    fn image_of(&self, mapping: &Mapping) -> Option<usize> {
-        match mapping.file {
-            Some(file) => self.image_of_file.get(&file).copied(),
-            None if mapping.path.as_os_str() == VDSO => self.vdso,
-            None => None,
-        }
-    }
-
-    /// Tells the kernel side what code there is, if that has changed, and compiles the call frame
-    /// information of images that are new.
-    fn publish_code(&mut self, kernel: &mut Kernel) -> Result<(), KernelError> {
-        for named in &self.images[self.rows.len()..] {
-            let begun = Instant::now();
-            let rows = compile_rows(named);
-            let place = rows.as_ref().and_then(|rows| kernel.add_rows(rows));
-            if let Some(rows) = rows {
-                let (path, ms) = (&named.name.path, begun.elapsed().as_secs_f64() * 1000.0);
-                log::info!("compiled {} unwind rows of {path} in {ms:.1} ms", rows.len());
-                if place.is_none() {
-                    log::warn!("no room for the unwind rows of {path}; --max-rows makes more");
-                }
-            }
-            self.rows.push(place);
-        }
-        let ranges: Vec<CodeRange> = self.code.mappings().iter().map(|mapping| self.code_range(mapping)).collect();
+    /// Tells the kernel side what code there is, if that has changed.
+    fn publish_code(&mut self, images: &Images, kernel: &mut Kernel) -> Result<(), KernelError> {
+        let ranges: Vec<CodeRange> = self.code.mappings().iter().map(|mapping| code_range(mapping, images)).collect();
         if ranges != self.published {
             kernel.set_code(self.slot, &ranges)?;
             self.published = ranges;
         }
         Ok(())
-    }
-
-    fn code_range(&self, mapping: &Mapping) -> CodeRange {
-        let plain = CodeRange { start: mapping.start, end: mapping.end, ..CodeRange::default() };
-        let with_rows = || {
-            let index = self.image_of(mapping)?;
-            let (first_row, row_count) = self.rows[index]?;
-            let offset = self.images[index].image.as_ref()?.virtual_offset(mapping.file_offset)?;
-            Some(CodeRange { bias: mapping.start.wrapping_sub(offset), first_row, row_count, ..plain })
-        };
-        with_rows().unwrap_or(plain)
     }
 
     /// The kernel maps the page to which hooked functions return once the first of them is called.
@@ -280,21 +248,10 @@ impl Target {
         !self.knows_trampoline
     }
 
-    /// The process has become another program: what was known of its addresses is void.
-    ///
-    /// # Errors
-    /// As [`Target::find`].
-    pub fn start_afresh(&mut self) -> Result<(), TargetError> {
-        self.code = CodeMap::default();
-        self.knows_trampoline = false;
-        self.rename()
-    }
-
     /// The error for a target in which [`Target::look`] has found nothing to hook.
     #[must_use]
-    pub fn no_allocator(&self) -> TargetError {
-        let of_files = self.images.iter().enumerate().filter(|(index, _)| Some(*index) != self.vdso);
-        let opened: Vec<&Image> = of_files.filter_map(|(_, named)| named.image.as_ref()).collect();
+    pub fn no_allocator(&self, images: &Images) -> TargetError {
+        let opened: Vec<&Image> = self.images.iter().filter_map(|index| images.image(*index)).collect();
         TargetError::NoAllocator {
             pid: self.pid.get(),
             comm: self.comm.clone(),
@@ -307,7 +264,7 @@ impl Target {
     ///
     /// A frame pointer that was no frame pointer leads the walk out of the code: it is cut there.
     #[must_use]
-    pub fn normalise(&self, stack: &StackRecord) -> (Vec<CodePlace>, bool) {
+    pub fn normalise(&self, stack: &StackRecord, images: &Images) -> (Vec<CodePlace>, bool) {
         let mut places = Vec::with_capacity(stack.used().len());
         for address in stack.used() {
             // A return address may lie one past its mapping's end; the call before it does not.
@@ -315,7 +272,7 @@ impl Target {
             let place = match mapping {
                 None if places.is_empty() => CodePlace::Address(*address, Reason::Unmapped),
                 None => return (places, false),
-                Some(mapping) => match self.image_of(mapping) {
+                Some(mapping) => match images.known(mapping) {
                     Some(image) => {
                         CodePlace::File { image, file_offset: address - mapping.start + mapping.file_offset }
                     }
@@ -328,14 +285,14 @@ impl Target {
     }
 }
 
-/// The unwind rows of an image; `None` where it has no usable call frame information.
-fn compile_rows(named: &NamedImage) -> Option<Vec<Row>> {
-    let section = match named.image.as_ref()?.frame_section() {
-        Ok(section) => section?,
-        Err(error) => {
-            log::info!("{error}");
-            return None;
-        }
+/// A range of code, with the rows of its image where it has some.
+fn code_range(mapping: &Mapping, images: &Images) -> CodeRange {
+    let plain = CodeRange { start: mapping.start, end: mapping.end, ..CodeRange::default() };
+    let with_rows = || {
+        let index = images.known(mapping)?;
+        let (first_row, row_count) = images.rows(index)?;
+        let offset = images.image(index)?.virtual_offset(mapping.file_offset)?;
+        Some(CodeRange { bias: mapping.start.wrapping_sub(offset), first_row, row_count, ..plain })
     };
-    cfi::compile(&section).map_err(|error| log::info!("{}: {error}", named.name.path)).ok()
+    with_rows().unwrap_or(plain)
 }

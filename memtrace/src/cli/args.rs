@@ -3,14 +3,20 @@
 use std::{ffi::OsString, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use memtrace_common::process::ProcessSlot;
 
-use crate::{capture::kernel::Capacities, model::report::Weight};
+use crate::{
+    capture::{images::Scope, kernel::Capacities, selection::Selection},
+    model::report::Weight,
+};
 
 const EXAMPLES: &str = "\
 Examples:
   sudo memtrace --pid 1234                         watch a running process; Ctrl-C for the report
   sudo memtrace --pid 1234 --duration 30s          stop by itself
   sudo memtrace --pid 1234 --duration 30s --format folded -o out.folded
+  sudo memtrace --comm redis-server                every process of that name, now or later
+  sudo memtrace --all --duration 1min              every process of the host
   sudo memtrace -- ./server --port 8080            from the first instruction to the end
   sudo memtrace doctor                             what this machine lacks, and the next step
 
@@ -29,7 +35,7 @@ Exit status: 0 success, 1 failure, 2 usage; with -- CMD that of CMD.";
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     arg_required_else_help = true,
-    override_usage = "memtrace [OPTIONS] --pid <N>\n       memtrace [OPTIONS] -- <CMD>...\n       memtrace <COMMAND>"
+    override_usage = "memtrace [OPTIONS] <--pid <N>...|--comm <NAME>|--cgroup <PATH>|--all>\n       memtrace [OPTIONS] -- <CMD>...\n       memtrace <COMMAND>"
 )]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -65,6 +71,10 @@ pub(super) enum Command {
 pub(super) struct TraceArguments {
     #[command(flatten)]
     pub(super) target: TargetArguments,
+
+    /// Trace children of --pid or -- CMD as well, from their first instruction
+    #[arg(long, help_heading = "Target", conflicts_with_all = ["comm", "cgroup", "all"])]
+    pub(super) follow: bool,
 
     /// Stop after this time [30s, 5min, 1h30m]
     #[arg(long, value_name = "TIME", value_parser = positive_duration)]
@@ -109,38 +119,73 @@ pub(super) struct TraceArguments {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(super) struct TargetArguments {
-    /// A running process
-    #[arg(long, value_name = "N", help_heading = "Target")]
-    pub(super) pid: Option<NonZeroU32>,
+    /// A running process; may be given several times
+    #[arg(long = "pid", value_name = "N", help_heading = "Target")]
+    pub(super) pids: Vec<NonZeroU32>,
+
+    /// Every process of this short name, those that start later included
+    #[arg(long, value_name = "NAME", help_heading = "Target")]
+    pub(super) comm: Option<String>,
+
+    /// Every process in this cgroup and below: a folder, or a path as /proc/PID/cgroup has it
+    #[arg(long, value_name = "PATH", help_heading = "Target")]
+    pub(super) cgroup: Option<PathBuf>,
+
+    /// Every process of the host, those that start later included
+    #[arg(long, help_heading = "Target")]
+    pub(super) all: bool,
 
     /// A program to run and trace from its first instruction; memtrace exits with its status
     #[arg(last = true, value_name = "CMD", help_heading = "Target")]
     pub(super) command_line: Vec<OsString>,
 }
 
-/// All of a map is allocated at start; `-v` shows what they take.
+impl TargetArguments {
+    /// What they select; clap has seen to it that it is one thing.
+    pub(super) fn selection(&self) -> Selection {
+        if let Some(name) = &self.comm {
+            Selection::Comm(name.clone())
+        } else if let Some(path) = &self.cgroup {
+            Selection::Cgroup(path.clone())
+        } else if self.all {
+            Selection::All
+        } else if self.pids.is_empty() {
+            Selection::Command(self.command_line.clone())
+        } else {
+            Selection::Pids(self.pids.clone())
+        }
+    }
+}
+
+/// All of a map is allocated at start; `-v` shows what they take. Where two defaults are given, the second is
+/// for what can begin by itself: --follow, --comm, --cgroup and --all.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Kernel memory")]
 pub(super) struct CapacityArguments {
-    /// Blocks that can be live at the same time (about 90 bytes each)
-    #[arg(long, value_name = "N", default_value_t = Capacities::default().blocks, value_parser = capacity())]
-    pub(super) max_blocks: u32,
+    /// Blocks that can be live at the same time, about 90 bytes each [default: 1048576]
+    #[arg(long, value_name = "N", value_parser = capacity())]
+    pub(super) max_blocks: Option<u32>,
 
-    /// Distinct stacks (about 1 KiB each)
-    #[arg(long, value_name = "N", default_value_t = Capacities::default().stacks, value_parser = capacity())]
-    pub(super) max_stacks: u32,
+    /// Distinct stacks, about 1 KiB each [default: 16384, or 65536 with --follow, --comm, --cgroup, --all]
+    #[arg(long, value_name = "N", value_parser = capacity())]
+    pub(super) max_stacks: Option<u32>,
 
-    /// Allocation sites: a stack in a process (about 120 bytes each)
-    #[arg(long, value_name = "N", default_value_t = Capacities::default().sites, value_parser = capacity())]
-    pub(super) max_sites: u32,
+    /// Allocation sites, each a stack in a process, about 130 bytes each [default: 32768, or 131072]
+    #[arg(long, value_name = "N", value_parser = capacity())]
+    pub(super) max_sites: Option<u32>,
 
-    /// Unwind rows of all images together (8 bytes each; libc has 20,000, a 100 MB library 2,000,000)
-    #[arg(long, value_name = "N", default_value_t = Capacities::default().rows, value_parser = capacity())]
-    pub(super) max_rows: u32,
+    /// Unwind rows of all images together, 8 bytes each; libc has 20,000, a 100 MB library 2,000,000
+    /// [default: 2097152, or 4194304]
+    #[arg(long, value_name = "N", value_parser = capacity())]
+    pub(super) max_rows: Option<u32>,
 
-    /// Threads that allocate, at the same time (about 2 KiB each)
-    #[arg(long, value_name = "N", default_value_t = Capacities::default().threads, value_parser = capacity())]
-    pub(super) max_threads: u32,
+    /// Targets at the same time, about 200 bytes each [default: 64, or 4096]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(ProcessSlot::MAX.0)))]
+    pub(super) max_processes: Option<u32>,
+
+    /// Threads that allocate, at the same time, about 2 KiB each [default: 8192, or 16384]
+    #[arg(long, value_name = "N", value_parser = capacity())]
+    pub(super) max_threads: Option<u32>,
 }
 
 /// The largest map that is asked for: past it the kernel would refuse, or lock away gigabytes.
@@ -149,13 +194,15 @@ fn capacity() -> clap::builder::RangedI64ValueParser<u32> {
 }
 
 impl CapacityArguments {
-    pub(super) fn capacities(&self) -> Capacities {
+    pub(super) fn capacities(&self, scope: Scope) -> Capacities {
+        let default = Capacities::of(scope);
         Capacities {
-            blocks: self.max_blocks,
-            sites: self.max_sites,
-            stacks: self.max_stacks,
-            threads: self.max_threads,
-            rows: self.max_rows,
+            blocks: self.max_blocks.unwrap_or(default.blocks),
+            sites: self.max_sites.unwrap_or(default.sites),
+            stacks: self.max_stacks.unwrap_or(default.stacks),
+            threads: self.max_threads.unwrap_or(default.threads),
+            rows: self.max_rows.unwrap_or(default.rows),
+            processes: self.max_processes.unwrap_or(default.processes),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::failure::Failure;
 use crate::capture::{
-    kernel::{Capacities, Kernel, Unwind},
+    kernel::{Capacities, Kernel, Settings, Unwind},
     preflight::{self, Outcome},
 };
 
@@ -36,9 +36,13 @@ pub(super) fn run() -> Result<ExitCode, Failure> {
 
 /// The proof: loads every program and attaches those that follow tasks, then lets go.
 fn try_kernel() -> u32 {
-    let small = Capacities { blocks: 1, sites: 1, stacks: 1, threads: 1, rows: 1 };
-    let unwind = if preflight::can_unwind_by_rows() { Unwind::Rows } else { Unwind::FramePointers };
-    match Kernel::load(small, unwind, false).and_then(|mut kernel| kernel.follow_tasks()) {
+    let settings = Settings {
+        capacities: Capacities { blocks: 1, sites: 1, stacks: 1, threads: 1, rows: 1, processes: 1 },
+        unwind: if preflight::can_unwind_by_rows() { Unwind::Rows } else { Unwind::FramePointers },
+        debug_lines: false,
+        task_pid_offset: 0,
+    };
+    match Kernel::load(settings).and_then(|mut kernel| kernel.follow_tasks(true)) {
         Ok(()) => {
             println!("ok       programs: the kernel accepts and attaches them");
             0

@@ -71,6 +71,10 @@ impl From<PipelineError> for Failure {
     fn from(error: PipelineError) -> Self {
         let hint = match &error {
             PipelineError::Preflight(_, hint) => format!("{hint}; `memtrace doctor` shows everything"),
+            PipelineError::Selection(_) => {
+                "see `ls /sys/fs/cgroup` and /proc/PID/cgroup; groups of cgroup v1 cannot be used".into()
+            }
+            PipelineError::TaskType(_) => "leave out --follow, or use a kernel with CONFIG_DEBUG_INFO_BTF".into(),
             PipelineError::Target(error) => target_hint(error),
             PipelineError::Kernel(error) => kernel_hint(error),
             PipelineError::Command { source, .. } if source.kind() == io::ErrorKind::NotFound => {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     capture::{attach::Programs, kernel::Unwind, preflight},
-    pipeline::{self, Options, PipelineError, Selection},
+    pipeline::{self, Options, PipelineError},
 };
 
 /// How often the live table changes unless told otherwise.
@@ -65,15 +65,13 @@ fn unwind(argument: UnwindArgument) -> Unwind {
 }
 
 fn options(arguments: &TraceArguments, verbose: u8, is_live: bool) -> Options {
-    let selection = match arguments.target.pid {
-        Some(pid) => Selection::Pid(pid),
-        None => Selection::Command(arguments.target.command_line.clone()),
-    };
+    let selection = arguments.target.selection();
     Options {
+        capacities: arguments.capacities.capacities(selection.scope(arguments.follow)),
         selection,
+        follow: arguments.follow,
         duration: arguments.duration,
         interval: arguments.interval.or(is_live.then_some(LIVE_INTERVAL)),
-        capacities: arguments.capacities.capacities(),
         unwind: unwind(arguments.unwind),
         debug_lines: verbose >= 2,
         programs: if arguments.empty_probes { Programs::Empty } else { Programs::Tracing },

@@ -203,8 +203,21 @@ pub struct Report {
     pub duration: Duration,
     /// How closely.
     pub tier: Tier,
-    /// The targets.
+    /// What was lost of the run as a whole, not of one target.
+    pub health: Vec<HealthCounter>,
+    /// The targets, most live bytes first.
     pub processes: Vec<Process>,
+    /// Targets that have ended and are not among them.
+    pub unlisted: Unlisted,
+}
+
+/// Targets of which only the sum is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unlisted {
+    /// How many.
+    pub processes: u64,
+    /// What they allocated and freed, all together.
+    pub totals: Totals,
 }
 
 /// What folded stacks and flame graphs weigh by.

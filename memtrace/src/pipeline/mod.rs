@@ -2,11 +2,11 @@
 
 mod profile;
 mod session;
+mod targets;
 mod watch;
 
-use std::{ffi::OsString, io, num::NonZeroU32, process::ExitStatus, time::Duration};
+use std::{io, num::NonZeroU32, process::ExitStatus, time::Duration};
 
-use memtrace_common::process::ProcessSlot;
 use thiserror::Error;
 
 use crate::{
@@ -15,27 +15,22 @@ use crate::{
         command,
         kernel::{Capacities, KernelError, Unwind},
         preflight,
+        selection::{Selection, SelectionError},
         target::{Target, TargetError},
     },
     model::report::Report,
+    process::task_type::TaskTypeError,
 };
 use session::Session;
-use watch::Signals;
-
-/// What to trace.
-#[derive(Clone, Debug)]
-pub enum Selection {
-    /// A running process.
-    Pid(NonZeroU32),
-    /// A program to start, with its arguments.
-    Command(Vec<OsString>),
-}
+use watch::{Exit, Signals};
 
 /// How to trace.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// What to trace.
     pub selection: Selection,
+    /// Whether children of targets are targets as well.
+    pub follow: bool,
     /// When to stop; `None`: when the target ends or a signal comes.
     pub duration: Option<Duration>,
     /// How often to report in between; `None`: not at all.
@@ -56,6 +51,12 @@ pub enum PipelineError {
     /// Something that is always needed is missing.
     #[error("{0}")]
     Preflight(String, String),
+    /// Nothing can be selected.
+    #[error(transparent)]
+    Selection(#[from] SelectionError),
+    /// Children of targets cannot be told.
+    #[error(transparent)]
+    TaskType(#[from] TaskTypeError),
     /// The target cannot be traced.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -83,9 +84,6 @@ pub enum PipelineError {
     Write(#[source] io::Error),
 }
 
-/// Where the kernel side keeps the one target of a run.
-const ONLY: ProcessSlot = ProcessSlot(0);
-
 /// Takes each report as it is made: `true` for the last one.
 pub type Sink<'a> = &'a mut dyn FnMut(&Report, bool) -> io::Result<()>;
 
@@ -97,31 +95,31 @@ pub type Sink<'a> = &'a mut dyn FnMut(&Report, bool) -> io::Result<()>;
 pub async fn run(options: &Options, sink: Sink<'_>) -> Result<Option<ExitStatus>, PipelineError> {
     check_machine()?;
     let mut signals = Signals::new()?;
-    match &options.selection {
-        Selection::Pid(pid) => {
-            // Before anything else: a wrong pid must not cost the loading of programs.
-            let target = Target::find(*pid, ONLY, options.programs)?;
-            let mut session = Session::start(options, target)?;
-            session.attach()?;
-            session.count(false)?;
-            session.announce();
-            session.follow(options, &mut signals, sink, None).await?;
-            Ok(None)
+    let Selection::Command(command) = &options.selection else {
+        // Before anything else: a wrong pid must not cost the loading of programs.
+        if let Selection::Pids(pids) = &options.selection {
+            pids.iter().try_for_each(|pid| Target::find(*pid).map(drop))?;
         }
-        Selection::Command(command) => {
-            let failed = |source| PipelineError::Command { program: command[0].to_string_lossy().into_owned(), source };
-            let waiting = command::fork(command).map_err(failed)?;
-            let pid = NonZeroU32::new(waiting.pid).ok_or_else(|| failed(io::Error::other("the child has no pid")))?;
-            let mut session = Session::start(options, Target::find(pid, ONLY, options.programs)?)?;
-            session.count(true)?;
-            let mut child = waiting.release().map_err(failed)?;
-            let outcome = session.follow(options, &mut signals, sink, Some(&child)).await;
-            // It goes on without us, if it has not ended, and is waited for whatever happened here.
-            session.outlive(&mut signals, child.id()).await;
-            let status = child.wait().map_err(|source| PipelineError::Wait { what: "the command", source })?;
-            outcome.map(|()| Some(status))
-        }
-    }
+        let mut session = Session::start(options)?;
+        session.attach()?;
+        session.count(false)?;
+        session.announce();
+        session.follow(options, &mut signals, sink, None).await?;
+        return Ok(None);
+    };
+    let failed = |source| PipelineError::Command { program: command[0].to_string_lossy().into_owned(), source };
+    let waiting = command::fork(command).map_err(failed)?;
+    let pid = NonZeroU32::new(waiting.pid).ok_or_else(|| failed(io::Error::other("the child has no pid")))?;
+    let exit = Exit::of(pid.get()).map_err(failed)?;
+    let mut session = Session::start(options)?;
+    session.add(Target::find(pid)?)?;
+    session.count(true)?;
+    let mut child = waiting.release().map_err(failed)?;
+    let outcome = session.follow(options, &mut signals, sink, Some(&child)).await;
+    // It goes on without us, if it has not ended, and is waited for whatever happened here.
+    session.outlive(&mut signals, exit, child.id()).await;
+    let status = child.wait().map_err(|source| PipelineError::Wait { what: "the command", source })?;
+    outcome.map(|()| Some(status))
 }
 
 fn check_machine() -> Result<(), PipelineError> {

@@ -1,25 +1,23 @@
 //! The profile of one target: what the kernel side counted, with its history, and the report made of it.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, SystemTime},
-};
+use std::{collections::HashMap, time::Duration};
 
 use memtrace_common::{
-    process::{Counter, CounterKind},
+    process::{Counter, CounterKind, Process as KernelProcess},
     site::{Site as KernelSite, SiteIndex},
     stack::{StackId, mix},
 };
 
 use crate::{
     capture::{
+        images::Images,
         kernel::{Kernel, KernelError},
         target::Target,
     },
     model::{
         frame::{Frame, Reason},
         growth::History,
-        report::{Category, HealthCounter, HealthKind, Process, Report, Site, Tier, Totals, Verdict},
+        report::{Category, HealthCounter, HealthKind, Process, Site, Totals, Verdict},
     },
     process::status,
     symbolize::{CodePlace, Symbolizer},
@@ -37,41 +35,22 @@ struct PlacedStack {
 struct TrackedSite {
     latest: KernelSite,
     live_bytes: History,
+    oldest_born_ms: Option<u64>,
 }
 
 /// What is known of a target so far.
+#[derive(Default)]
 pub(super) struct Profile {
-    started_at: SystemTime,
-    exec_generation: u64,
     stacks: HashMap<StackId, PlacedStack>,
     has_tentative: bool,
     sites: HashMap<SiteIndex, TrackedSite>,
     live_bytes: History,
     rss: History,
     rss_bytes: Option<u64>,
-    symbolizer: Symbolizer,
+    counters: KernelProcess,
 }
 
 impl Profile {
-    pub(super) fn new(started_at: SystemTime) -> Self {
-        Self {
-            started_at,
-            exec_generation: 0,
-            stacks: HashMap::new(),
-            has_tentative: false,
-            sites: HashMap::new(),
-            live_bytes: History::default(),
-            rss: History::default(),
-            rss_bytes: None,
-            symbolizer: Symbolizer::default(),
-        }
-    }
-
-    /// The target has become another program for the `generation`-th time.
-    pub(super) fn start_afresh(&mut self, generation: u64) {
-        *self = Self { exec_generation: generation, ..Self::new(SystemTime::now()) };
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.sites.is_empty()
     }
@@ -81,24 +60,38 @@ impl Profile {
         self.has_tentative
     }
 
-    /// Takes in what the kernel side has counted by now, `elapsed` after the start.
-    pub(super) fn read(&mut self, kernel: &Kernel, target: &Target, elapsed: Duration) -> Result<(), KernelError> {
+    /// How often something happened, as of the last reading.
+    pub(super) fn count(&self, counter: Counter) -> u64 {
+        self.counters.counters[counter as usize]
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        self.sites.values().fold(Totals::default(), |sum, site| sum.plus(&totals(&site.latest)))
+    }
+
+    /// Takes in what the kernel side has counted by now, `elapsed` after the start: `sites` are all sites of
+    /// this target.
+    pub(super) fn read(
+        &mut self,
+        sites: &[(SiteIndex, KernelSite)],
+        kernel: &Kernel,
+        target: &Target,
+        images: &Images,
+        elapsed: Duration,
+    ) -> Result<(), KernelError> {
         self.has_tentative = false;
         let mut live_bytes = 0;
-        for (id, site) in kernel.sites()? {
-            if site.process != target.slot || u64::from(site.exec_generation) != self.exec_generation {
-                continue;
-            }
-            self.place(kernel, target, site.stack)?;
-            let live = totals(&site).live_bytes();
+        for (id, site) in sites {
+            self.place(kernel, target, images, site.stack)?;
+            let live = totals(site).live_bytes();
             live_bytes += live;
-            let tracked = self.sites.entry(id).or_insert_with(|| {
+            let tracked = self.sites.entry(*id).or_insert_with(|| {
                 let mut history = History::default();
                 // Before its first allocation it held nothing.
                 history.push(Duration::ZERO, 0);
-                TrackedSite { latest: site, live_bytes: history }
+                TrackedSite { latest: *site, live_bytes: history, oldest_born_ms: None }
             });
-            tracked.latest = site;
+            tracked.latest = *site;
             tracked.live_bytes.push(elapsed, live);
         }
         self.live_bytes.push(elapsed, live_bytes);
@@ -106,36 +99,44 @@ impl Profile {
             self.rss.push(elapsed, rss_bytes);
             self.rss_bytes = Some(rss_bytes);
         }
+        self.counters = kernel.process(target.slot)?;
         Ok(())
+    }
+
+    /// Takes in how old each site's oldest block is, as of the last sweep.
+    pub(super) fn read_ages(&mut self, kernel: &Kernel) {
+        for (id, site) in &mut self.sites {
+            site.oldest_born_ms = kernel.oldest_born_ms(*id);
+        }
     }
 
     /// Makes a stack independent of its process while that is there. Where it leaves the code that is
     /// known, it is tried once more after the next look at the mappings.
-    fn place(&mut self, kernel: &Kernel, target: &Target, id: StackId) -> Result<(), KernelError> {
+    fn place(&mut self, kernel: &Kernel, target: &Target, images: &Images, id: StackId) -> Result<(), KernelError> {
         let is_second_try = match self.stacks.get(&id) {
             Some(stack) if !stack.tentative => return Ok(()),
             known => known.is_some(),
         };
         let Some(stack) = kernel.stack(id)? else { return Ok(()) };
-        let (places, complete) = target.normalise(&stack);
+        let (places, complete) = target.normalise(&stack, images);
         let tentative = !is_second_try && (places.len() < stack.used().len() || starts_nowhere(&places));
         self.has_tentative |= tentative;
         self.stacks.insert(id, PlacedStack { places, complete, tentative });
         Ok(())
     }
 
-    /// The report on all that was read.
+    /// The report on all that was read, `now` after the start.
     pub(super) fn report(
-        &mut self,
+        &self,
         target: &Target,
-        kernel: &Kernel,
-        duration: Duration,
+        images: &Images,
+        symbolizer: &mut Symbolizer,
+        now: Duration,
         ended: bool,
-    ) -> Result<Report, KernelError> {
-        let oldest = oldest_ages(kernel, duration)?;
-        let sites = self.merged_sites(&oldest, target);
+    ) -> Process {
+        let sites = self.merged_sites(images, symbolizer, now);
         let totals = sites.iter().fold(Totals::default(), |sum, site| sum.plus(&site.totals));
-        let process = Process {
+        Process {
             pid: target.pid.get(),
             comm: target.comm.clone(),
             exe: target.exe.clone(),
@@ -145,33 +146,25 @@ impl Profile {
             trend: self.rss.trend(),
             totals,
             growth_bytes_per_s: self.live_bytes.slope_per_s(),
-            health: health(target, kernel)?,
+            health: health(&self.counters, Counter::is_of_process),
             sites,
             ended,
-        };
-        Ok(Report {
-            host: read_line("/proc/sys/kernel/hostname"),
-            kernel: read_line("/proc/sys/kernel/osrelease"),
-            started_at: self.started_at,
-            duration,
-            tier: Tier::Exact,
-            processes: vec![process],
-        })
+        }
     }
 
     /// The sites, those of the same places taken together, most live bytes first.
-    fn merged_sites(&mut self, oldest: &HashMap<SiteIndex, Duration>, target: &Target) -> Vec<Site> {
+    fn merged_sites(&self, images: &Images, symbolizer: &mut Symbolizer, now: Duration) -> Vec<Site> {
         let places = self.stacks.values().flat_map(|stack| stack.places.iter().copied());
-        self.symbolizer.symbolize(&target.images, places);
+        symbolizer.symbolize(images.all(), places);
         let mut merged: HashMap<(&[CodePlace], bool), Site> = HashMap::new();
         let nowhere = PlacedStack { places: Vec::new(), complete: false, tentative: false };
-        for (id, tracked) in &self.sites {
+        for tracked in self.sites.values() {
             let stack = self.stacks.get(&tracked.latest.stack).unwrap_or(&nowhere);
             let site = merged.entry((&stack.places, stack.complete)).or_insert_with(|| {
                 let frames: Vec<Frame> =
-                    stack.places.iter().flat_map(|place| self.symbolizer.frames(*place).to_vec()).collect();
+                    stack.places.iter().flat_map(|place| symbolizer.frames(*place).to_vec()).collect();
                 Site {
-                    id: site_id(&stack.places, target),
+                    id: site_id(&stack.places, images),
                     category: Category::Heap,
                     totals: Totals::default(),
                     growth_bytes_per_s: 0.0,
@@ -184,7 +177,8 @@ impl Profile {
             });
             site.totals = site.totals.plus(&totals(&tracked.latest));
             site.growth_bytes_per_s += tracked.live_bytes.slope_per_s();
-            site.oldest_age = site.oldest_age.max(oldest.get(id).copied());
+            let age = tracked.oldest_born_ms.map(|born_ms| now.saturating_sub(Duration::from_millis(born_ms)));
+            site.oldest_age = site.oldest_age.max(age);
         }
         let mut sites: Vec<Site> = merged.into_values().collect();
         sites.sort_by(|a, b| {
@@ -205,11 +199,11 @@ fn totals(site: &KernelSite) -> Totals {
 }
 
 /// A hash over build ids (or paths) and offsets: it does not depend on where images were loaded.
-fn site_id(places: &[CodePlace], target: &Target) -> u64 {
+fn site_id(places: &[CodePlace], images: &Images) -> u64 {
     let take = |hash: u64, bytes: &[u8]| bytes.iter().fold(hash, |hash, byte| mix(hash ^ u64::from(*byte)));
     places.iter().fold(0, |hash, place| match place {
         CodePlace::File { image, file_offset } => {
-            let name = &target.images[*image].name;
+            let name = &images.all()[*image].name;
             let identity = name.build_id.as_ref().unwrap_or(&name.path);
             take(take(hash, identity.as_bytes()), &file_offset.to_le_bytes())
         }
@@ -217,24 +211,10 @@ fn site_id(places: &[CodePlace], target: &Target) -> u64 {
     })
 }
 
-/// The age of each site's oldest live block at the time `now` after the start.
-fn oldest_ages(kernel: &Kernel, now: Duration) -> Result<HashMap<SiteIndex, Duration>, KernelError> {
-    let mut oldest: HashMap<SiteIndex, Duration> = HashMap::new();
-    for block in kernel.blocks()?.into_values() {
-        let age = now.saturating_sub(Duration::from_millis(block.born_ms.into()));
-        let known = oldest.entry(block.site).or_default();
-        *known = age.max(*known);
-    }
-    Ok(oldest)
-}
-
-fn health(target: &Target, kernel: &Kernel) -> Result<Vec<HealthCounter>, KernelError> {
-    let counters = kernel.process(target.slot)?.counters;
-    Ok(Counter::ALL
-        .iter()
-        .zip(counters)
-        .map(|(counter, count)| HealthCounter { name: counter.name(), count, kind: kind(*counter) })
-        .collect())
+/// Those counters that `is_wanted`, as reports have them.
+pub(super) fn health(counted: &KernelProcess, is_wanted: impl Fn(Counter) -> bool) -> Vec<HealthCounter> {
+    let wanted = Counter::ALL.iter().zip(counted.counters).filter(|(counter, _)| is_wanted(**counter));
+    wanted.map(|(counter, count)| HealthCounter { name: counter.name(), count, kind: kind(*counter) }).collect()
 }
 
 fn kind(counter: Counter) -> HealthKind {
@@ -243,8 +223,4 @@ fn kind(counter: Counter) -> HealthKind {
         CounterKind::Unmatched => HealthKind::Unmatched,
         CounterKind::CutStack => HealthKind::CutStack,
     }
-}
-
-fn read_line(path: &str) -> String {
-    std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }

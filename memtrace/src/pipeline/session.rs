@@ -1,93 +1,188 @@
-//! One run over one target: from loading the kernel side to the last report.
+//! One run: from loading the kernel side to the last report.
 
 use std::{
+    num::NonZeroU32,
     process::Child,
     time::{Duration, Instant, SystemTime},
 };
 
 use aya::maps::{MapData, RingBuf};
 use memtrace_common::{
-    control::Control,
+    control::{Adoption, Control},
     event::{Event, EventKind},
-    process::Counter,
+    process::{Counter, ProcessSlot},
 };
-use tokio::io::unix::AsyncFd;
+use tokio::{
+    io::unix::AsyncFd,
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+    time::Instant as Deadline,
+};
 
 use super::{
-    Options, PipelineError, Selection, Sink,
-    profile::Profile,
+    Options, PipelineError, Sink,
+    profile::health,
+    targets::{Over, Targets},
     watch::{self, Exit, Signals, Stop},
 };
-use crate::capture::{
-    kernel::{Kernel, KernelError},
-    target::{Target, TargetError},
+use crate::{
+    capture::{
+        images::Images,
+        kernel::{Kernel, KernelError, Settings},
+        selection::Selection,
+        target::{Target, TargetError},
+    },
+    model::report::{Report, Tier},
+    process::task_type,
 };
 
 /// How often the kernel side is read, for histories and for stacks whose process may end. Longer where
 /// reading takes more than a hundredth of it.
 const TICK: Duration = Duration::from_secs(1);
+/// How long targets that have ended wait for others, so that their books are closed together.
+const CLOSING: Duration = Duration::from_millis(100);
 
-/// One run over one target.
+/// One run.
 pub(super) struct Session {
     kernel: Kernel,
-    target: Target,
-    profile: Profile,
+    targets: Targets,
+    selection: Selection,
+    adoption: Adoption,
     events: AsyncFd<RingBuf<MapData>>,
-    exit: Exit,
+    ends: UnboundedReceiver<ProcessSlot>,
+    /// Targets whose process has ended, and whose books are to be closed.
+    over: Vec<(ProcessSlot, Over)>,
     started: Instant,
+    started_at: SystemTime,
     stops_on_image: bool,
     /// Notices that found no room, as of the last reading.
     lost_events: u64,
-    /// Stacks that were cut at unknown code, as of the last reading.
-    cut_stacks: u64,
 }
 
 impl Session {
-    /// Loads the kernel side. Nothing is hooked or counted yet.
-    pub(super) fn start(options: &Options, target: Target) -> Result<Self, PipelineError> {
-        let pid = target.pid.get();
-        let exit = Exit::of(pid).map_err(|_| TargetError::NoSuchProcess { pid })?;
-        let mut kernel = Kernel::load(options.capacities, options.unwind, options.debug_lines)?;
+    /// Loads the kernel side. There are no targets yet, and nothing is hooked or counted.
+    pub(super) fn start(options: &Options) -> Result<Self, PipelineError> {
+        let Options { selection, follow, .. } = options;
+        let adoption = selection.adoption(*follow);
+        let forks = adoption != Adoption::default();
+        let cgroup = selection.open_cgroup()?;
+        let mut kernel = Kernel::load(Settings {
+            capacities: options.capacities,
+            unwind: options.unwind,
+            debug_lines: options.debug_lines,
+            task_pid_offset: if forks { task_type::pid_offset()? } else { 0 },
+        })?;
         log_memory(&kernel);
         if options.debug_lines {
             watch::forward_debug_lines(&mut kernel)?;
         }
-        kernel.add_process(pid, target.slot)?;
-        kernel.follow_tasks()?;
-        if matches!(options.selection, Selection::Command(_)) {
+        if let Some(cgroup) = cgroup {
+            kernel.set_cgroup(&cgroup)?;
+        }
+        kernel.follow_tasks(forks)?;
+        if matches!(selection, Selection::Command(_)) {
             kernel.follow_mappings()?;
         }
         let events = watch::readable(kernel.take_events()?)
             .map_err(|source| PipelineError::Wait { what: "events of the kernel side", source })?;
-        let profile = Profile::new(SystemTime::now());
+        let (ends_sender, ends) = unbounded_channel();
         Ok(Self {
             kernel,
-            target,
-            profile,
+            targets: Targets::new(Images::new(selection.scope(*follow), options.programs), ends_sender),
+            selection: selection.clone(),
+            adoption,
             events,
-            exit,
+            ends,
+            over: Vec::new(),
             started: Instant::now(),
+            started_at: SystemTime::now(),
             stops_on_image: false,
             lost_events: 0,
-            cut_stacks: 0,
         })
     }
 
-    /// Hooks every allocator that is there now; there must be one.
+    /// Makes a process a target, without hooking it.
+    pub(super) fn add(&mut self, target: Target) -> Result<Option<ProcessSlot>, PipelineError> {
+        let is_first = self.targets.live().next().is_none();
+        let Some(slot) = self.kernel.open_process(target.pid.get(), is_first)? else { return Ok(None) };
+        self.follow_new(target, slot);
+        Ok(Some(slot))
+    }
+
+    /// Makes what is selected now targets, and hooks every allocator in them. Whatever begins from now on is
+    /// found by the kernel side.
     pub(super) fn attach(&mut self) -> Result<(), PipelineError> {
-        match self.target.look(&mut self.kernel) {
-            Ok(()) if self.target.allocators.is_empty() => Err(self.target.no_allocator().into()),
-            Ok(()) => Ok(()),
-            // Whatever failed, it failed because the process ended meanwhile.
-            Err(_) if self.exit.has_come() => Err(TargetError::NoSuchProcess { pid: self.target.pid.get() }.into()),
-            Err(error) => Err(error.into()),
+        self.set_control(false)?;
+        self.add_selected()?;
+        if self.adoption != Adoption::default() {
+            self.hook_in_advance();
         }
+        Ok(())
+    }
+
+    /// Hooks the allocators of the host's own libraries, so that programs which begin later are exact from
+    /// their first instruction: whichever the first process of the host and our own have mapped.
+    fn hook_in_advance(&mut self) {
+        for pid in [NonZeroU32::MIN, NonZeroU32::new(std::process::id()).unwrap_or(NonZeroU32::MIN)] {
+            let looked = Target::find(pid)
+                .and_then(|mut target| target.hook(&mut self.targets.images, &mut self.kernel).map(drop));
+            if let Err(error) = looked {
+                log::info!("{error}");
+            }
+        }
+    }
+
+    fn add_selected(&mut self) -> Result<(), PipelineError> {
+        let named = matches!(self.selection, Selection::Pids(_));
+        let mut problem = None;
+        for pid in self.selection.processes()? {
+            match self.add_and_hook(pid) {
+                Ok(()) => {}
+                Err(error @ PipelineError::Kernel(_)) => return Err(error),
+                Err(error) if named => {
+                    if let Some(earlier) = problem.replace(error) {
+                        log::warn!("{earlier}");
+                    }
+                }
+                Err(error) => log::info!("{error}"),
+            }
+        }
+        match problem {
+            // One of several that were named may be gone; the others are still worth a look.
+            Some(error) if self.hooked().next().is_some() => log::warn!("{error}"),
+            Some(error) => return Err(error),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn add_and_hook(&mut self, pid: NonZeroU32) -> Result<(), PipelineError> {
+        if self.targets.has_pid(pid) {
+            return Ok(());
+        }
+        let Some(slot) = self.add(Target::find(pid)?)? else { return Ok(()) };
+        match self.targets.look(slot, &mut self.kernel) {
+            Ok(()) => {}
+            // Whatever failed, it failed because the process ended meanwhile.
+            Err(_) if watch::has_ended(pid.get()) => return Err(TargetError::NoSuchProcess { pid: pid.get() }.into()),
+            Err(error) => return Err(error.into()),
+        }
+        match self.targets.get(slot) {
+            Some(followed) if followed.target.allocators.is_empty() => {
+                Err(followed.target.no_allocator(&self.targets.images).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The targets in which something is hooked.
+    fn hooked(&self) -> impl Iterator<Item = &Target> {
+        self.targets.live().map(|followed| &followed.target).filter(|target| !target.allocators.is_empty())
     }
 
     pub(super) fn count(&mut self, stop_on_image: bool) -> Result<(), KernelError> {
         self.stops_on_image = stop_on_image;
         self.started = Instant::now();
-        self.profile = Profile::new(SystemTime::now());
+        self.started_at = SystemTime::now();
         self.set_control(true)
     }
 
@@ -96,24 +191,41 @@ impl Session {
         self.kernel.set_control(Control {
             counting: u32::from(counting),
             stop_on_image: u32::from(counting && self.stops_on_image),
-            first_tgid: self.target.pid.get(),
             now_ms: milliseconds(self.started.elapsed()),
+            adoption: self.adoption.0,
+            own_tgid: std::process::id(),
+            unused: 0,
+            comm: self.selection.comm(),
         })
     }
 
     pub(super) fn announce(&self) {
-        let Target { pid, comm, allocators, .. } = &self.target;
-        for allocator in allocators {
-            eprintln!(
-                "memtrace: tracing {comm} (pid {pid}): {} functions of {} in {}, tier exact",
-                allocator.functions.len(),
-                allocator.name,
-                allocator.image
-            );
+        /// More targets than this are told as a sum.
+        const TOLD: usize = 4;
+        let count = self.hooked().count();
+        for target in self.hooked().take(if count > TOLD { 0 } else { TOLD }) {
+            for allocator in &target.allocators {
+                eprintln!(
+                    "memtrace: tracing {} (pid {}): {} functions of {} in {}, tier exact",
+                    target.comm,
+                    target.pid,
+                    allocator.functions.len(),
+                    allocator.name,
+                    allocator.image
+                );
+            }
+        }
+        match &self.selection {
+            Selection::Comm(name) if count == 0 => {
+                eprintln!("memtrace: tracing every program called {name}, of which there is none yet, tier exact");
+            }
+            _ if count == 0 => eprintln!("memtrace: tracing what begins from now on, tier exact"),
+            _ if count > TOLD => eprintln!("memtrace: tracing {count} processes, tier exact"),
+            _ => {}
         }
     }
 
-    /// Follows the target until it ends, time is up, or a signal asks to stop; then makes the last
+    /// Follows the targets until they have ended, time is up, or a signal asks to stop; then makes the last
     /// report.
     pub(super) async fn follow(
         &mut self,
@@ -122,11 +234,15 @@ impl Session {
         sink: Sink<'_>,
         child: Option<&Child>,
     ) -> Result<(), PipelineError> {
-        let deadline = options.duration.map(|duration| tokio::time::Instant::now() + duration);
-        let mut next_tick = tokio::time::Instant::now() + TICK;
-        let mut next_report = options.interval.map(|interval| tokio::time::Instant::now() + interval);
+        let deadline = options.duration.map(|duration| Deadline::now() + duration);
+        let mut next_tick = Deadline::now() + TICK;
+        let mut next_report = options.interval.map(|interval| Deadline::now() + interval);
+        let mut closing = None;
         self.read()?;
-        loop {
+        while !self.is_done(child) {
+            if !self.over.is_empty() {
+                closing.get_or_insert_with(|| Deadline::now() + CLOSING);
+            }
             tokio::select! {
                 biased;
                 () = watch::until(deadline) => break,
@@ -138,32 +254,37 @@ impl Session {
                     }
                 }
                 ready = self.events.readable_mut() => {
-                    let mut ready = ready.map_err(|source| PipelineError::Wait { what: "events", source })?;
-                    let mut events = Vec::new();
-                    while let Some(record) = ready.get_inner_mut().next() {
-                        events.extend(Event::from_bytes(&record));
-                    }
-                    ready.clear_ready();
-                    self.handle(&events)?;
+                    ready.map_err(|source| PipelineError::Wait { what: "events", source })?.clear_ready();
+                    self.handle_events()?;
                 }
-                () = self.exit.wait() => break,
+                Some(slot) = self.ends.recv() => self.over.push((slot, Over::Ended)),
+                () = watch::until(closing) => {
+                    closing = None;
+                    let begun = Instant::now();
+                    self.close_books()?;
+                    log::debug!("closed books in {:?}", begun.elapsed());
+                }
                 () = tokio::time::sleep_until(next_tick) => {
-                    self.set_control(true)?;
-                    let counters = self.kernel.process(self.target.slot)?.counters;
-                    self.resume_unnoticed(counters[Counter::EventsFull as usize])?;
-                    self.look_at_unknown_code(counters[Counter::UnwindNoCode as usize])?;
-                    let cost = self.read()?;
-                    next_tick = tokio::time::Instant::now() + TICK.max(cost * 100);
+                    let cost = self.tick()?;
+                    next_tick = Deadline::now() + TICK.max(cost * 100);
                 }
                 () = watch::until(next_report) => {
+                    self.close_books()?;
                     self.read()?;
-                    let report = self.profile.report(&self.target, &self.kernel, self.started.elapsed(), false)?;
+                    let report = self.report(self.started.elapsed())?;
                     sink(&report, false).map_err(PipelineError::Write)?;
-                    next_report = options.interval.map(|interval| tokio::time::Instant::now() + interval);
+                    next_report = options.interval.map(|interval| Deadline::now() + interval);
                 }
             }
         }
         self.finish(sink)
+    }
+
+    /// Whether there is nothing left to follow.
+    fn is_done(&self, child: Option<&Child>) -> bool {
+        let begins_by_itself = matches!(self.selection, Selection::Comm(_) | Selection::Cgroup(_) | Selection::All);
+        let ended = |pid: u32| NonZeroU32::new(pid).is_none_or(|pid| !self.targets.has_pid(pid));
+        !begins_by_itself && (self.targets.live().next().is_none() || child.is_some_and(|child| ended(child.id())))
     }
 
     /// Stops counting, reads everything once more and makes the last report.
@@ -171,45 +292,76 @@ impl Session {
         let elapsed = self.started.elapsed();
         self.set_control(false)?;
         if self.stops_on_image {
-            // It may have been stopped in the moment between.
-            watch::resume(self.target.pid.get());
+            // Some may have been stopped in the moment between.
+            self.targets.live().for_each(|followed| watch::resume(followed.target.pid.get()));
         }
+        self.handle_events()?;
+        while let Ok(slot) = self.ends.try_recv() {
+            self.over.push((slot, Over::Ended));
+        }
+        self.close_books()?;
         self.read()?;
-        let ended = self.exit.has_come();
-        let report = self.profile.report(&self.target, &self.kernel, elapsed, ended)?;
+        let report = self.report(elapsed)?;
         sink(&report, true).map_err(PipelineError::Write)
     }
 
-    /// Reads the kernel side and `/proc` into the profile. Returns how long that took.
+    fn report(&mut self, now: Duration) -> Result<Report, KernelError> {
+        let (processes, unlisted) = self.targets.report(&mut self.kernel, now)?;
+        Ok(Report {
+            host: read_line("/proc/sys/kernel/hostname"),
+            kernel: read_line("/proc/sys/kernel/osrelease"),
+            started_at: self.started_at,
+            duration: now,
+            tier: Tier::Exact,
+            health: health(&self.kernel.process(ProcessSlot::NONE)?, |counter: Counter| !counter.is_of_process()),
+            processes,
+            unlisted,
+        })
+    }
+
+    /// What is to be done each second. Returns how long that took.
+    fn tick(&mut self) -> Result<Duration, PipelineError> {
+        self.set_control(true)?;
+        let lost_events = self.kernel.process(ProcessSlot::NONE)?.counters[Counter::EventsFull as usize];
+        self.make_up_for_lost_events(lost_events)?;
+        if matches!(self.selection, Selection::Cgroup(_)) {
+            // Processes can be moved into a cgroup while they run.
+            self.add_selected()?;
+        }
+        self.read()
+    }
+
+    /// Reads the kernel side and `/proc` into the profiles. Returns how long that took.
     fn read(&mut self) -> Result<Duration, PipelineError> {
         let begun = Instant::now();
-        if self.target.wants_look() || self.profile.has_tentative_stacks() {
-            self.look_again()?;
+        for slot in self.targets.due_for_a_look() {
+            self.look_again(slot)?;
         }
-        self.profile.read(&self.kernel, &self.target, self.started.elapsed())?;
+        self.targets.read(&self.kernel, self.started.elapsed())?;
         Ok(begun.elapsed())
     }
 
     /// Looks at a target that is being followed. That it ends meanwhile is no error; that a library of
     /// its cannot be hooked is worth a warning.
-    fn look_again(&mut self) -> Result<(), PipelineError> {
-        let known = self.target.allocators.len();
-        match self.target.look(&mut self.kernel) {
+    fn look_again(&mut self, slot: ProcessSlot) -> Result<(), PipelineError> {
+        let Some(pid) = self.targets.get(slot).map(|followed| followed.target.pid) else { return Ok(()) };
+        match self.targets.look(slot, &mut self.kernel) {
             Ok(()) => {}
-            Err(_) if self.exit.has_come() => {}
+            Err(_) if watch::has_ended(pid.get()) => {}
             Err(TargetError::Kernel(error)) => return Err(error.into()),
             Err(error) => log::warn!("{error}"),
-        }
-        for allocator in &self.target.allocators[known..] {
-            log::info!("hooked {} in {}", allocator.name, allocator.image);
         }
         Ok(())
     }
 
-    /// Lets go of the target and waits for its end, passing on what we are told meanwhile.
-    pub(super) async fn outlive(self, signals: &mut Signals, pid: u32) {
-        let Self { kernel, exit, .. } = self;
-        drop(kernel);
+    fn close_books(&mut self) -> Result<(), PipelineError> {
+        let over = std::mem::take(&mut self.over);
+        Ok(self.targets.close(&over, &mut self.kernel, self.started.elapsed())?)
+    }
+
+    /// Lets go of the targets and waits for the command's end, passing on what we are told meanwhile.
+    pub(super) async fn outlive(self, signals: &mut Signals, exit: Exit, pid: u32) {
+        drop(self);
         loop {
             tokio::select! {
                 () = exit.wait() => return,
@@ -219,64 +371,94 @@ impl Session {
     }
 
     /// A target that was stopped, but whose notice found no room, would wait for ever.
-    fn resume_unnoticed(&mut self, lost_events: u64) -> Result<(), PipelineError> {
-        if self.stops_on_image && lost_events > self.lost_events {
-            self.look_again()?;
-            watch::resume(self.target.pid.get());
-        }
-        self.lost_events = lost_events;
-        Ok(())
-    }
-
-    /// Code that nobody announces (a just-in-time compiler's, say) shows in stacks that were cut there.
-    fn look_at_unknown_code(&mut self, cut_stacks: u64) -> Result<(), PipelineError> {
-        if cut_stacks > self.cut_stacks {
-            self.look_again()?;
-        }
-        self.cut_stacks = cut_stacks;
-        Ok(())
-    }
-
-    fn handle(&mut self, events: &[Event]) -> Result<(), PipelineError> {
-        if events.is_empty() {
-            return Ok(());
-        }
-        for event in events {
-            match EventKind::try_from(event.kind) {
-                Ok(EventKind::Exec) => self.start_afresh()?,
-                Ok(EventKind::ImageMapped) => {}
-                Err(unknown) => log::warn!("unknown event {}", unknown.0),
+    fn make_up_for_lost_events(&mut self, lost_events: u64) -> Result<(), PipelineError> {
+        if std::mem::replace(&mut self.lost_events, lost_events) < lost_events {
+            let slots: Vec<ProcessSlot> = self.targets.live().map(|followed| followed.target.slot).collect();
+            for slot in slots {
+                self.look_again(slot)?;
+                self.resume(slot);
             }
         }
-        self.look_again()?;
-        if self.stops_on_image {
-            watch::resume(self.target.pid.get());
+        Ok(())
+    }
+
+    /// Lets a target go on that was stopped on mapping an image.
+    fn resume(&self, slot: ProcessSlot) {
+        if let Some(followed) = self.targets.get(slot).filter(|_| self.stops_on_image) {
+            watch::resume(followed.target.pid.get());
+        }
+    }
+
+    /// Handles every notice that is there by now.
+    fn handle_events(&mut self) -> Result<(), PipelineError> {
+        self.targets.read_log();
+        let mut events = Vec::new();
+        while let Some(record) = self.events.get_mut().next() {
+            events.extend(Event::from_bytes(&record));
+        }
+        for event in &events {
+            match EventKind::try_from(event.kind) {
+                Ok(EventKind::Exec) => self.begin_program(event)?,
+                Ok(EventKind::Forked) => self.begin_child(event),
+                Ok(EventKind::ImageMapped) => self.look_again(event.slot)?,
+                Err(unknown) => log::warn!("unknown event {}", unknown.0),
+            }
+            self.resume(event.slot);
         }
         Ok(())
     }
 
-    fn start_afresh(&mut self) -> Result<(), PipelineError> {
-        let before = std::mem::take(&mut self.target.exe);
-        if self.target.start_afresh().is_err() {
-            // It has ended already: the loop will hear of it.
-            return Ok(());
+    /// A process runs another program.
+    fn begin_program(&mut self, event: &Event) -> Result<(), PipelineError> {
+        let Some(pid) = NonZeroU32::new(event.tgid) else { return Ok(()) };
+        let before = self.targets.get(event.previous);
+        let next = match before {
+            Some(followed) => followed.target.successor(),
+            None => Target::find(pid),
+        };
+        // It may have ended already.
+        let next = next.unwrap_or_else(|_| Target::vanished(pid));
+        if let Some(followed) = before {
+            let was_named =
+                self.selection.adoption(false) == Adoption::default() && self.adoption == Adoption::default();
+            if was_named && (!self.stops_on_image || !followed.profile.is_empty()) {
+                let (was, is) = (&followed.target.exe, &next.exe);
+                eprintln!("memtrace: process {pid} now runs {is} (was {was}): its figures start afresh");
+            }
+            self.over.push((event.previous, Over::Replaced));
         }
-        if !self.stops_on_image || !self.profile.is_empty() {
-            eprintln!(
-                "memtrace: process {} now runs {} (was {before}): its figures start afresh",
-                self.target.pid, self.target.exe
-            );
+        if event.slot != ProcessSlot::NONE {
+            self.follow_new(next, event.slot);
+            self.look_again(event.slot)?;
         }
-        let generation = self.kernel.process(self.target.slot)?.exec_generation;
-        self.kernel.forget_before_exec(self.target.slot, generation)?;
-        self.profile.start_afresh(generation);
         Ok(())
+    }
+
+    /// A target has a child that is a target.
+    fn begin_child(&mut self, event: &Event) {
+        let Some(pid) = NonZeroU32::new(event.tgid) else { return };
+        let child = match self.targets.get(event.previous) {
+            Some(parent) => parent.target.child(pid),
+            None => Target::find(pid).unwrap_or_else(|_| Target::vanished(pid)),
+        };
+        self.follow_new(child, event.slot);
+    }
+
+    fn follow_new(&mut self, mut target: Target, slot: ProcessSlot) {
+        target.slot = slot;
+        if !self.targets.add(target) {
+            self.over.push((slot, Over::Ended));
+        }
     }
 }
 
 /// As the kernel side keeps times: 49 days, then no further.
 fn milliseconds(elapsed: Duration) -> u32 {
     u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX)
+}
+
+fn read_line(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }
 
 fn log_memory(kernel: &Kernel) {

@@ -61,18 +61,13 @@ impl Signals {
     }
 }
 
-/// The end of a process, by a descriptor that cannot come to mean another one.
+/// The end of a process.
 pub(super) struct Exit(AsyncFd<OwnedFd>);
 
 impl Exit {
     /// Watches the process `pid`.
     pub(super) fn of(pid: u32) -> io::Result<Self> {
-        // SAFETY: a system call without pointers; it gives a new descriptor or -1.
-        let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-        let descriptor = i32::try_from(descriptor).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
-        // SAFETY: the descriptor is new and nobody else's.
-        let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };
-        Ok(Self(readable(owned)?))
+        Ok(Self(readable(pidfd(pid)?)?))
     }
 
     /// Waits until the process has ended.
@@ -83,13 +78,23 @@ impl Exit {
             std::future::pending::<()>().await;
         }
     }
+}
 
-    /// Whether the process has ended.
-    pub(super) fn has_come(&self) -> bool {
-        let mut poll = libc::pollfd { fd: self.0.get_ref().as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one valid `pollfd`, which lives through the call.
-        unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
-    }
+/// Whether the process has ended.
+pub(super) fn has_ended(pid: u32) -> bool {
+    let Ok(descriptor) = pidfd(pid) else { return true };
+    let mut poll = libc::pollfd { fd: descriptor.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one valid `pollfd`, which lives through the call.
+    unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
+}
+
+/// A descriptor of the process `pid`, which cannot come to mean another one.
+fn pidfd(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: a system call without pointers; it gives a new descriptor or -1.
+    let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let descriptor = i32::try_from(descriptor).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 /// Registers a descriptor with the event loop, to wait until it can be read.

@@ -265,9 +265,11 @@ fn copy_of_vdso() -> io::Result<File> {
 fn open_mapped(pid: u32, mapping: &Mapping) -> io::Result<File> {
     let exact = format!("/proc/{pid}/map_files/{:x}-{:x}", mapping.start, mapping.end);
     File::open(exact).or_else(|error| {
-        // Without CAP_CHECKPOINT_RESTORE the exact way is closed; the path will do if it is the same file.
+        // Without CAP_CHECKPOINT_RESTORE, or once the process has ended, the exact way is closed; the path will
+        // do if it is the same file.
         let relative = mapping.path.strip_prefix("/").unwrap_or(&mapping.path);
-        let file = File::open(Path::new(&format!("/proc/{pid}/root")).join(relative))?;
+        let below_root = Path::new(&format!("/proc/{pid}/root")).join(relative);
+        let file = File::open(below_root).or_else(|_| File::open(&mapping.path))?;
         let inode = file.metadata()?.ino();
         if mapping.file.is_some_and(|id| id.inode == inode) { Ok(file) } else { Err(error) }
     })

@@ -4,5 +4,7 @@
 //! target chooses its name, its paths and the contents of its files.
 
 pub mod image;
+pub mod mapping_log;
 pub mod maps;
 pub mod status;
+pub mod task_type;

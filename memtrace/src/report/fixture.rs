@@ -8,7 +8,7 @@ use std::{
 use crate::model::{
     frame::{Frame, Function, ImageName, Place, Reason},
     growth::Trend,
-    report::{Allocator, Category, HealthCounter, HealthKind, Process, Report, Site, Tier, Totals, Verdict},
+    report::{Allocator, Category, HealthCounter, HealthKind, Process, Report, Site, Tier, Totals, Unlisted, Verdict},
 };
 
 fn resolved(name: &str, line: u32, inlined: bool) -> Frame {
@@ -48,6 +48,7 @@ pub(crate) fn report() -> Report {
         started_at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         duration: Duration::from_secs(10),
         tier: Tier::Exact,
+        health: vec![HealthCounter { name: "events_full", count: 0, kind: HealthKind::Loss }],
         processes: vec![Process {
             pid: 42,
             comm: "demo;1".into(),
@@ -71,5 +72,6 @@ pub(crate) fn report() -> Report {
             sites: vec![leak, other],
             ended: false,
         }],
+        unlisted: Unlisted::default(),
     }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::model::{
     frame::{Frame, Place},
-    report::{Process, Report, Site, Totals},
+    report::{HealthCounter, Process, Report, Site, Totals},
 };
 
 #[derive(Serialize)]
@@ -25,7 +25,17 @@ struct JsonReport<'a> {
     tier: &'static str,
     /// The mean bytes between samples; nothing where every allocation is counted.
     sample_bytes: Option<u64>,
+    health: BTreeMap<&'static str, u64>,
     processes: Vec<JsonProcess<'a>>,
+    /// Targets that have ended and are not among `processes`.
+    unlisted: JsonUnlisted,
+}
+
+#[derive(Serialize)]
+struct JsonUnlisted {
+    processes: u64,
+    #[serde(flatten)]
+    totals: JsonTotals,
 }
 
 #[derive(Serialize)]
@@ -117,7 +127,9 @@ pub fn render(report: &Report, top: Option<usize>, out: &mut dyn Write) -> io::R
         duration_ns: nanoseconds(report.duration),
         tier: report.tier.name(),
         sample_bytes: None,
+        health: counters(&report.health),
         processes: report.processes.iter().map(|process| json_process(process, top)).collect(),
+        unlisted: JsonUnlisted { processes: report.unlisted.processes, totals: (&report.unlisted.totals).into() },
     };
     serde_json::to_writer(&mut *out, &json)?;
     writeln!(out)
@@ -143,9 +155,13 @@ fn json_process(process: &Process, top: Option<usize>) -> JsonProcess<'_> {
         trend: process.trend.name(),
         totals: (&process.totals).into(),
         growth_bytes_per_s: process.growth_bytes_per_s,
-        health: process.health.iter().map(|counter| (counter.name, counter.count)).collect(),
+        health: counters(&process.health),
         sites: process.sites.iter().take(top.unwrap_or(usize::MAX)).map(json_site).collect(),
     }
+}
+
+fn counters(health: &[HealthCounter]) -> BTreeMap<&'static str, u64> {
+    health.iter().map(|counter| (counter.name, counter.count)).collect()
 }
 
 fn json_site(site: &Site) -> JsonSite<'_> {

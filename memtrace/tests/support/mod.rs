@@ -187,7 +187,11 @@ pub(crate) fn losses(process: &Value) -> Vec<(String, u64)> {
 
 /// Asserts that what a report says of the program `truth` is its truth, by site and, with `total`, in total.
 pub(crate) fn assert_truth(report: &Value, truth: &Value, total: bool) {
-    let process = process(report);
+    assert_truth_of(process(report), truth, total);
+}
+
+/// The same of one process of several.
+pub(crate) fn assert_truth_of(process: &Value, truth: &Value, total: bool) {
     assert_eq!(losses(process), [], "something was lost");
     for (name, counts) in truth.as_object().unwrap() {
         for figure in FIGURES {

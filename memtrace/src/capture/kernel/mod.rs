@@ -1,0 +1,572 @@
+//! The kernel side as user space sees it: loading, maps, their sizes and what they hold.
+
+mod code;
+mod mapped;
+
+use std::{
+    collections::HashSet,
+    fs,
+    fs::File,
+    io,
+    num::NonZeroU32,
+    os::fd::{AsFd, AsRawFd},
+    path::Path,
+};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader, Pod,
+    maps::{Array, CgroupArray, HashMap, Map, MapData, MapError, Queue, RingBuf},
+    programs::{
+        Program, ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun, UProbe,
+        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope},
+    },
+};
+use memtrace_common::{
+    control::Control,
+    process::{Process, ProcessSlot, SlotOfProcess},
+    site::{Site, SiteId, SiteIndex},
+    stack::{StackId, StackRecord},
+    unwind::{CodeRange, CodeTable, Row},
+};
+use thiserror::Error;
+
+pub use self::code::RowPlace;
+use self::{code::CodeStore, mapped::MappedArray};
+use super::images::Scope;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtrace-ebpf.o"));
+
+/// How much each map can hold. All of it is allocated at load: an insert must not fail for want of
+/// memory at a moment when the kernel cannot wait for some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacities {
+    /// Blocks that are live at the same time.
+    pub blocks: u32,
+    /// Allocation sites.
+    pub sites: u32,
+    /// Distinct stacks.
+    pub stacks: u32,
+    /// Threads that allocate, at the same time.
+    pub threads: u32,
+    /// Unwind rows, of all images together.
+    pub rows: u32,
+    /// Targets at the same time.
+    pub processes: u32,
+}
+
+/// How stacks are walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unwind {
+    /// By call frame information, compiled to rows.
+    Rows,
+    /// By frame pointers.
+    FramePointers,
+}
+
+/// Ranges of code, of all targets together: room for two thousand processes of thirty each.
+const MAX_RANGES: u32 = 1 << 16;
+
+impl Capacities {
+    /// Enough for a few processes, or for a host full of them.
+    #[must_use]
+    pub fn of(scope: Scope) -> Self {
+        match scope {
+            Scope::Targets => Self {
+                blocks: 1 << 20,
+                sites: 1 << 15,
+                stacks: 1 << 14,
+                threads: 1 << 13,
+                rows: 1 << 21,
+                processes: 64,
+            },
+            Scope::EveryProcess => Self {
+                blocks: 1 << 20,
+                sites: 1 << 17,
+                stacks: 1 << 16,
+                threads: 1 << 14,
+                rows: 1 << 22,
+                processes: 1 << 12,
+            },
+        }
+    }
+}
+
+/// What could not be done with the kernel side.
+#[derive(Debug, Error)]
+pub enum KernelError {
+    /// Loading or map creation was refused.
+    #[error("cannot load the BPF object: {0}")]
+    Load(#[source] Box<EbpfError>),
+    /// A program was refused.
+    #[error("cannot load the BPF program `{name}`: {}", without_verifier_log(source))]
+    Program {
+        /// The program's name.
+        name: &'static str,
+        /// Why.
+        source: Box<ProgramError>,
+    },
+    /// A probe was refused.
+    #[error("cannot attach the BPF program `{name}`: {source}")]
+    Attach {
+        /// The program's name.
+        name: &'static str,
+        /// Why.
+        source: Box<ProgramError>,
+    },
+    /// The object is not the one this binary was made with.
+    #[error("the BPF object has no `{0}` of the expected kind")]
+    Missing(&'static str),
+    /// A map's memory cannot be reached.
+    #[error("cannot map the BPF map `{name}` into memory: {source}")]
+    MapMemory {
+        /// The map's name.
+        name: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// Reading or writing a map failed.
+    #[error("cannot {action} the BPF map `{name}`: {source}")]
+    Map {
+        /// What was tried.
+        action: &'static str,
+        /// The map's name.
+        name: &'static str,
+        /// Why.
+        source: Box<MapError>,
+    },
+}
+
+/// The kernel's answer without the verifier's account of it, which runs to hundreds of lines and goes to
+/// the log.
+fn without_verifier_log(error: &ProgramError) -> String {
+    let text = error.to_string();
+    log::info!("{text}");
+    match text.split_once(". Verifier output:") {
+        Some((answer, _)) => answer.to_owned(),
+        None => text,
+    }
+}
+
+/// The loaded BPF object. Dropping it detaches everything; so does the end of this process, however it
+/// comes, because the kernel keeps programs and probes only while a file descriptor refers to them.
+pub struct Kernel {
+    ebpf: Ebpf,
+    capacities: Capacities,
+    sites: MappedArray<Site>,
+    oldest: MappedArray<u64>,
+    code: CodeStore,
+}
+
+/// What is set at load, for good.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How much each map can hold.
+    pub capacities: Capacities,
+    /// How stacks are walked.
+    pub unwind: Unwind,
+    /// Whether the programs write what they do to the log.
+    pub debug_lines: bool,
+    /// Where `task_struct` holds a task's id, in bytes; 0 where children of targets do not matter.
+    pub task_pid_offset: u32,
+}
+
+/// `BPF_NOEXIST` of `<linux/bpf.h>`: insert only.
+const BPF_NOEXIST: u64 = 1;
+
+/// The uprobe programs, each loaded once and attached at many places.
+const UPROBES: [&str; 7] =
+    ["alloc_entry", "resize_entry", "alloc_return", "free_entry", "linker_notice", "empty_entry", "empty_return"];
+
+impl Kernel {
+    /// Loads programs and maps.
+    ///
+    /// # Errors
+    /// Where the kernel refuses, mostly for want of privileges or of memory.
+    pub fn load(settings: Settings) -> Result<Self, KernelError> {
+        let Settings { capacities, unwind, debug_lines, task_pid_offset } = settings;
+        let log_level = if debug_lines { aya_log::Level::Debug as u8 } else { 0 };
+        let by_rows = u8::from(unwind == Unwind::Rows);
+        // Both are numbered from 1.
+        let (slots, sites) = (capacities.processes.saturating_add(1), capacities.sites.saturating_add(1));
+        let mut loader = EbpfLoader::new();
+        loader
+            .map_max_entries("PROCESS_SLOTS", capacities.processes)
+            .map_max_entries("FREE_SLOTS", capacities.processes)
+            .map_max_entries("PROCESSES", slots)
+            .map_max_entries("TRAMPOLINES", slots)
+            .map_max_entries("CODE_TABLES", slots)
+            .map_max_entries("THREADS", capacities.threads)
+            .map_max_entries("BLOCKS", capacities.blocks)
+            .map_max_entries("SITES", sites)
+            .map_max_entries("OLDEST", sites)
+            .map_max_entries("FREE_SITES", capacities.sites)
+            .map_max_entries("SITE_INDICES", capacities.sites)
+            .map_max_entries("STACKS", capacities.stacks)
+            .map_max_entries("ROWS", capacities.rows)
+            .map_max_entries("CODE_RANGES", MAX_RANGES)
+            .override_global("UNWIND_BY_ROWS", &by_rows, true)
+            .override_global("TASK_PID_OFFSET", &task_pid_offset, true)
+            .override_global(aya_log::LEVEL, &log_level, true);
+        let ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
+        let code = CodeStore::new(mapped(&ebpf, "ROWS", capacities.rows)?, mapped(&ebpf, "CODE_RANGES", MAX_RANGES)?);
+        let (sites, oldest) = (mapped(&ebpf, "SITES", sites)?, mapped(&ebpf, "OLDEST", sites)?);
+        let mut kernel = Self { ebpf, capacities, sites, oldest, code };
+        for name in UPROBES {
+            let program: &mut UProbe = kernel.program(name)?;
+            program.load().map_err(|source| KernelError::Program { name, source: Box::new(source) })?;
+        }
+        kernel.load_tracepoint("sweep_blocks")?;
+        kernel.free_slots((1..=capacities.processes).map(ProcessSlot))?;
+        Ok(kernel)
+    }
+
+    /// Attaches the programs that follow tasks: ends of threads, execs and, where children matter, forks.
+    ///
+    /// # Errors
+    /// Where the kernel refuses a tracepoint.
+    pub fn follow_tasks(&mut self, forks: bool) -> Result<(), KernelError> {
+        self.attach_tracepoint("thread_exit", "sched_process_exit")?;
+        self.attach_tracepoint("process_exec", "sched_process_exec")?;
+        if forks { self.attach_tracepoint("new_task", "task_newtask") } else { Ok(()) }
+    }
+
+    /// Attaches the program that stops targets once they have mapped code. It makes every system call of
+    /// the host a little slower, so it is for commands that are traced from their first instruction.
+    ///
+    /// # Errors
+    /// Where the kernel refuses the tracepoint.
+    pub fn follow_mappings(&mut self) -> Result<(), KernelError> {
+        self.attach_tracepoint("syscall_exit", "sys_exit")
+    }
+
+    fn load_tracepoint(&mut self, name: &'static str) -> Result<&mut RawTracePoint, KernelError> {
+        let program: &mut RawTracePoint = self.program(name)?;
+        program.load().map_err(|source| KernelError::Program { name, source: Box::new(source) })?;
+        Ok(program)
+    }
+
+    fn attach_tracepoint(&mut self, name: &'static str, tracepoint: &str) -> Result<(), KernelError> {
+        let attached = self.load_tracepoint(name)?.attach(tracepoint);
+        attached.map(drop).map_err(|source| KernelError::Program { name, source: Box::new(source) })
+    }
+
+    /// Attaches a uprobe program this many bytes into a file, with a cookie that the program can read: for
+    /// the process `pid`, or for every process of the host.
+    ///
+    /// # Errors
+    /// Where the object has no such program, or the kernel refuses the probe.
+    pub fn attach_uprobe(
+        &mut self,
+        name: &'static str,
+        pid: Option<NonZeroU32>,
+        path: &Path,
+        file_offset: u64,
+        cookie: u64,
+    ) -> Result<(), KernelError> {
+        let point =
+            UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(file_offset), cookie: Some(cookie) };
+        let scope = pid.map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
+        let program: &mut UProbe = self.program(name)?;
+        let attached = program.attach(point, path, scope);
+        attached.map(drop).map_err(|source| KernelError::Attach { name, source: Box::new(source) })
+    }
+
+    fn program<'a, P>(&'a mut self, name: &'static str) -> Result<&'a mut P, KernelError>
+    where
+        &'a mut P: TryFrom<&'a mut Program>,
+    {
+        let program = self.ebpf.program_mut(name).ok_or(KernelError::Missing(name))?;
+        program.try_into().map_err(|_| KernelError::Missing(name))
+    }
+
+    /// Makes `tgid` a target, the first of the run where `is_first`. Returns its slot; `None` where it is a
+    /// target already, or there is no room.
+    ///
+    /// # Errors
+    /// Where a map cannot be written.
+    pub fn open_process(&mut self, tgid: u32, is_first: bool) -> Result<Option<ProcessSlot>, KernelError> {
+        let mut free: Queue<_, ProcessSlot> = self.map_mut("FREE_SLOTS")?;
+        let slot = match free.pop(0) {
+            Ok(slot) => slot,
+            Err(_) => {
+                log::warn!("no room for process {tgid}; --max-processes makes more");
+                return Ok(None);
+            }
+        };
+        self.set("PROCESSES", slot.0, Process { tgid, ..Process::default() })?;
+        if is_first {
+            self.set("FIRST_PROCESS", 0, SlotOfProcess::new(tgid, slot))?;
+        }
+        let mut slots: HashMap<_, u32, ProcessSlot> = self.map_mut("PROCESS_SLOTS")?;
+        // The kernel side may have found it in the meantime.
+        match slots.insert(tgid, slot, BPF_NOEXIST) {
+            Ok(()) => Ok(Some(slot)),
+            Err(_) => self.free_slots([slot]).map(|()| None),
+        }
+    }
+
+    /// Programs that are over: no thread of theirs can count any more, but their blocks are still there.
+    ///
+    /// # Errors
+    /// Where a map cannot be written.
+    pub fn close_processes(&mut self, slots: &[(ProcessSlot, u32)]) -> Result<(), KernelError> {
+        for (slot, tgid) in slots {
+            let process = self.process(*slot)?;
+            self.set("PROCESSES", slot.0, Process { is_over: 1, ..process })?;
+            let mut known: HashMap<_, u32, ProcessSlot> = self.map_mut("PROCESS_SLOTS")?;
+            // Whoever has that id now may be another.
+            if known.get(tgid, 0).is_ok_and(|at| at == *slot) {
+                _ = known.remove(tgid);
+            }
+            let first: Array<_, SlotOfProcess> = self.map("FIRST_PROCESS")?;
+            if first.get(&0, 0).is_ok_and(|first| first.of(*tgid) == Some(*slot)) {
+                self.set("FIRST_PROCESS", 0, SlotOfProcess::default())?;
+            }
+            self.code.forget(*slot);
+        }
+        Ok(())
+    }
+
+    /// Forgets all of programs that were closed and swept, and makes their slots free.
+    ///
+    /// # Errors
+    /// Where a map cannot be written.
+    pub fn recycle(&mut self, slots: &[ProcessSlot]) -> Result<(), KernelError> {
+        let (gone, others): (Vec<_>, Vec<_>) =
+            self.used_places()?.into_iter().partition(|(_, site)| slots.contains(&site.process));
+        let needed: HashSet<StackId> = others.iter().map(|(_, site)| site.stack).collect();
+        let mut unneeded = HashSet::new();
+        for (index, site) in gone {
+            let mut indices: HashMap<_, SiteId, SiteIndex> = self.map_mut("SITE_INDICES")?;
+            // What is gone already need not be removed.
+            _ = indices.remove(&SiteId::of(site.stack, site.process));
+            if !needed.contains(&site.stack) {
+                unneeded.insert(site.stack);
+            }
+            self.sites.set(index.0 as usize, Site::default());
+            let mut free: Queue<_, SiteIndex> = self.map_mut("FREE_SITES")?;
+            free.push(index, 0).map_err(failed("add to", "FREE_SITES"))?;
+        }
+        self.remove_stacks(&unneeded)?;
+        for slot in slots {
+            self.set("CODE_TABLES", slot.0, CodeTable::default())?;
+            self.set("TRAMPOLINES", slot.0, 0u64)?;
+            self.set("PROCESSES", slot.0, Process::default())?;
+        }
+        self.free_slots(slots.iter().copied())
+    }
+
+    /// Removes stacks that no site needs. A thread may have opened a site with one of them meanwhile: it opens
+    /// the site first and then looks for the stack, so that one of the two sides puts it back.
+    fn remove_stacks(&mut self, unneeded: &HashSet<StackId>) -> Result<(), KernelError> {
+        let mut removed = Vec::new();
+        for id in unneeded {
+            removed.extend(self.stack(*id)?.map(|record| (*id, record)));
+            let mut stacks: HashMap<_, StackId, StackRecord> = self.map_mut("STACKS")?;
+            _ = stacks.remove(id);
+        }
+        let needed: HashSet<StackId> = self.used_places()?.into_iter().map(|(_, site)| site.stack).collect();
+        let mut stacks: HashMap<_, StackId, StackRecord> = self.map_mut("STACKS")?;
+        for (id, record) in removed.into_iter().filter(|(id, _)| needed.contains(id)) {
+            // It may be there again by now.
+            _ = stacks.insert(id, record, BPF_NOEXIST);
+        }
+        Ok(())
+    }
+
+    fn free_slots(&mut self, slots: impl IntoIterator<Item = ProcessSlot>) -> Result<(), KernelError> {
+        let mut free: Queue<_, ProcessSlot> = self.map_mut("FREE_SLOTS")?;
+        for slot in slots {
+            free.push(slot, 0).map_err(failed("add to", "FREE_SLOTS"))?;
+        }
+        Ok(())
+    }
+
+    /// What the kernel side knows of a target; of the run as a whole for [`ProcessSlot::NONE`].
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn process(&self, slot: ProcessSlot) -> Result<Process, KernelError> {
+        let processes: Array<_, Process> = self.map("PROCESSES")?;
+        processes.get(&slot.0, 0).map_err(failed("read", "PROCESSES"))
+    }
+
+    /// Stores the unwind rows of an image. Returns where they stand; `None` where there is no room.
+    pub fn add_rows(&mut self, rows: &[Row]) -> Option<RowPlace> {
+        self.code.add_rows(rows)
+    }
+
+    /// Says where a target's code is and which rows it has: all of it, sorted by start. What goes beyond
+    /// the room is left out.
+    ///
+    /// # Errors
+    /// Where a map cannot be written.
+    pub fn set_code(&mut self, slot: ProcessSlot, ranges: &[CodeRange]) -> Result<(), KernelError> {
+        let (table, left_out) = self.code.set_ranges(slot, ranges);
+        if left_out > 0 {
+            log::warn!("no room for {left_out} of a process's {} ranges of code: stacks end there", ranges.len());
+        }
+        self.set("CODE_TABLES", slot.0, table)
+    }
+
+    /// Makes the programs of one cgroup and below targets, where [`Control::adoption`] says so.
+    ///
+    /// # Errors
+    /// Where `cgroup` is no folder of a cgroup2 file system.
+    pub fn set_cgroup(&mut self, cgroup: &File) -> Result<(), KernelError> {
+        let map = self.ebpf.map_mut("CGROUPS").ok_or(KernelError::Missing("CGROUPS"))?;
+        let set = CgroupArray::try_from(map).and_then(|mut cgroups| cgroups.set(0, cgroup.as_fd(), 0));
+        set.map_err(failed("write to", "CGROUPS"))
+    }
+
+    /// Says where the kernel sends hooked returns in a target.
+    ///
+    /// # Errors
+    /// Where the map cannot be written.
+    pub fn set_trampoline(&mut self, slot: ProcessSlot, address: u64) -> Result<(), KernelError> {
+        self.set("TRAMPOLINES", slot.0, address)
+    }
+
+    /// Tells the kernel side what to do from now on.
+    ///
+    /// # Errors
+    /// Where the map cannot be written.
+    pub fn set_control(&mut self, control: Control) -> Result<(), KernelError> {
+        self.set("CONTROL", 0, control)
+    }
+
+    fn set<V: Pod>(&mut self, name: &'static str, index: u32, value: V) -> Result<(), KernelError> {
+        let mut map: Array<_, V> = self.map_mut(name)?;
+        map.set(index, value, 0).map_err(failed("write to", name))
+    }
+
+    /// Every site of every target at which anything was allocated.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn sites(&self) -> Result<Vec<(SiteIndex, Site)>, KernelError> {
+        let used = self.used_places()?.into_iter();
+        Ok(used.filter(|(_, site)| site.alloc_objects > 0).collect())
+    }
+
+    /// Every place in the table of sites that is in use.
+    fn used_places(&self) -> Result<Vec<(SiteIndex, Site)>, KernelError> {
+        let place = |index: u32| Some((SiteIndex(index), self.sites.get(index as usize)?));
+        let places = (1..=self.site_count()?).filter_map(place);
+        Ok(places.filter(|(_, site)| site.process != ProcessSlot::NONE).collect())
+    }
+
+    /// When the oldest live block of a site was allocated, in milliseconds since the start and as of the last
+    /// [`Kernel::sweep`]; `None` where none lived.
+    #[must_use]
+    pub fn oldest_born_ms(&self, site: SiteIndex) -> Option<u64> {
+        self.oldest.get(site.0 as usize).filter(|born_ms| *born_ms != u64::MAX)
+    }
+
+    /// How many places in the table of sites were ever given out.
+    fn site_count(&self) -> Result<u32, KernelError> {
+        let count: Array<_, u64> = self.map("SITE_COUNT")?;
+        let count = count.get(&0, 0).map_err(failed("read", "SITE_COUNT"))?;
+        // More may have been asked for than there are.
+        Ok(u32::try_from(count).unwrap_or(u32::MAX).min(self.capacities.sites))
+    }
+
+    /// Looks at every block: those of programs that are over go, and each site learns when its oldest was
+    /// allocated.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to run the program.
+    pub fn sweep(&mut self) -> Result<(), KernelError> {
+        for index in 1..=self.site_count()? as usize {
+            self.oldest.set(index, u64::MAX);
+        }
+        let name = "sweep_blocks";
+        let program: &mut RawTracePoint = self.program(name)?;
+        let run = program.test_run(RawTracePointRunOptions::default());
+        run.map(drop).map_err(|source| KernelError::Attach { name, source: Box::new(source) })
+    }
+
+    /// The stack of a site; `None` where it is not known.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn stack(&self, id: StackId) -> Result<Option<StackRecord>, KernelError> {
+        let stacks: HashMap<_, StackId, StackRecord> = self.map("STACKS")?;
+        lookup(&stacks, "STACKS", &id)
+    }
+
+    /// The ring buffer of rare events. Once.
+    ///
+    /// # Errors
+    /// Where it was taken before.
+    pub fn take_events(&mut self) -> Result<RingBuf<MapData>, KernelError> {
+        let map = self.ebpf.take_map("EVENTS").ok_or(KernelError::Missing("EVENTS"))?;
+        RingBuf::try_from(map).map_err(failed("open", "EVENTS"))
+    }
+
+    /// The debug lines of the BPF side, for [`Kernel::load`] with `debug_lines`.
+    ///
+    /// # Errors
+    /// Where the log's ring buffer cannot be opened.
+    pub fn debug_lines(&mut self) -> io::Result<aya_log::EbpfLogger<&'static dyn log::Log>> {
+        aya_log::EbpfLogger::init(&mut self.ebpf).map_err(io::Error::other)
+    }
+
+    /// The memory that each map takes in the kernel, in bytes, largest first.
+    #[must_use]
+    pub fn memory_bytes(&self) -> Vec<(String, u64)> {
+        let mut sizes: Vec<_> = self
+            .ebpf
+            .maps()
+            .filter_map(|(name, map)| {
+                let descriptor = map_fd(map)?;
+                let text = fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}")).ok()?;
+                let bytes = text.lines().find_map(|line| line.strip_prefix("memlock:"))?.trim().parse().ok()?;
+                Some((name.to_owned(), bytes))
+            })
+            .collect();
+        sizes.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        sizes
+    }
+
+    fn map<'a, M: TryFrom<&'a Map, Error = MapError>>(&'a self, name: &'static str) -> Result<M, KernelError> {
+        let map = self.ebpf.map(name).ok_or(KernelError::Missing(name))?;
+        map.try_into().map_err(failed("open", name))
+    }
+
+    fn map_mut<'a, M: TryFrom<&'a mut Map, Error = MapError>>(
+        &'a mut self,
+        name: &'static str,
+    ) -> Result<M, KernelError> {
+        let map = self.ebpf.map_mut(name).ok_or(KernelError::Missing(name))?;
+        map.try_into().map_err(failed("open", name))
+    }
+}
+
+fn mapped<T: Pod>(ebpf: &Ebpf, name: &'static str, length: u32) -> Result<MappedArray<T>, KernelError> {
+    let Some(Map::Array(map)) = ebpf.map(name) else { return Err(KernelError::Missing(name)) };
+    MappedArray::new(map.fd(), length).map_err(|source| KernelError::MapMemory { name, source })
+}
+
+fn failed(action: &'static str, name: &'static str) -> impl Fn(MapError) -> KernelError {
+    move |source| KernelError::Map { action, name, source: Box::new(source) }
+}
+
+fn map_fd(map: &Map) -> Option<i32> {
+    match map {
+        Map::Array(data) | Map::HashMap(data) | Map::RingBuf(data) => Some(data.fd().as_fd().as_raw_fd()),
+        _ => None,
+    }
+}
+
+fn lookup<K: Pod, V: Pod>(
+    map: &HashMap<&MapData, K, V>,
+    name: &'static str,
+    key: &K,
+) -> Result<Option<V>, KernelError> {
+    match map.get(key, 0) {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(source) => Err(failed("read", name)(source)),
+    }
+}

@@ -1,0 +1,172 @@
+//! Which processes are to be targets, and how those are found that begin later.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+};
+
+use memtrace_common::control::{Adoption, comm_words};
+use thiserror::Error;
+
+use super::images::Scope;
+use crate::process::status;
+
+/// What to trace.
+#[derive(Clone, Debug)]
+pub enum Selection {
+    /// Running processes.
+    Pids(Vec<NonZeroU32>),
+    /// A program to start, with its arguments.
+    Command(Vec<OsString>),
+    /// Every process of a short name, now or later.
+    Comm(String),
+    /// Every process in a cgroup or below, now or later.
+    Cgroup(PathBuf),
+    /// Every process of the host but memtrace itself, now or later.
+    All,
+}
+
+/// Why a selection selects nothing.
+#[derive(Debug, Error)]
+pub enum SelectionError {
+    /// There is no such cgroup.
+    #[error("cannot trace the cgroup {}: {source}", path.display())]
+    Cgroup {
+        /// The path as given.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The processes of the host cannot be listed.
+    #[error("cannot list the processes of /proc: {0}")]
+    Processes(#[source] io::Error),
+}
+
+impl Selection {
+    /// Which processes become targets by themselves. With `follow`, children of targets do.
+    #[must_use]
+    pub fn adoption(&self, follow: bool) -> Adoption {
+        match self {
+            Self::Pids(_) | Self::Command(_) if follow => Adoption::CHILDREN,
+            Self::Pids(_) | Self::Command(_) => Adoption::default(),
+            Self::Comm(_) => Adoption(Adoption::CHILDREN.0 | Adoption::COMM.0),
+            Self::Cgroup(_) => Adoption(Adoption::CHILDREN.0 | Adoption::CGROUP.0),
+            Self::All => Adoption(Adoption::CHILDREN.0 | Adoption::EVERYONE.0),
+        }
+    }
+
+    /// In which processes probes must fire.
+    #[must_use]
+    pub fn scope(&self, follow: bool) -> Scope {
+        if self.adoption(follow) == Adoption::default() { Scope::Targets } else { Scope::EveryProcess }
+    }
+
+    /// The wanted short name, for the kernel side.
+    #[must_use]
+    pub fn comm(&self) -> [u64; 2] {
+        match self {
+            Self::Comm(name) => comm_words(name.as_bytes()),
+            _ => [0; 2],
+        }
+    }
+
+    /// The processes that are selected now, but memtrace itself.
+    ///
+    /// # Errors
+    /// Where they cannot be listed.
+    pub fn processes(&self) -> Result<Vec<NonZeroU32>, SelectionError> {
+        let all = match self {
+            Self::Pids(pids) => pids.clone(),
+            Self::Command(_) => Vec::new(),
+            Self::Comm(name) => {
+                let is_called = |pid: &NonZeroU32| {
+                    status::comm(pid.get()).is_ok_and(|comm| comm_words(comm.as_bytes()) == comm_words(name.as_bytes()))
+                };
+                host_processes()?.into_iter().filter(is_called).collect()
+            }
+            Self::Cgroup(path) => {
+                let folder =
+                    find_cgroup(path).map_err(|source| SelectionError::Cgroup { path: path.clone(), source })?;
+                cgroup_processes(&folder).map_err(|source| SelectionError::Cgroup { path: path.clone(), source })?
+            }
+            Self::All => host_processes()?,
+        };
+        Ok(all.into_iter().filter(|pid| pid.get() != std::process::id()).collect())
+    }
+
+    /// The folder of the cgroup that is selected, opened for the kernel side.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn open_cgroup(&self) -> Result<Option<File>, SelectionError> {
+        let Self::Cgroup(path) = self else { return Ok(None) };
+        let opened = find_cgroup(path).and_then(File::open);
+        opened.map(Some).map_err(|source| SelectionError::Cgroup { path: path.clone(), source })
+    }
+}
+
+fn host_processes() -> Result<Vec<NonZeroU32>, SelectionError> {
+    let entries = fs::read_dir("/proc").map_err(SelectionError::Processes)?;
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    // Threads of the kernel run no program.
+    Ok(pids.filter(|pid: &NonZeroU32| status::exe(pid.get()).is_ok()).collect())
+}
+
+/// The folder of a cgroup, given as such or as `/proc/PID/cgroup` has it (`/system.slice/redis.service`).
+fn find_cgroup(path: &Path) -> io::Result<PathBuf> {
+    let is_cgroup = |folder: &Path| folder.join("cgroup.procs").exists();
+    if is_cgroup(path) {
+        return Ok(path.to_owned());
+    }
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let roots = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let (root, kind) = (fields.next()?, fields.next()?);
+        (kind == "cgroup2").then(|| PathBuf::from(root))
+    });
+    let found = roots.map(|root| root.join(relative)).find(|folder| is_cgroup(folder));
+    found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no such folder of a cgroup2 file system"))
+}
+
+fn cgroup_processes(folder: &Path) -> io::Result<Vec<NonZeroU32>> {
+    let text = fs::read_to_string(folder.join("cgroup.procs"))?;
+    let mut pids: Vec<NonZeroU32> = text.lines().filter_map(|line| line.parse().ok()).collect();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        // A group that is removed meanwhile has no processes any more.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            pids.extend(cgroup_processes(&entry.path()).unwrap_or_default());
+        }
+    }
+    Ok(pids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memtrace_itself_is_never_selected() {
+        let own = std::process::id();
+        let all = Selection::All.processes().unwrap();
+        assert!(!all.is_empty() && all.iter().all(|pid| pid.get() != own));
+    }
+
+    #[test]
+    fn a_cgroup_that_is_not_there_is_an_error_that_names_it() {
+        let error = Selection::Cgroup("/no/such/group".into()).processes().unwrap_err();
+        assert!(error.to_string().contains("/no/such/group"), "{error}");
+    }
+
+    #[test]
+    fn only_what_can_begin_later_needs_probes_everywhere() {
+        let pids = Selection::Pids(vec![NonZeroU32::MIN]);
+        assert_eq!(pids.scope(false), Scope::Targets);
+        assert_eq!(pids.scope(true), Scope::EveryProcess);
+        assert_eq!(Selection::All.scope(false), Scope::EveryProcess);
+    }
+}

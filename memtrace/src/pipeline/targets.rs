@@ -1,0 +1,234 @@
+//! Every target of a run: those that live, and what remains of those that have ended.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    num::NonZeroU32,
+    time::Duration,
+};
+
+use memtrace_common::{
+    process::{Counter, ProcessSlot},
+    site::{Site as KernelSite, SiteIndex},
+};
+use tokio::{sync::mpsc::UnboundedSender, task::JoinHandle};
+
+use super::{profile::Profile, watch::Exit};
+use crate::{
+    capture::{
+        images::{Images, Scope},
+        kernel::{Kernel, KernelError},
+        target::{Target, TargetError},
+    },
+    model::report::{Process, Unlisted},
+    process::mapping_log::MappingLog,
+    symbolize::Symbolizer,
+};
+
+/// How many targets that have ended are kept with their sites: those that allocated most. Of the others only
+/// the sums are.
+const MAX_ENDED: usize = 256;
+
+/// A target and what is known of it.
+pub(super) struct Followed {
+    pub(super) target: Target,
+    pub(super) profile: Profile,
+    /// Waits for the end of its process.
+    waiting: Option<JoinHandle<()>>,
+    /// Stacks that were cut at unknown code, as of the last look.
+    cut_stacks: u64,
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        if let Some(waiting) = &self.waiting {
+            waiting.abort();
+        }
+    }
+}
+
+/// Every target of a run.
+pub(super) struct Targets {
+    pub(super) images: Images,
+    symbolizer: Symbolizer,
+    /// What processes map, where some may end before they can be looked at.
+    log: Option<MappingLog>,
+    live: BTreeMap<ProcessSlot, Followed>,
+    ended: Vec<Followed>,
+    unlisted: Unlisted,
+    ends: UnboundedSender<ProcessSlot>,
+}
+
+impl Targets {
+    /// No target yet. Whose process has ended is told to `ends`.
+    pub(super) fn new(images: Images, ends: UnboundedSender<ProcessSlot>) -> Self {
+        let log = match images.scope() {
+            Scope::Targets => None,
+            Scope::EveryProcess => MappingLog::open()
+                .inspect_err(|error| log::warn!("processes that end at once will have no names: {error}"))
+                .ok(),
+        };
+        Self {
+            log,
+            images,
+            symbolizer: Symbolizer::default(),
+            live: BTreeMap::new(),
+            ended: Vec::new(),
+            unlisted: Unlisted::default(),
+            ends,
+        }
+    }
+
+    pub(super) fn live(&self) -> impl Iterator<Item = &Followed> {
+        self.live.values()
+    }
+
+    pub(super) fn get(&self, slot: ProcessSlot) -> Option<&Followed> {
+        self.live.get(&slot)
+    }
+
+    /// Follows a target that has a slot. Returns whether its process is still there.
+    pub(super) fn add(&mut self, target: Target) -> bool {
+        let slot = target.slot;
+        let waiting = Exit::of(target.pid.get()).map(|exit| {
+            let ends = self.ends.clone();
+            tokio::spawn(async move {
+                exit.wait().await;
+                // Nobody listens any more once the run is over.
+                _ = ends.send(slot);
+            })
+        });
+        let is_there = waiting.is_ok();
+        let followed = Followed { target, profile: Profile::default(), waiting: waiting.ok(), cut_stacks: 0 };
+        self.live.insert(slot, followed);
+        is_there
+    }
+
+    /// Looks at a target's mappings and hooks what is new there.
+    pub(super) fn look(&mut self, slot: ProcessSlot, kernel: &mut Kernel) -> Result<(), TargetError> {
+        let Some(followed) = self.live.get_mut(&slot) else { return Ok(()) };
+        let known = followed.target.allocators.len();
+        let looked = followed.target.look(&mut self.images, kernel);
+        for allocator in &followed.target.allocators[known..] {
+            log::info!("process {}: hooked {} in {}", followed.target.pid, allocator.name, allocator.image);
+        }
+        looked
+    }
+
+    /// The targets at whose mappings a look is due although nothing was announced. Code that nobody announces
+    /// (a just-in-time compiler's, say) shows in stacks that were cut there.
+    pub(super) fn due_for_a_look(&mut self) -> Vec<ProcessSlot> {
+        let is_due = |followed: &mut Followed| {
+            let cut_stacks = followed.profile.count(Counter::UnwindNoCode);
+            let more_cut = std::mem::replace(&mut followed.cut_stacks, cut_stacks) < cut_stacks;
+            more_cut || followed.profile.has_tentative_stacks() || followed.target.wants_look()
+        };
+        let due = self.live.iter_mut().filter_map(|(slot, followed)| is_due(followed).then_some(*slot));
+        due.collect()
+    }
+
+    /// Takes in what processes have told of their mappings, before there is no room for more.
+    pub(super) fn read_log(&mut self) {
+        self.log.iter_mut().for_each(MappingLog::read);
+    }
+
+    /// Takes in what the kernel side has counted by now, `elapsed` after the start.
+    pub(super) fn read(&mut self, kernel: &Kernel, elapsed: Duration) -> Result<(), KernelError> {
+        self.read_log();
+        let mut sites = by_slot(kernel)?;
+        for (slot, followed) in &mut self.live {
+            let sites = sites.remove(slot).unwrap_or_default();
+            followed.profile.read(&sites, kernel, &followed.target, &self.images, elapsed)?;
+        }
+        Ok(())
+    }
+
+    /// Closes the books of targets whose programs are over. What they held is kept for the report, unless they
+    /// became other programs.
+    pub(super) fn close(
+        &mut self,
+        over: &[(ProcessSlot, Over)],
+        kernel: &mut Kernel,
+        elapsed: Duration,
+    ) -> Result<(), KernelError> {
+        let mut leaving: Vec<(Followed, Over)> =
+            over.iter().filter_map(|(slot, why)| Some((self.live.remove(slot)?, *why))).collect();
+        if leaving.is_empty() {
+            return Ok(());
+        }
+        let closed: Vec<(ProcessSlot, u32)> =
+            leaving.iter().map(|(followed, _)| (followed.target.slot, followed.target.pid.get())).collect();
+        kernel.close_processes(&closed)?;
+        kernel.sweep()?;
+        self.read_log();
+        let mut sites = by_slot(kernel)?;
+        for (Followed { target, profile, .. }, _) in leaving.iter_mut().filter(|(_, why)| *why == Over::Ended) {
+            if let Some(log) = &mut self.log {
+                target.learn(log.take(target.pid.get()), &mut self.images, kernel);
+            }
+            let sites = sites.remove(&target.slot).unwrap_or_default();
+            profile.read(&sites, kernel, target, &self.images, elapsed)?;
+            profile.read_ages(kernel);
+        }
+        let slots: Vec<ProcessSlot> = closed.into_iter().map(|(slot, _)| slot).collect();
+        kernel.recycle(&slots)?;
+        self.ended.extend(leaving.into_iter().filter(|(_, why)| *why == Over::Ended).map(|(followed, _)| followed));
+        self.keep_the_largest();
+        Ok(())
+    }
+
+    fn keep_the_largest(&mut self) {
+        if self.ended.len() <= MAX_ENDED {
+            return;
+        }
+        let allocated = |followed: &Followed| followed.profile.totals().alloc_bytes;
+        self.ended.sort_by_cached_key(|followed| std::cmp::Reverse(allocated(followed)));
+        for followed in self.ended.drain(MAX_ENDED / 2..) {
+            self.unlisted.processes += 1;
+            self.unlisted.totals = self.unlisted.totals.plus(&followed.profile.totals());
+        }
+    }
+
+    /// The targets as reports have them, most live bytes first, and the sum of those that are not among them.
+    pub(super) fn report(
+        &mut self,
+        kernel: &mut Kernel,
+        now: Duration,
+    ) -> Result<(Vec<Process>, Unlisted), KernelError> {
+        kernel.sweep()?;
+        let mut processes = Vec::with_capacity(self.live.len() + self.ended.len());
+        for followed in self.live.values_mut() {
+            followed.profile.read_ages(kernel);
+            processes.push(followed.profile.report(&followed.target, &self.images, &mut self.symbolizer, now, false));
+        }
+        for Followed { target, profile, .. } in &self.ended {
+            processes.push(profile.report(target, &self.images, &mut self.symbolizer, now, true));
+        }
+        processes.sort_by(|a, b| {
+            let weight = |process: &Process| (process.totals.live_bytes(), process.totals.alloc_bytes);
+            weight(b).cmp(&weight(a)).then(a.pid.cmp(&b.pid))
+        });
+        Ok((processes, self.unlisted))
+    }
+
+    /// Whether any target that is there is this process.
+    pub(super) fn has_pid(&self, pid: NonZeroU32) -> bool {
+        self.live.values().any(|followed| followed.target.pid == pid)
+    }
+}
+
+/// Why a target's program is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    /// Its process has ended.
+    Ended,
+    /// Its process runs another program, whose book is another.
+    Replaced,
+}
+
+fn by_slot(kernel: &Kernel) -> Result<HashMap<ProcessSlot, Vec<(SiteIndex, KernelSite)>>, KernelError> {
+    let mut by_slot: HashMap<ProcessSlot, Vec<_>> = HashMap::new();
+    for (index, site) in kernel.sites()? {
+        by_slot.entry(site.process).or_default().push((index, site));
+    }
+    Ok(by_slot)
+}
