@@ -19,6 +19,12 @@ use serde_json::Value;
 /// How long anything may take before it counts as hung, on a noisy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
+/// A number of operations, or the part of it that `MEMTRACE_TEST_SCALE` asks for on a slow machine.
+pub(crate) fn scaled(operations: u64) -> u64 {
+    let divisor = std::env::var("MEMTRACE_TEST_SCALE").map_or(1, |scale| scale.parse().unwrap());
+    operations / divisor
+}
+
 /// The binary that users run, built by `cargo xtask test`.
 pub(crate) fn memtrace() -> Command {
     let path = std::env::var_os("MEMTRACE").expect("run the tests with `cargo xtask test`");
