@@ -64,7 +64,9 @@ pub(crate) fn run(folder: &Path, image: &Path, initramfs: &Path) -> Result<()> {
 /// The emulator, which ends by itself at the limit.
 fn emulator(image: &Path, initramfs: &Path, socket: &Path, log: &Path) -> Command {
     let mut command = Command::new("timeout");
-    command.args([LIMIT_S, "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]);
+    // In the foreground: Ctrl-C ends it too.
+    command.args(["--foreground", LIMIT_S, "qemu-system-x86_64"]);
+    command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]);
     // The server of files writes into the machine's memory.
     command.args(["-m", MEMORY, "-object", &format!("memory-backend-memfd,id=memory,size={MEMORY},share=on")]);
     command.args(["-numa", "node,memdev=memory", "-chardev", &format!("socket,id=files,path={}", socket.display())]);

@@ -25,8 +25,8 @@ use crate::{
 /// What the emulator and the start of the machine take, as Debian packages.
 const PACKAGES: [&str; 2] = ["qemu-system-x86", "cpio"];
 
-/// What the long tests' operations are divided by: the emulator runs a probe some ten times slower.
-const SCALE: u32 = 10;
+/// What the long tests' operations are divided by: the emulator runs a probe some twenty times slower.
+const SCALE: u32 = 25;
 
 /// Test programs without BPF, for which one kernel is like another.
 const WITHOUT_BPF: [&str; 2] = ["agreement", "placement"];
