@@ -1,5 +1,7 @@
 //! `cargo xtask test`: every test, those with real BPF included.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use crate::{
@@ -26,22 +28,29 @@ const PACKAGES: [&str; 13] = [
 
 /// Builds everything, then runs the tests; those whose name contains `filter`, if it is given.
 pub(crate) fn test(filter: Option<&str>) -> Result<()> {
-    setup::apt_install(&PACKAGES)?;
     if filter.is_none() {
         lint::lint()?;
     }
-    let object = build::bpf_object()?;
-    build::build(true)?;
-    say("running the tests");
-    let mut command = cargo();
-    command
-        .args(["test", "--workspace", "--exclude", "memtrace-ebpf", "--no-fail-fast"])
-        .env("MEMTRACE_BPF_OBJECT", object)
-        // The tests run the very binary that users do.
-        .env("MEMTRACE", crate::shell::target().join("release/memtrace"));
+    let mut command = prepare()?;
+    command.arg("--no-fail-fast");
     if let Some(filter) = filter {
         command.arg(filter);
     }
+    say("running the tests");
     // Tests that load the machine would disturb one another.
     run(command.args(["--", "--test-threads=1"]))
+}
+
+/// Installs and builds what the tests need. Returns cargo's command for them.
+pub(crate) fn prepare() -> Result<Command> {
+    setup::apt_install(&PACKAGES)?;
+    let object = build::bpf_object()?;
+    let memtrace = build::build(true)?;
+    let mut command = cargo();
+    command
+        .args(["test", "--workspace", "--exclude", "memtrace-ebpf"])
+        .env("MEMTRACE_BPF_OBJECT", object)
+        // The tests run the very binary that users do.
+        .env("MEMTRACE", memtrace);
+    Ok(command)
 }

@@ -19,6 +19,12 @@ use serde_json::Value;
 /// How long anything may take before it counts as hung, on a noisy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
+/// A number of operations, or the part of it that `MEMTRACE_TEST_SCALE` asks for on a slow machine.
+pub(crate) fn scaled(operations: u64) -> u64 {
+    let divisor = std::env::var("MEMTRACE_TEST_SCALE").map_or(1, |scale| scale.parse().unwrap());
+    operations / divisor
+}
+
 /// The binary that users run, built by `cargo xtask test`.
 pub(crate) fn memtrace() -> Command {
     let path = std::env::var_os("MEMTRACE").expect("run the tests with `cargo xtask test`");
@@ -27,22 +33,36 @@ pub(crate) fn memtrace() -> Command {
     command
 }
 
-/// Compiles a program of `tests/programs` once for each set of flags.
+/// Compiles a program of `tests/programs`, once for each set of flags.
 pub(crate) fn compile(source: &str, flags: &[&str]) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let name: String =
         format!("{source}{}", flags.concat()).chars().map(|c| if c.is_alphanumeric() { c } else { '_' }).collect();
     let program = folder.join(name);
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(source);
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs");
+    if is_newer_than_all_of(&sources, &program) {
+        return program;
+    }
+    // A compiler that is broken off leaves nothing under the final name.
+    let partial = program.with_extension("partial");
+    let source = sources.join(source);
     let status = Command::new("cc")
         .args(["-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"])
-        .arg(&program)
+        .arg(&partial)
         .arg(&source)
         .args(flags)
         .status()
         .unwrap();
     assert!(status.success(), "cannot compile {}", source.display());
+    fs::rename(&partial, &program).unwrap();
     program
+}
+
+/// Whether a file is there that is newer than every file of a folder.
+fn is_newer_than_all_of(folder: &Path, file: &Path) -> bool {
+    let changed = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
+    let Ok(made) = changed(file) else { return false };
+    fs::read_dir(folder).unwrap().all(|entry| changed(&entry.unwrap().path()).unwrap() < made)
 }
 
 /// Flags with which frames can be walked by frame pointers.
