@@ -38,11 +38,14 @@ pub enum Counter {
     UnwindNotOutwards = 13,
     /// Processes that should have become targets while the table of targets was full.
     ProcessesFull = 14,
+    /// Changes of address spaces lost because user space read them too slowly: figures of mapped ranges may be
+    /// wrong.
+    VmEventsFull = 15,
 }
 
 impl Counter {
     /// Every counter, in the order of [`Process::counters`].
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::BlocksFull,
         Self::SitesFull,
         Self::StacksFull,
@@ -58,6 +61,7 @@ impl Counter {
         Self::UnwindUnreadable,
         Self::UnwindNotOutwards,
         Self::ProcessesFull,
+        Self::VmEventsFull,
     ];
 
     /// The counter's name in the `health` object of reports.
@@ -79,6 +83,7 @@ impl Counter {
             Self::UnwindUnreadable => "unwind_unreadable",
             Self::UnwindNotOutwards => "unwind_not_outwards",
             Self::ProcessesFull => "processes_full",
+            Self::VmEventsFull => "vm_events_full",
         }
     }
 
@@ -137,7 +142,7 @@ pub struct Process {
     pub counters: [u64; Counter::ALL.len()],
 }
 
-const _: () = assert!(size_of::<Process>() == 128);
+const _: () = assert!(size_of::<Process>() == 136);
 
 /// A process and where it stands, in one word that is read and changed as one.
 #[repr(transparent)]

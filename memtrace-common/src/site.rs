@@ -27,6 +27,32 @@ impl SiteIndex {
     pub const NONE: Self = Self(0);
 }
 
+/// What kind of memory a site allocates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Category {
+    /// From an allocator's functions. The kernel side counts.
+    Heap = 0,
+    /// Mapped by the program itself. User space counts, because ranges can be split.
+    Mmap = 1,
+}
+
+/// A code that names no [`Category`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownCategory(pub u32);
+
+impl TryFrom<u32> for Category {
+    type Error = UnknownCategory;
+
+    fn try_from(code: u32) -> Result<Self, UnknownCategory> {
+        match code {
+            0 => Ok(Self::Heap),
+            1 => Ok(Self::Mmap),
+            other => Err(UnknownCategory(other)),
+        }
+    }
+}
+
 /// One allocation site and what it has done so far.
 ///
 /// Counters only grow. `live = alloc - freed` is left to the reader, so that it holds by construction.
@@ -37,8 +63,8 @@ pub struct Site {
     pub stack: StackId,
     /// The program; [`ProcessSlot::NONE`] where the place in the table is not in use.
     pub process: ProcessSlot,
-    /// Keeps the words below aligned.
-    pub unused: u32,
+    /// A [`Category`] code.
+    pub category: u32,
     /// Bytes ever allocated.
     pub alloc_bytes: u64,
     /// Objects ever allocated.

@@ -15,15 +15,14 @@ use memtrace_common::{
     block::{BlockKey, LiveBlock},
     call::{CallRoles, PendingCall, ResizedBlock, Role, slot_awaits_return},
     process::Counter,
-    site::{Site, SiteId, SiteIndex},
-    stack::StackId,
+    site::{Category, SiteIndex},
 };
 
 use crate::{
-    maps::{BLOCKS, EMPTY_THREAD, FREE_SITES, SITE_COUNT, SITE_INDICES, SITES, STACKS, THREADS, TRAMPOLINES, Thread},
+    maps::{BLOCKS, EMPTY_THREAD, SITES, THREADS, TRAMPOLINES, Thread},
     registers::{argument_with, requested_bytes},
-    stack,
-    target::{Target, add, next},
+    site, stack,
+    target::{Target, add},
 };
 
 /// `BPF_NOEXIST` of `<linux/bpf.h>`: insert only.
@@ -124,18 +123,24 @@ fn roles(ctx: &ProbeContext) -> CallRoles {
 /// The current thread, if the call it has just entered is not nested in another hooked one.
 #[inline(always)]
 fn outermost<'a>(target: &Target, regs: &pt_regs) -> Option<&'a mut Thread> {
+    let thread = current_thread(target)?;
+    if is_nested(target, &thread.pending, regs) { None } else { Some(thread) }
+}
+
+/// What is remembered of the current thread.
+#[inline(always)]
+pub(crate) fn current_thread<'a>(target: &Target) -> Option<&'a mut Thread> {
     let Some(thread) = THREADS.get_ptr_mut(&target.tid).or_else(|| new_thread(target.tid)) else {
         target.count(Counter::ThreadsFull);
         return None;
     };
     // SAFETY: the entry is this thread's own and is removed only when the thread ends.
-    let thread = unsafe { &mut *thread };
-    if is_nested(target, &thread.pending, regs) { None } else { Some(thread) }
+    Some(unsafe { &mut *thread })
 }
 
 /// Whether the current thread is inside another hooked call.
 #[inline(always)]
-fn is_within_call(target: &Target, regs: &pt_regs) -> bool {
+pub(crate) fn is_within_call(target: &Target, regs: &pt_regs) -> bool {
     // SAFETY: the entry is this thread's own and is removed only when the thread ends.
     let Some(thread) = (unsafe { THREADS.get(&target.tid) }) else { return false };
     is_nested(target, &thread.pending, regs)
@@ -233,7 +238,7 @@ fn count_freed(block: &LiveBlock) {
 #[inline(always)]
 fn record(ctx: &RetProbeContext, target: &Target, regs: &pt_regs, thread: &mut Thread, address: u64, size_bytes: u64) {
     let stack = stack::walk(target, regs, thread);
-    let index = match site_index(target, stack, thread) {
+    let index = match site::index_of(target, stack, thread, Category::Heap) {
         Ok(index) => index,
         Err(why) => {
             debug!(ctx, "no room for a site of process {}", target.tgid);
@@ -270,66 +275,4 @@ fn put(target: &Target, key: &BlockKey, block: &LiveBlock) -> Result<(), Counter
         }
         Err(_) => Err(Counter::BlocksFull),
     }
-}
-
-/// Where the site of `stack`, which was just walked for `thread`, has its counters.
-#[inline(always)]
-fn site_index(target: &Target, stack: StackId, thread: &mut Thread) -> Result<SiteIndex, Counter> {
-    let id = SiteId::of(stack, target.slot);
-    if let Some(index) = thread.recent_sites.find(id) {
-        return Ok(index);
-    }
-    // SAFETY: the value is a plain integer, copied at once.
-    let index = match unsafe { SITE_INDICES.get(&id) } {
-        Some(index) => *index,
-        None => new_site(target, id, stack, thread)?,
-    };
-    thread.recent_sites.remember(id, index);
-    Ok(index)
-}
-
-/// Opens a site. Another thread may do the same at this moment: the first to publish its index wins, and
-/// the place that the other was given is free again.
-#[inline(always)]
-fn new_site(target: &Target, id: SiteId, stack: StackId, thread: &Thread) -> Result<SiteIndex, Counter> {
-    let index = free_place()?;
-    let site = SITES.get_ptr_mut(index.0).ok_or(Counter::SitesFull)?;
-    let new = Site { stack, process: target.slot, ..Site::default() };
-    // SAFETY: an array map's entry lives as long as the map; nobody else has been given this one.
-    unsafe { *site = new };
-    // Only now that the site is seen to need it: user space removes stacks that no site needs, and looks at
-    // the sites once more afterwards.
-    let opened = match STACKS.insert(&stack, &thread.stack, NO_EXIST) {
-        Ok(()) | Err(ALREADY_THERE) => SITE_INDICES.insert(&id, &index, NO_EXIST),
-        Err(_) => return Err(give_back(index, site, Counter::StacksFull)),
-    };
-    match opened {
-        Ok(()) => Ok(index),
-        Err(ALREADY_THERE) => {
-            let full = give_back(index, site, Counter::SitesFull);
-            // SAFETY: the value is a plain integer, copied at once.
-            unsafe { SITE_INDICES.get(&id) }.copied().ok_or(full)
-        }
-        Err(_) => Err(give_back(index, site, Counter::SitesFull)),
-    }
-}
-
-/// Makes a place in the table of sites free again that was not used after all. Returns `why`.
-#[inline(always)]
-fn give_back(index: SiteIndex, site: *mut Site, why: Counter) -> Counter {
-    // SAFETY: an array map's entry lives as long as the map; nobody else has been given this one.
-    unsafe { *site = Site::default() };
-    // The queue has room for every place there is.
-    _ = FREE_SITES.push(index, 0);
-    why
-}
-
-/// A place in the table of sites that is not in use.
-#[inline(always)]
-fn free_place() -> Result<SiteIndex, Counter> {
-    if let Ok(Some(index)) = FREE_SITES.pop() {
-        return Ok(index);
-    }
-    let count = SITE_COUNT.get_ptr_mut(0).ok_or(Counter::SitesFull)?;
-    Ok(SiteIndex(next(count) as u32 + 1))
 }

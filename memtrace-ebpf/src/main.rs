@@ -9,10 +9,12 @@
 mod alloc;
 mod maps;
 mod registers;
+mod site;
 mod stack;
 mod sweep;
 mod target;
 mod task;
+mod vm;
 
 use aya_ebpf::{
     macros::{raw_tracepoint, uprobe, uretprobe},
@@ -99,6 +101,20 @@ fn linker_notice(ctx: ProbeContext) -> u32 {
 #[raw_tracepoint(tracepoint = "sys_exit")]
 fn syscall_exit(ctx: RawTracePointContext) -> i32 {
     task::stop_after_mapping_code(&ctx);
+    0
+}
+
+/// A system call of any process of the host begins; only attached where mapped ranges are asked for.
+#[raw_tracepoint(tracepoint = "sys_enter")]
+fn vm_enter(ctx: RawTracePointContext) -> i32 {
+    vm::enter(&ctx);
+    0
+}
+
+/// See [`vm_enter`].
+#[raw_tracepoint(tracepoint = "sys_exit")]
+fn vm_leave(ctx: RawTracePointContext) -> i32 {
+    vm::leave(&ctx);
     0
 }
 

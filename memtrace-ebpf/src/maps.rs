@@ -109,3 +109,7 @@ pub(crate) static CODE_TABLES: Array<CodeTable> = Array::with_max_entries(1, 0);
 /// Rare events for user space.
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+
+/// Changes of address spaces for user space, where they are asked for.
+#[map]
+pub(crate) static VM_EVENTS: RingBuf = RingBuf::with_byte_size(4096, 0);

@@ -24,7 +24,7 @@ fn of_pid(report: &Value, pid: u64) -> Vec<&Value> {
 /// Whether a process's book says what the process says of itself.
 fn agrees(process: &Value, truth: &Value) -> bool {
     let inherited = truth["inherited"].as_u64().unwrap();
-    losses(process) == []
+    losses(process).is_empty()
         && process["health"]["unmatched_frees"].as_u64().unwrap() >= inherited
         && FIGURES.iter().all(|figure| sum_at(process, "work", figure) == truth["work"][figure].as_u64().unwrap())
 }

@@ -7,7 +7,7 @@ use memtrace_common::process::ProcessSlot;
 
 use crate::{
     capture::{images::Scope, kernel::Capacities, selection::Selection},
-    model::report::Weight,
+    model::report::{Category, Weight},
 };
 
 const EXAMPLES: &str = "\
@@ -91,6 +91,11 @@ pub(super) struct TraceArguments {
     /// How to walk stacks
     #[arg(long, value_enum, default_value_t = UnwindArgument::Auto)]
     pub(super) unwind: UnwindArgument,
+
+    /// Which memory: of allocators, or mapped by the program itself
+    #[arg(long = "category", value_enum, value_name = "CATEGORY", value_delimiter = ',',
+          default_values_t = [CategoryArgument::Heap])]
+    pub(super) categories: Vec<CategoryArgument>,
 
     /// What to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -239,6 +244,23 @@ pub(super) enum Format {
     Json,
     /// Folded stacks, for flame graph tools
     Folded,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum CategoryArgument {
+    /// From an allocator's functions
+    Heap,
+    /// By mmap, mremap and brk; what an allocator maps for itself is not counted twice
+    Mmap,
+}
+
+impl From<CategoryArgument> for Category {
+    fn from(argument: CategoryArgument) -> Self {
+        match argument {
+            CategoryArgument::Heap => Self::Heap,
+            CategoryArgument::Mmap => Self::Mmap,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -41,6 +41,7 @@ fn try_kernel() -> u32 {
         unwind: if preflight::can_unwind_by_rows() { Unwind::Rows } else { Unwind::FramePointers },
         debug_lines: false,
         task_pid_offset: 0,
+        address_spaces: false,
     };
     match Kernel::load(settings).and_then(|mut kernel| kernel.follow_tasks(true)) {
         Ok(()) => {

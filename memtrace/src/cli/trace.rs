@@ -70,6 +70,7 @@ fn options(arguments: &TraceArguments, verbose: u8, is_live: bool) -> Options {
         capacities: arguments.capacities.capacities(selection.scope(arguments.follow)),
         selection,
         follow: arguments.follow,
+        categories: arguments.categories.iter().map(|category| (*category).into()).collect(),
         duration: arguments.duration,
         interval: arguments.interval.or(is_live.then_some(LIVE_INTERVAL)),
         unwind: unwind(arguments.unwind),

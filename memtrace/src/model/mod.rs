@@ -4,4 +4,5 @@
 
 pub mod frame;
 pub mod growth;
+pub mod ranges;
 pub mod report;

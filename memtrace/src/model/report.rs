@@ -22,10 +22,12 @@ impl Tier {
 }
 
 /// What kind of memory a site allocates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Category {
     /// From an allocator's functions.
     Heap,
+    /// Mapped by the program itself.
+    Mmap,
 }
 
 impl Category {
@@ -34,6 +36,7 @@ impl Category {
     pub fn name(self) -> &'static str {
         match self {
             Self::Heap => "heap",
+            Self::Mmap => "mmap",
         }
     }
 }

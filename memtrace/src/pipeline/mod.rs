@@ -3,6 +3,7 @@
 mod profile;
 mod session;
 mod targets;
+mod vm_book;
 mod watch;
 
 use std::{io, num::NonZeroU32, process::ExitStatus, time::Duration};
@@ -18,7 +19,7 @@ use crate::{
         selection::{Selection, SelectionError},
         target::{Target, TargetError},
     },
-    model::report::Report,
+    model::report::{Category, Report},
     process::task_type::TaskTypeError,
 };
 use session::Session;
@@ -31,6 +32,8 @@ pub struct Options {
     pub selection: Selection,
     /// Whether children of targets are targets as well.
     pub follow: bool,
+    /// What reports are of.
+    pub categories: Vec<Category>,
     /// When to stop; `None`: when the target ends or a signal comes.
     pub duration: Option<Duration>,
     /// How often to report in between; `None`: not at all.

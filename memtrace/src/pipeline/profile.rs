@@ -4,10 +4,11 @@ use std::{collections::HashMap, time::Duration};
 
 use memtrace_common::{
     process::{Counter, CounterKind, Process as KernelProcess},
-    site::{Site as KernelSite, SiteIndex},
+    site::{Category as KernelCategory, Site as KernelSite, SiteIndex},
     stack::{StackId, mix},
 };
 
+use super::vm_book::VmBook;
 use crate::{
     capture::{
         images::Images,
@@ -31,9 +32,11 @@ struct PlacedStack {
     tentative: bool,
 }
 
-/// A site of the kernel side, as last read.
+/// A site, as last read.
 struct TrackedSite {
-    latest: KernelSite,
+    stack: StackId,
+    category: Category,
+    totals: Totals,
     live_bytes: History,
     oldest_born_ms: Option<u64>,
 }
@@ -66,14 +69,15 @@ impl Profile {
     }
 
     pub(super) fn totals(&self) -> Totals {
-        self.sites.values().fold(Totals::default(), |sum, site| sum.plus(&totals(&site.latest)))
+        self.sites.values().fold(Totals::default(), |sum, site| sum.plus(&site.totals))
     }
 
-    /// Takes in what the kernel side has counted by now, `elapsed` after the start: `sites` are all sites of
-    /// this target.
+    /// Takes in what was counted by now, `elapsed` after the start: `sites` are all sites of this target, `mapped`
+    /// is what it has mapped by itself.
     pub(super) fn read(
         &mut self,
         sites: &[(SiteIndex, KernelSite)],
+        mapped: Option<&VmBook>,
         kernel: &Kernel,
         target: &Target,
         images: &Images,
@@ -82,16 +86,24 @@ impl Profile {
         self.has_tentative = false;
         let mut live_bytes = 0;
         for (id, site) in sites {
+            let (category, totals) = match KernelCategory::try_from(site.category) {
+                Ok(KernelCategory::Mmap) => (Category::Mmap, mapped.map(|book| book.totals(*id)).unwrap_or_default()),
+                Ok(KernelCategory::Heap) | Err(_) => (Category::Heap, totals(site)),
+            };
+            // It was opened, and nothing has come of it yet.
+            if totals.alloc_objects == 0 {
+                continue;
+            }
             self.place(kernel, target, images, site.stack)?;
-            let live = totals(site).live_bytes();
+            let live = totals.live_bytes();
             live_bytes += live;
             let tracked = self.sites.entry(*id).or_insert_with(|| {
                 let mut history = History::default();
                 // Before its first allocation it held nothing.
                 history.push(Duration::ZERO, 0);
-                TrackedSite { latest: *site, live_bytes: history, oldest_born_ms: None }
+                TrackedSite { stack: site.stack, category, totals, live_bytes: history, oldest_born_ms: None }
             });
-            tracked.latest = *site;
+            tracked.totals = totals;
             tracked.live_bytes.push(elapsed, live);
         }
         self.live_bytes.push(elapsed, live_bytes);
@@ -104,9 +116,13 @@ impl Profile {
     }
 
     /// Takes in how old each site's oldest block is, as of the last sweep.
-    pub(super) fn read_ages(&mut self, kernel: &Kernel) {
+    pub(super) fn read_ages(&mut self, kernel: &Kernel, mapped: Option<&VmBook>) {
+        let oldest_mapped = mapped.map(VmBook::oldest_born_ms).unwrap_or_default();
         for (id, site) in &mut self.sites {
-            site.oldest_born_ms = kernel.oldest_born_ms(*id);
+            site.oldest_born_ms = match site.category {
+                Category::Heap => kernel.oldest_born_ms(*id),
+                Category::Mmap => oldest_mapped.get(id).copied(),
+            };
         }
     }
 
@@ -125,16 +141,17 @@ impl Profile {
         Ok(())
     }
 
-    /// The report on all that was read, `now` after the start.
+    /// The report on what was read of these categories, `now` after the start.
     pub(super) fn report(
         &self,
+        categories: &[Category],
         target: &Target,
         images: &Images,
         symbolizer: &mut Symbolizer,
         now: Duration,
         ended: bool,
     ) -> Process {
-        let sites = self.merged_sites(images, symbolizer, now);
+        let sites = self.merged_sites(categories, images, symbolizer, now);
         let totals = sites.iter().fold(Totals::default(), |sum, site| sum.plus(&site.totals));
         Process {
             pid: target.pid.get(),
@@ -153,19 +170,25 @@ impl Profile {
     }
 
     /// The sites, those of the same places taken together, most live bytes first.
-    fn merged_sites(&self, images: &Images, symbolizer: &mut Symbolizer, now: Duration) -> Vec<Site> {
+    fn merged_sites(
+        &self,
+        categories: &[Category],
+        images: &Images,
+        symbolizer: &mut Symbolizer,
+        now: Duration,
+    ) -> Vec<Site> {
         let places = self.stacks.values().flat_map(|stack| stack.places.iter().copied());
         symbolizer.symbolize(images.all(), places);
-        let mut merged: HashMap<(&[CodePlace], bool), Site> = HashMap::new();
+        let mut merged: HashMap<(&[CodePlace], bool, Category), Site> = HashMap::new();
         let nowhere = PlacedStack { places: Vec::new(), complete: false, tentative: false };
-        for tracked in self.sites.values() {
-            let stack = self.stacks.get(&tracked.latest.stack).unwrap_or(&nowhere);
-            let site = merged.entry((&stack.places, stack.complete)).or_insert_with(|| {
+        for tracked in self.sites.values().filter(|site| categories.contains(&site.category)) {
+            let stack = self.stacks.get(&tracked.stack).unwrap_or(&nowhere);
+            let site = merged.entry((&stack.places, stack.complete, tracked.category)).or_insert_with(|| {
                 let frames: Vec<Frame> =
                     stack.places.iter().flat_map(|place| symbolizer.frames(*place).to_vec()).collect();
                 Site {
                     id: site_id(&stack.places, images),
-                    category: Category::Heap,
+                    category: tracked.category,
                     totals: Totals::default(),
                     growth_bytes_per_s: 0.0,
                     verdict: Verdict::TooEarly,
@@ -175,7 +198,7 @@ impl Profile {
                     frames,
                 }
             });
-            site.totals = site.totals.plus(&totals(&tracked.latest));
+            site.totals = site.totals.plus(&tracked.totals);
             site.growth_bytes_per_s += tracked.live_bytes.slope_per_s();
             let age = tracked.oldest_born_ms.map(|born_ms| now.saturating_sub(Duration::from_millis(born_ms)));
             site.oldest_age = site.oldest_age.max(age);

@@ -11,6 +11,7 @@ use memtrace_common::{
     control::{Adoption, Control},
     event::{Event, EventKind},
     process::{Counter, ProcessSlot},
+    vm::VmEvent,
 };
 use tokio::{
     io::unix::AsyncFd,
@@ -31,7 +32,7 @@ use crate::{
         selection::Selection,
         target::{Target, TargetError},
     },
-    model::report::{Report, Tier},
+    model::report::{Category, Report, Tier},
     process::task_type,
 };
 
@@ -48,6 +49,8 @@ pub(super) struct Session {
     selection: Selection,
     adoption: Adoption,
     events: AsyncFd<RingBuf<MapData>>,
+    /// Changes of address spaces.
+    vm_events: AsyncFd<RingBuf<MapData>>,
     ends: UnboundedReceiver<ProcessSlot>,
     /// Targets whose process has ended, and whose books are to be closed.
     over: Vec<(ProcessSlot, Over)>,
@@ -70,6 +73,7 @@ impl Session {
             unwind: options.unwind,
             debug_lines: options.debug_lines,
             task_pid_offset: if forks { task_type::pid_offset()? } else { 0 },
+            address_spaces: options.categories.contains(&Category::Mmap),
         })?;
         log_memory(&kernel);
         if options.debug_lines {
@@ -82,15 +86,21 @@ impl Session {
         if matches!(selection, Selection::Command(_)) {
             kernel.follow_mappings()?;
         }
-        let events = watch::readable(kernel.take_events()?)
-            .map_err(|source| PipelineError::Wait { what: "events of the kernel side", source })?;
+        if options.categories.contains(&Category::Mmap) {
+            kernel.follow_address_spaces()?;
+        }
+        let wait = |source| PipelineError::Wait { what: "events of the kernel side", source };
+        let events = watch::readable(kernel.take_ring("EVENTS")?).map_err(wait)?;
+        let vm_events = watch::readable(kernel.take_ring("VM_EVENTS")?).map_err(wait)?;
+        let images = Images::new(selection.scope(*follow), options.programs);
         let (ends_sender, ends) = unbounded_channel();
         Ok(Self {
             kernel,
-            targets: Targets::new(Images::new(selection.scope(*follow), options.programs), ends_sender),
+            targets: Targets::new(images, options.categories.clone(), ends_sender),
             selection: selection.clone(),
             adoption,
             events,
+            vm_events,
             ends,
             over: Vec::new(),
             started: Instant::now(),
@@ -257,6 +267,10 @@ impl Session {
                     ready.map_err(|source| PipelineError::Wait { what: "events", source })?.clear_ready();
                     self.handle_events()?;
                 }
+                ready = self.vm_events.readable_mut() => {
+                    ready.map_err(|source| PipelineError::Wait { what: "events", source })?.clear_ready();
+                    self.handle_vm_events()?;
+                }
                 Some(slot) = self.ends.recv() => self.over.push((slot, Over::Ended)),
                 () = watch::until(closing) => {
                     closing = None;
@@ -295,7 +309,7 @@ impl Session {
             // Some may have been stopped in the moment between.
             self.targets.live().for_each(|followed| watch::resume(followed.target.pid.get()));
         }
-        self.handle_events()?;
+        self.handle_vm_events()?;
         while let Ok(slot) = self.ends.try_recv() {
             self.over.push((slot, Over::Ended));
         }
@@ -334,6 +348,7 @@ impl Session {
     /// Reads the kernel side and `/proc` into the profiles. Returns how long that took.
     fn read(&mut self) -> Result<Duration, PipelineError> {
         let begun = Instant::now();
+        self.handle_vm_events()?;
         for slot in self.targets.due_for_a_look() {
             self.look_again(slot)?;
         }
@@ -355,6 +370,7 @@ impl Session {
     }
 
     fn close_books(&mut self) -> Result<(), PipelineError> {
+        self.handle_vm_events()?;
         let over = std::mem::take(&mut self.over);
         Ok(self.targets.close(&over, &mut self.kernel, self.started.elapsed())?)
     }
@@ -405,6 +421,18 @@ impl Session {
             }
             self.resume(event.slot);
         }
+        Ok(())
+    }
+
+    /// Takes in every change of an address space that is there by now.
+    fn handle_vm_events(&mut self) -> Result<(), PipelineError> {
+        let mut events = Vec::new();
+        while let Some(record) = self.vm_events.get_mut().next() {
+            events.extend(VmEvent::from_bytes(&record));
+        }
+        // A target's beginning was told before anything that it did.
+        self.handle_events()?;
+        self.targets.change_address_spaces(&events);
         Ok(())
     }
 

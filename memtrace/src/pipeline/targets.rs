@@ -9,18 +9,19 @@ use std::{
 use memtrace_common::{
     process::{Counter, ProcessSlot},
     site::{Site as KernelSite, SiteIndex},
+    vm::VmEvent,
 };
 use tokio::{sync::mpsc::UnboundedSender, task::JoinHandle};
 
-use super::{profile::Profile, watch::Exit};
+use super::{profile::Profile, vm_book::VmBook, watch::Exit};
 use crate::{
     capture::{
         images::{Images, Scope},
         kernel::{Kernel, KernelError},
         target::{Target, TargetError},
     },
-    model::report::{Process, Unlisted},
-    process::mapping_log::MappingLog,
+    model::report::{Category, Process, Unlisted},
+    process::{mapping_log::MappingLog, maps},
     symbolize::Symbolizer,
 };
 
@@ -32,6 +33,8 @@ const MAX_ENDED: usize = 256;
 pub(super) struct Followed {
     pub(super) target: Target,
     pub(super) profile: Profile,
+    /// What it maps by itself, where that is asked for.
+    mapped: Option<VmBook>,
     /// Waits for the end of its process.
     waiting: Option<JoinHandle<()>>,
     /// Stacks that were cut at unknown code, as of the last look.
@@ -52,6 +55,8 @@ pub(super) struct Targets {
     symbolizer: Symbolizer,
     /// What processes map, where some may end before they can be looked at.
     log: Option<MappingLog>,
+    /// What reports are of.
+    categories: Vec<Category>,
     live: BTreeMap<ProcessSlot, Followed>,
     ended: Vec<Followed>,
     unlisted: Unlisted,
@@ -60,7 +65,7 @@ pub(super) struct Targets {
 
 impl Targets {
     /// No target yet. Whose process has ended is told to `ends`.
-    pub(super) fn new(images: Images, ends: UnboundedSender<ProcessSlot>) -> Self {
+    pub(super) fn new(images: Images, categories: Vec<Category>, ends: UnboundedSender<ProcessSlot>) -> Self {
         let log = match images.scope() {
             Scope::Targets => None,
             Scope::EveryProcess => MappingLog::open()
@@ -69,6 +74,7 @@ impl Targets {
         };
         Self {
             log,
+            categories,
             images,
             symbolizer: Symbolizer::default(),
             live: BTreeMap::new(),
@@ -98,9 +104,25 @@ impl Targets {
             })
         });
         let is_there = waiting.is_ok();
-        let followed = Followed { target, profile: Profile::default(), waiting: waiting.ok(), cut_stacks: 0 };
+        let mapped = self.follows_mappings().then(|| VmBook::new(maps::data_end(target.pid.get())));
+        let followed = Followed { target, profile: Profile::default(), mapped, waiting: waiting.ok(), cut_stacks: 0 };
         self.live.insert(slot, followed);
         is_there
+    }
+
+    /// Whether reports are of what targets map by themselves.
+    pub(super) fn follows_mappings(&self) -> bool {
+        self.categories.contains(&Category::Mmap)
+    }
+
+    /// Takes in changes of address spaces, in the order in which they happened.
+    pub(super) fn change_address_spaces(&mut self, events: &[VmEvent]) {
+        for event in events {
+            // One that is closed already gives up nothing any more.
+            if let Some(book) = self.live.get_mut(&event.slot).and_then(|followed| followed.mapped.as_mut()) {
+                book.handle(event);
+            }
+        }
     }
 
     /// Looks at a target's mappings and hooks what is new there.
@@ -137,7 +159,8 @@ impl Targets {
         let mut sites = by_slot(kernel)?;
         for (slot, followed) in &mut self.live {
             let sites = sites.remove(slot).unwrap_or_default();
-            followed.profile.read(&sites, kernel, &followed.target, &self.images, elapsed)?;
+            let Followed { target, profile, mapped, .. } = followed;
+            profile.read(&sites, mapped.as_ref(), kernel, target, &self.images, elapsed)?;
         }
         Ok(())
     }
@@ -161,13 +184,13 @@ impl Targets {
         kernel.sweep()?;
         self.read_log();
         let mut sites = by_slot(kernel)?;
-        for (Followed { target, profile, .. }, _) in leaving.iter_mut().filter(|(_, why)| *why == Over::Ended) {
+        for (Followed { target, profile, mapped, .. }, _) in leaving.iter_mut().filter(|(_, why)| *why == Over::Ended) {
             if let Some(log) = &mut self.log {
                 target.learn(log.take(target.pid.get()), &mut self.images, kernel);
             }
             let sites = sites.remove(&target.slot).unwrap_or_default();
-            profile.read(&sites, kernel, target, &self.images, elapsed)?;
-            profile.read_ages(kernel);
+            profile.read(&sites, mapped.as_ref(), kernel, target, &self.images, elapsed)?;
+            profile.read_ages(kernel, mapped.as_ref());
         }
         let slots: Vec<ProcessSlot> = closed.into_iter().map(|(slot, _)| slot).collect();
         kernel.recycle(&slots)?;
@@ -196,12 +219,13 @@ impl Targets {
     ) -> Result<(Vec<Process>, Unlisted), KernelError> {
         kernel.sweep()?;
         let mut processes = Vec::with_capacity(self.live.len() + self.ended.len());
-        for followed in self.live.values_mut() {
-            followed.profile.read_ages(kernel);
-            processes.push(followed.profile.report(&followed.target, &self.images, &mut self.symbolizer, now, false));
+        let Self { images, symbolizer, categories, .. } = self;
+        for Followed { target, profile, mapped, .. } in self.live.values_mut() {
+            profile.read_ages(kernel, mapped.as_ref());
+            processes.push(profile.report(categories, target, images, symbolizer, now, false));
         }
         for Followed { target, profile, .. } in &self.ended {
-            processes.push(profile.report(target, &self.images, &mut self.symbolizer, now, true));
+            processes.push(profile.report(categories, target, images, symbolizer, now, true));
         }
         processes.sort_by(|a, b| {
             let weight = |process: &Process| (process.totals.live_bytes(), process.totals.alloc_bytes);

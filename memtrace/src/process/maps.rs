@@ -63,6 +63,13 @@ pub fn read(pid: u32) -> Result<Vec<Mapping>, MapsError> {
     parse(&text)
 }
 
+/// Where the data segment of `pid` ends, which brk(2) moves; `None` where it has none yet.
+#[must_use]
+pub fn data_end(pid: u32) -> Option<u64> {
+    let heap = read(pid).ok()?.into_iter().find(|mapping| mapping.path.as_os_str() == "[heap]");
+    heap.map(|heap| heap.end)
+}
+
 /// Parses the text of a maps file (proc(5)). Paths are bytes, not text.
 ///
 /// # Errors

@@ -168,7 +168,14 @@ pub struct Settings {
     pub debug_lines: bool,
     /// Where `task_struct` holds a task's id, in bytes; 0 where children of targets do not matter.
     pub task_pid_offset: u32,
+    /// Whether changes of address spaces will be followed.
+    pub address_spaces: bool,
 }
+
+/// The room for changes of address spaces that were not read yet, in bytes: some 300,000.
+const VM_EVENTS_BYTES: u32 = 16 << 20;
+/// The least that a ring buffer can have.
+const PAGE_BYTES: u32 = 4096;
 
 /// `BPF_NOEXIST` of `<linux/bpf.h>`: insert only.
 const BPF_NOEXIST: u64 = 1;
@@ -183,7 +190,7 @@ impl Kernel {
     /// # Errors
     /// Where the kernel refuses, mostly for want of privileges or of memory.
     pub fn load(settings: Settings) -> Result<Self, KernelError> {
-        let Settings { capacities, unwind, debug_lines, task_pid_offset } = settings;
+        let Settings { capacities, unwind, debug_lines, task_pid_offset, address_spaces } = settings;
         let log_level = if debug_lines { aya_log::Level::Debug as u8 } else { 0 };
         let by_rows = u8::from(unwind == Unwind::Rows);
         // Both are numbered from 1.
@@ -204,6 +211,7 @@ impl Kernel {
             .map_max_entries("STACKS", capacities.stacks)
             .map_max_entries("ROWS", capacities.rows)
             .map_max_entries("CODE_RANGES", MAX_RANGES)
+            .map_max_entries("VM_EVENTS", if address_spaces { VM_EVENTS_BYTES } else { PAGE_BYTES })
             .override_global("UNWIND_BY_ROWS", &by_rows, true)
             .override_global("TASK_PID_OFFSET", &task_pid_offset, true)
             .override_global(aya_log::LEVEL, &log_level, true);
@@ -237,6 +245,16 @@ impl Kernel {
     /// Where the kernel refuses the tracepoint.
     pub fn follow_mappings(&mut self) -> Result<(), KernelError> {
         self.attach_tracepoint("syscall_exit", "sys_exit")
+    }
+
+    /// Attaches the programs that tell what targets map by themselves. They make every system call of the host
+    /// a little slower.
+    ///
+    /// # Errors
+    /// Where the kernel refuses a tracepoint.
+    pub fn follow_address_spaces(&mut self) -> Result<(), KernelError> {
+        self.attach_tracepoint("vm_leave", "sys_exit")?;
+        self.attach_tracepoint("vm_enter", "sys_enter")
     }
 
     fn load_tracepoint(&mut self, name: &'static str) -> Result<&mut RawTracePoint, KernelError> {
@@ -333,7 +351,7 @@ impl Kernel {
     /// Where a map cannot be written.
     pub fn recycle(&mut self, slots: &[ProcessSlot]) -> Result<(), KernelError> {
         let (gone, others): (Vec<_>, Vec<_>) =
-            self.used_places()?.into_iter().partition(|(_, site)| slots.contains(&site.process));
+            self.sites()?.into_iter().partition(|(_, site)| slots.contains(&site.process));
         let needed: HashSet<StackId> = others.iter().map(|(_, site)| site.stack).collect();
         let mut unneeded = HashSet::new();
         for (index, site) in gone {
@@ -365,7 +383,7 @@ impl Kernel {
             let mut stacks: HashMap<_, StackId, StackRecord> = self.map_mut("STACKS")?;
             _ = stacks.remove(id);
         }
-        let needed: HashSet<StackId> = self.used_places()?.into_iter().map(|(_, site)| site.stack).collect();
+        let needed: HashSet<StackId> = self.sites()?.into_iter().map(|(_, site)| site.stack).collect();
         let mut stacks: HashMap<_, StackId, StackRecord> = self.map_mut("STACKS")?;
         for (id, record) in removed.into_iter().filter(|(id, _)| needed.contains(id)) {
             // It may be there again by now.
@@ -440,20 +458,14 @@ impl Kernel {
         map.set(index, value, 0).map_err(failed("write to", name))
     }
 
-    /// Every site of every target at which anything was allocated.
+    /// Every site of every target.
     ///
     /// # Errors
     /// Where the map cannot be read.
     pub fn sites(&self) -> Result<Vec<(SiteIndex, Site)>, KernelError> {
-        let used = self.used_places()?.into_iter();
-        Ok(used.filter(|(_, site)| site.alloc_objects > 0).collect())
-    }
-
-    /// Every place in the table of sites that is in use.
-    fn used_places(&self) -> Result<Vec<(SiteIndex, Site)>, KernelError> {
-        let place = |index: u32| Some((SiteIndex(index), self.sites.get(index as usize)?));
-        let places = (1..=self.site_count()?).filter_map(place);
-        Ok(places.filter(|(_, site)| site.process != ProcessSlot::NONE).collect())
+        let site = |index: u32| Some((SiteIndex(index), self.sites.get(index as usize)?));
+        let sites = (1..=self.site_count()?).filter_map(site);
+        Ok(sites.filter(|(_, site)| site.process != ProcessSlot::NONE).collect())
     }
 
     /// When the oldest live block of a site was allocated, in milliseconds since the start and as of the last
@@ -495,13 +507,13 @@ impl Kernel {
         lookup(&stacks, "STACKS", &id)
     }
 
-    /// The ring buffer of rare events. Once.
+    /// A ring buffer: `EVENTS` or `VM_EVENTS`. Once.
     ///
     /// # Errors
     /// Where it was taken before.
-    pub fn take_events(&mut self) -> Result<RingBuf<MapData>, KernelError> {
-        let map = self.ebpf.take_map("EVENTS").ok_or(KernelError::Missing("EVENTS"))?;
-        RingBuf::try_from(map).map_err(failed("open", "EVENTS"))
+    pub fn take_ring(&mut self, name: &'static str) -> Result<RingBuf<MapData>, KernelError> {
+        let map = self.ebpf.take_map(name).ok_or(KernelError::Missing(name))?;
+        RingBuf::try_from(map).map_err(failed("open", name))
     }
 
     /// The debug lines of the BPF side, for [`Kernel::load`] with `debug_lines`.

@@ -1,0 +1,90 @@
+//! Sites: finding the counters of a stack, and opening a site at its first event.
+
+use memtrace_common::{
+    process::Counter,
+    site::{Category, Site, SiteId, SiteIndex},
+    stack::StackId,
+};
+
+use crate::{
+    maps::{FREE_SITES, SITE_COUNT, SITE_INDICES, SITES, STACKS, Thread},
+    target::{Target, next},
+};
+
+/// `BPF_NOEXIST` of `<linux/bpf.h>`: insert only.
+const NO_EXIST: u64 = 1;
+/// `-EEXIST` of `<asm-generic/errno-base.h>`.
+const ALREADY_THERE: i32 = -17;
+
+/// Where the site of `stack`, which was just walked for `thread`, has its counters.
+#[inline(always)]
+pub(crate) fn index_of(
+    target: &Target,
+    stack: StackId,
+    thread: &mut Thread,
+    category: Category,
+) -> Result<SiteIndex, Counter> {
+    let id = SiteId::of(stack, target.slot);
+    if let Some(index) = thread.recent_sites.find(id) {
+        return Ok(index);
+    }
+    // SAFETY: the value is a plain integer, copied at once.
+    let index = match unsafe { SITE_INDICES.get(&id) } {
+        Some(index) => *index,
+        None => open(target, id, stack, thread, category)?,
+    };
+    thread.recent_sites.remember(id, index);
+    Ok(index)
+}
+
+/// Opens a site. Another thread may do the same at this moment: the first to publish its index wins, and
+/// the place that the other was given is free again.
+#[inline(always)]
+fn open(
+    target: &Target,
+    id: SiteId,
+    stack: StackId,
+    thread: &Thread,
+    category: Category,
+) -> Result<SiteIndex, Counter> {
+    let index = free_place()?;
+    let site = SITES.get_ptr_mut(index.0).ok_or(Counter::SitesFull)?;
+    let new = Site { stack, process: target.slot, category: category as u32, ..Site::default() };
+    // SAFETY: an array map's entry lives as long as the map; nobody else has been given this one.
+    unsafe { *site = new };
+    // Only now that the site is seen to need it: user space removes stacks that no site needs, and looks at
+    // the sites once more afterwards.
+    let opened = match STACKS.insert(&stack, &thread.stack, NO_EXIST) {
+        Ok(()) | Err(ALREADY_THERE) => SITE_INDICES.insert(&id, &index, NO_EXIST),
+        Err(_) => return Err(give_back(index, site, Counter::StacksFull)),
+    };
+    match opened {
+        Ok(()) => Ok(index),
+        Err(ALREADY_THERE) => {
+            let full = give_back(index, site, Counter::SitesFull);
+            // SAFETY: the value is a plain integer, copied at once.
+            unsafe { SITE_INDICES.get(&id) }.copied().ok_or(full)
+        }
+        Err(_) => Err(give_back(index, site, Counter::SitesFull)),
+    }
+}
+
+/// Makes a place in the table of sites free again that was not used after all. Returns `why`.
+#[inline(always)]
+fn give_back(index: SiteIndex, site: *mut Site, why: Counter) -> Counter {
+    // SAFETY: an array map's entry lives as long as the map; nobody else has been given this one.
+    unsafe { *site = Site::default() };
+    // The queue has room for every place there is.
+    _ = FREE_SITES.push(index, 0);
+    why
+}
+
+/// A place in the table of sites that is not in use.
+#[inline(always)]
+fn free_place() -> Result<SiteIndex, Counter> {
+    if let Ok(Some(index)) = FREE_SITES.pop() {
+        return Ok(index);
+    }
+    let count = SITE_COUNT.get_ptr_mut(0).ok_or(Counter::SitesFull)?;
+    Ok(SiteIndex(next(count) as u32 + 1))
+}
