@@ -16,6 +16,7 @@ pub mod process;
 pub mod site;
 pub mod stack;
 pub mod unwind;
+pub mod window;
 
 #[cfg(feature = "user")]
 mod pod;

@@ -84,7 +84,7 @@ impl Code {
     }
 
     /// Our walk.
-    pub(crate) fn ours(&self, from: Registers, memory: &impl Memory) -> Walk {
+    pub(crate) fn ours(&self, from: Registers, memory: &mut impl Memory) -> Walk {
         let (mut registers, mut is_exact) = (from, true);
         let mut frames = vec![from.pc];
         let ending = loop {
@@ -106,7 +106,7 @@ impl Code {
     }
 
     /// The other unwinder's.
-    pub(crate) fn theirs(&self, from: Registers, memory: &impl Memory) -> Walk {
+    pub(crate) fn theirs(&self, from: Registers, memory: &mut impl Memory) -> Walk {
         let mut cache = CacheX86_64::<_>::new();
         let mut read = |address| memory.word(address).ok_or(());
         let registers = UnwindRegsX86_64::new(from.pc, from.sp, from.bp);

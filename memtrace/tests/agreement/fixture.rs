@@ -3,7 +3,6 @@
 //! In: stacks of a live process. Out: a compressed JSON file a program (`zcat` shows it), and back.
 
 use std::{
-    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{BufReader, BufWriter, Write},
@@ -142,37 +141,29 @@ impl Words {
     }
 }
 
-impl Memory for Words {
-    fn word(&self, address: u64) -> Option<u64> {
+impl Memory for &Words {
+    fn word(&mut self, address: u64) -> Option<u64> {
         self.0.get(&address).copied()
-    }
-
-    fn pair(&self, address: u64) -> Option<[u64; 2]> {
-        Some([self.word(address)?, self.word(address.checked_add(8)?)?])
     }
 }
 
 /// Memory that remembers what was read of it.
-pub(crate) struct Recording<'a, M> {
-    memory: &'a M,
-    words: RefCell<BTreeMap<u64, u64>>,
+pub(crate) struct Recording<M> {
+    memory: M,
+    words: BTreeMap<u64, u64>,
 }
 
-impl<'a, M: Memory> Recording<'a, M> {
-    pub(crate) fn of(memory: &'a M) -> Self {
-        Self { memory, words: RefCell::default() }
+impl<M: Memory> Recording<M> {
+    pub(crate) fn of(memory: M) -> Self {
+        Self { memory, words: BTreeMap::new() }
     }
 }
 
-impl<M: Memory> Memory for Recording<'_, M> {
-    fn word(&self, address: u64) -> Option<u64> {
+impl<M: Memory> Memory for Recording<M> {
+    fn word(&mut self, address: u64) -> Option<u64> {
         let word = self.memory.word(address)?;
-        self.words.borrow_mut().insert(address, word);
+        self.words.insert(address, word);
         Some(word)
-    }
-
-    fn pair(&self, address: u64) -> Option<[u64; 2]> {
-        Some([self.word(address)?, self.word(address.checked_add(8)?)?])
     }
 }
 
@@ -185,8 +176,7 @@ pub(crate) struct Recorder {
 
 impl Recorder {
     pub(crate) fn add<M>(&mut self, from: Registers, memory: Recording<M>, theirs: &Walk) {
-        let read = memory.words.into_inner();
-        let changed = read.into_iter().filter(|(address, word)| self.memory.0.get(address) != Some(word));
+        let changed = memory.words.into_iter().filter(|(address, word)| self.memory.0.get(address) != Some(word));
         let words = changed.map(|(address, word)| (Hex(address), Hex(word))).collect();
         self.memory.change(&words);
         self.stacks.push(Stack {

@@ -20,15 +20,11 @@ const INSTRUCTIONS: usize = 250;
 /// The memory of a stopped process.
 pub(crate) struct Stopped(File);
 
-impl Memory for Stopped {
-    fn word(&self, address: u64) -> Option<u64> {
+impl Memory for &Stopped {
+    fn word(&mut self, address: u64) -> Option<u64> {
         let mut bytes = [0; 8];
         self.0.read_exact_at(&mut bytes, address).ok()?;
         Some(u64::from_ne_bytes(bytes))
-    }
-
-    fn pair(&self, address: u64) -> Option<[u64; 2]> {
-        Some([self.word(address)?, self.word(address.checked_add(8)?)?])
     }
 }
 

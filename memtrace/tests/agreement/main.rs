@@ -64,8 +64,9 @@ fn live_stacks_of_real_programs_are_in_agreement_frame_by_frame() {
         let mut comparison = Comparison::default();
         let mut recorder = Recorder::default();
         let images = live::stop_often(start(), |code, registers, memory| {
-            let memory = Recording::of(memory);
-            let (ours, theirs) = (code.ours(registers, &memory), code.theirs(registers, &memory));
+            let mut memory = Recording::of(memory);
+            let ours = code.ours(registers, &mut memory);
+            let theirs = code.theirs(registers, &mut memory);
             if comparison.add(&ours, &theirs) {
                 recorder.add(registers, memory, &theirs);
             }
@@ -89,7 +90,8 @@ fn recorded_stacks_of_real_programs_are_in_agreement_frame_by_frame() {
         for stack in &fixture.stacks {
             memory.change(&stack.words);
             let expected = stack.expected();
-            let (ours, theirs) = (code.ours(stack.registers(), &memory), code.theirs(stack.registers(), &memory));
+            let ours = code.ours(stack.registers(), &mut &memory);
+            let theirs = code.theirs(stack.registers(), &mut &memory);
             assert_eq!(theirs, expected, "{name}: not the walk that was recorded");
             assert!(comparison.add(&ours, &expected), "{name}: a stack was recorded twice");
         }
