@@ -17,6 +17,7 @@ pub mod site;
 pub mod stack;
 pub mod unwind;
 pub mod vm;
+pub mod window;
 
 #[cfg(feature = "user")]
 mod pod;

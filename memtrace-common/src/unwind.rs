@@ -5,6 +5,8 @@
 //! and where the caller's frame pointer was saved. The return address lies one word below the CFA, as the
 //! `call` instruction leaves it (System V AMD64 ABI, 3.2.2; DWARF 5, 6.4).
 
+use crate::frame_pointer;
+
 /// What unwinding needs of the registers.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub enum CfaRule {
     Signal = 6,
     /// The outermost frame: it has no caller.
     End = 7,
+    /// There is no information, but frame pointers may do: see [`frame_pointer`].
+    FramePointer = 8,
 }
 
 /// A code that names no [`CfaRule`].
@@ -58,6 +62,7 @@ impl TryFrom<u8> for CfaRule {
             5 => Self::Plt,
             6 => Self::Signal,
             7 => Self::End,
+            8 => Self::FramePointer,
             other => return Err(UnknownRule(other)),
         })
     }
@@ -89,6 +94,10 @@ impl Row {
     pub const fn unknown(start: u32) -> Self {
         Self { start, offset_words: 0, rule: CfaRule::Unknown as u8, bp_words: 0 }
     }
+
+    /// A row for code that a compiler made at run time: most such compilers keep frame pointers.
+    pub const BY_FRAME_POINTER: Self =
+        Self { start: 0, offset_words: 0, rule: CfaRule::FramePointer as u8, bp_words: 2 };
 
     /// Whether both rows say the same, wherever they begin.
     #[must_use]
@@ -225,11 +234,8 @@ pub enum Step {
 
 /// A thread's memory, as far as it can be read.
 pub trait Memory {
-    /// Two words, the first at `address`.
-    fn pair(&self, address: u64) -> Option<[u64; 2]>;
-
     /// The word at `address`.
-    fn word(&self, address: u64) -> Option<u64>;
+    fn word(&mut self, address: u64) -> Option<u64>;
 }
 
 /// Where the kernel's signal frame holds the interrupted registers, in bytes from the stack pointer in
@@ -242,7 +248,7 @@ mod signal_frame {
 
 /// Steps from a frame to its caller.
 #[inline(always)]
-pub fn step(row: Row, registers: Registers, memory: &impl Memory) -> Step {
+pub fn step(row: Row, registers: Registers, memory: &mut impl Memory) -> Step {
     let offset = (row.offset_words as i64 as u64).wrapping_mul(8);
     let cfa = match CfaRule::try_from(row.rule) {
         Ok(CfaRule::Sp) => registers.sp.wrapping_add(offset),
@@ -258,6 +264,10 @@ pub fn step(row: Row, registers: Registers, memory: &impl Memory) -> Step {
         Ok(CfaRule::Plt) => registers.sp.wrapping_add(if registers.pc & 15 >= 11 { 16 } else { 8 }),
         Ok(CfaRule::Signal) => return interrupted(registers, memory),
         Ok(CfaRule::End) => return Step::End,
+        Ok(CfaRule::FramePointer) => match frame_pointer::cfa(registers, registers.sp) {
+            Some(cfa) => cfa,
+            None => return Step::Failed(Failure::NoRule),
+        },
         Ok(CfaRule::Unknown) | Err(_) => return Step::Failed(Failure::NoRule),
     };
     if cfa <= registers.sp {
@@ -266,36 +276,28 @@ pub fn step(row: Row, registers: Registers, memory: &impl Memory) -> Step {
     caller(row, cfa, registers, memory)
 }
 
+/// The caller, whose frame begins at `cfa`.
 #[inline(always)]
-fn caller(row: Row, cfa: u64, registers: Registers, memory: &impl Memory) -> Step {
-    // Nearly every frame saves the frame pointer beside the return address: one read for both.
-    let (bp, pc) = match row.bp_words {
-        2 => match memory.pair(cfa.wrapping_sub(16)) {
-            Some([bp, pc]) => (bp, pc),
+pub(crate) fn caller(row: Row, cfa: u64, registers: Registers, memory: &mut impl Memory) -> Step {
+    let Some(pc) = memory.word(cfa.wrapping_sub(8)) else { return Step::Failed(Failure::Unreadable) };
+    let saved_at = match row.bp_words {
+        BP_AT_BP => registers.bp,
+        words => cfa.wrapping_sub(words as u64 * 8),
+    };
+    let bp = match row.bp_words {
+        0 => registers.bp,
+        _ => match memory.word(saved_at) {
+            Some(bp) => bp,
             None => return Step::Failed(Failure::Unreadable),
         },
-        words => {
-            let Some(pc) = memory.word(cfa.wrapping_sub(8)) else { return Step::Failed(Failure::Unreadable) };
-            match words {
-                0 => (registers.bp, pc),
-                BP_AT_BP => match memory.word(registers.bp) {
-                    Some(bp) => (bp, pc),
-                    None => return Step::Failed(Failure::Unreadable),
-                },
-                _ => match memory.word(cfa.wrapping_sub(words as u64 * 8)) {
-                    Some(bp) => (bp, pc),
-                    None => return Step::Failed(Failure::Unreadable),
-                },
-            }
-        }
     };
     // Thread entry points written in assembly leave a zero where the return address would be.
     if pc == 0 { Step::End } else { Step::Caller(Registers { pc, sp: cfa, bp }) }
 }
 
 #[inline(always)]
-fn interrupted(registers: Registers, memory: &impl Memory) -> Step {
-    let at = |offset| memory.word(registers.sp.wrapping_add(offset));
+fn interrupted(registers: Registers, memory: &mut impl Memory) -> Step {
+    let mut at = |offset| memory.word(registers.sp.wrapping_add(offset));
     let (Some(bp), Some(sp), Some(pc)) = (at(signal_frame::BP), at(signal_frame::SP), at(signal_frame::PC)) else {
         return Step::Failed(Failure::Unreadable);
     };
@@ -310,7 +312,7 @@ mod tests {
     /// Words from an address upwards.
     struct Words(u64, Vec<u64>);
 
-    impl Memory for Words {
+    impl Words {
         fn word(&self, address: u64) -> Option<u64> {
             let offset = address.checked_sub(self.0)?;
             if offset % 8 != 0 {
@@ -318,9 +320,11 @@ mod tests {
             }
             self.1.get(usize::try_from(offset / 8).ok()?).copied()
         }
+    }
 
-        fn pair(&self, address: u64) -> Option<[u64; 2]> {
-            Some([self.word(address)?, self.word(address.checked_add(8)?)?])
+    impl Memory for &Words {
+        fn word(&mut self, address: u64) -> Option<u64> {
+            Words::word(self, address)
         }
     }
 
@@ -337,21 +341,21 @@ mod tests {
     #[test]
     fn the_usual_frame_takes_both_words_below_the_cfa() {
         let memory = Words(BASE, vec![1, 2, 0xb9, 0xac, 5]);
-        let step = step(row(CfaRule::Sp, 4, 2), registers(), &memory);
+        let step = step(row(CfaRule::Sp, 4, 2), registers(), &mut &memory);
         assert_eq!(step, Step::Caller(Registers { pc: 0xac, sp: BASE + 32, bp: 0xb9 }));
     }
 
     #[test]
     fn a_frame_pointer_that_was_not_saved_is_still_the_callers() {
         let memory = Words(BASE, vec![0xac]);
-        let step = step(row(CfaRule::Sp, 1, 0), registers(), &memory);
+        let step = step(row(CfaRule::Sp, 1, 0), registers(), &mut &memory);
         assert_eq!(step, Step::Caller(Registers { pc: 0xac, sp: BASE + 8, bp: BASE + 32 }));
     }
 
     #[test]
     fn an_aligned_frame_finds_its_cfa_in_memory() {
         let memory = Words(BASE, vec![0, 0, 0, BASE + 64, 0xb9, 0, 0, 0xac]);
-        let step = step(row(CfaRule::AtBp, -1, 4), registers(), &memory);
+        let step = step(row(CfaRule::AtBp, -1, 4), registers(), &mut &memory);
         assert_eq!(step, Step::Caller(Registers { pc: 0xac, sp: BASE + 64, bp: 0xb9 }));
     }
 
@@ -361,26 +365,26 @@ mod tests {
         let early = Registers { pc: 0x1005, ..registers() };
         let late = Registers { pc: 0x100b, ..registers() };
         let plt = row(CfaRule::Plt, 0, 0);
-        assert_eq!(step(plt, early, &memory), Step::Caller(Registers { pc: 7, sp: BASE + 8, bp: BASE + 32 }));
-        assert_eq!(step(plt, late, &memory), Step::Caller(Registers { pc: 0xac, sp: BASE + 16, bp: BASE + 32 }));
+        assert_eq!(step(plt, early, &mut &memory), Step::Caller(Registers { pc: 7, sp: BASE + 8, bp: BASE + 32 }));
+        assert_eq!(step(plt, late, &mut &memory), Step::Caller(Registers { pc: 0xac, sp: BASE + 16, bp: BASE + 32 }));
     }
 
     #[test]
     fn a_signal_frame_gives_back_what_was_interrupted() {
         let mut words = vec![0; 22];
         (words[15], words[20], words[21]) = (0xb9, 0x5b, 0xac);
-        let step = step(row(CfaRule::Signal, 0, 0), registers(), &Words(BASE, words));
+        let step = step(row(CfaRule::Signal, 0, 0), registers(), &mut &Words(BASE, words));
         assert_eq!(step, Step::Interrupted(Registers { pc: 0xac, sp: 0x5b, bp: 0xb9 }));
     }
 
     #[test]
     fn ends_and_failures_are_told_apart() {
         let memory = Words(BASE, vec![0]);
-        assert_eq!(step(row(CfaRule::End, 0, 0), registers(), &memory), Step::End);
-        assert_eq!(step(row(CfaRule::Sp, 1, 0), registers(), &memory), Step::End);
-        assert_eq!(step(row(CfaRule::Unknown, 0, 0), registers(), &memory), Step::Failed(Failure::NoRule));
-        assert_eq!(step(row(CfaRule::Sp, 9, 0), registers(), &memory), Step::Failed(Failure::Unreadable));
-        assert_eq!(step(row(CfaRule::Sp, 0, 0), registers(), &memory), Step::Failed(Failure::NotOutwards));
+        assert_eq!(step(row(CfaRule::End, 0, 0), registers(), &mut &memory), Step::End);
+        assert_eq!(step(row(CfaRule::Sp, 1, 0), registers(), &mut &memory), Step::End);
+        assert_eq!(step(row(CfaRule::Unknown, 0, 0), registers(), &mut &memory), Step::Failed(Failure::NoRule));
+        assert_eq!(step(row(CfaRule::Sp, 9, 0), registers(), &mut &memory), Step::Failed(Failure::Unreadable));
+        assert_eq!(step(row(CfaRule::Sp, 0, 0), registers(), &mut &memory), Step::Failed(Failure::NotOutwards));
     }
 
     /// The same step in the words of the DWARF standard: first the CFA, then each register by its rule.
@@ -400,8 +404,12 @@ mod tests {
                 };
             }
             7 => return Step::End,
+            8 => Some(from.bp + 16).filter(|_| from.bp >= from.sp),
             _ => return Step::Failed(Failure::NoRule),
         };
+        if row.rule == 8 && cfa.is_none() {
+            return Step::Failed(Failure::NoRule);
+        }
         let Some(cfa) = cfa else { return Step::Failed(Failure::Unreadable) };
         if cfa <= from.sp {
             return Step::Failed(Failure::NotOutwards);
@@ -433,7 +441,7 @@ mod tests {
             let memory = Words(BASE, words);
             let row = Row { start: 0, offset_words, rule, bp_words };
             let registers = Registers { pc, sp: BASE + sp * 8, bp: BASE + bp * 8 };
-            prop_assert_eq!(step(row, registers, &memory), reference(row, registers, &memory));
+            prop_assert_eq!(step(row, registers, &mut &memory), reference(row, registers, &memory));
         }
     }
 }

@@ -12,6 +12,7 @@ use memtrace_common::{
     site::{RecentSites, Site, SiteId, SiteIndex},
     stack::{StackId, StackRecord},
     unwind::{CodeRange, CodeTable, RecentRows, Row},
+    window::Window,
 };
 
 /// What one thread is doing, and the memory in which its stack is walked: per thread, not per CPU,
@@ -23,6 +24,7 @@ pub(crate) struct Thread {
     pub(crate) recent_sites: RecentSites,
     pub(crate) recent_rows: RecentRows,
     pub(crate) stack: StackRecord,
+    pub(crate) window: Window,
 }
 
 /// What user space says, at index 0.
