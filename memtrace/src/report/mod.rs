@@ -4,6 +4,7 @@
 
 pub mod folded;
 pub mod json;
+mod overview;
 pub mod table;
 pub mod units;
 

@@ -4,14 +4,17 @@ use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-use super::units;
+use super::{overview, units};
 use crate::model::{
     frame::{Frame, base_name},
-    report::{HealthKind, Process, Report, Site},
+    report::{Category, HealthKind, Process, Report, Site},
 };
 
 /// Sites that a process shows unless told otherwise.
 pub const DEFAULT_TOP: usize = 10;
+
+/// Processes that are shown with their sites: those that hold most.
+const DETAILED: usize = 5;
 
 /// Frames that a site shows, from the allocation outwards.
 const SHOWN_FRAMES: usize = 6;
@@ -22,8 +25,12 @@ const SHOWN_FRAMES: usize = 6;
 /// # Errors
 /// Where `out` refuses.
 pub fn render(report: &Report, top: Option<usize>, width: Option<u16>, out: &mut dyn Write) -> io::Result<()> {
-    for (index, process) in report.processes.iter().enumerate() {
-        if index > 0 {
+    let several = report.processes.len() > 1;
+    if several {
+        overview::render(report, out)?;
+    }
+    for process in report.processes.iter().take(DETAILED) {
+        if several {
             writeln!(out)?;
         }
         summary(report, process, out)?;
@@ -133,6 +140,10 @@ fn stack(site: &Site) -> String {
     }
     if lines.is_empty() {
         lines.push("(no stack)".to_owned());
+    }
+    // An allocator's is the usual kind.
+    if site.category != Category::Heap {
+        lines[0].insert_str(0, &format!("[{}] ", site.category.name()));
     }
     lines.join("\n")
 }

@@ -1,0 +1,104 @@
+//! The processes of a report, a line each: what comes first where there are several.
+
+use std::io::{self, Write};
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use super::units;
+use crate::model::report::{HealthCounter, Process, Report};
+
+/// Processes that are shown with a line.
+const SHOWN: usize = 20;
+
+/// Writes the processes that hold most, and sums of the others.
+///
+/// # Errors
+/// Where `out` refuses.
+pub(super) fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let count = units::count(report.processes.len() as u64);
+    let (duration, tier) = (units::duration(report.duration), report.tier.name());
+    writeln!(out, "{count} processes traced for {duration}, tier {tier}\n")?;
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["PID", "LIVE", "OBJECTS", "GROWTH", "ALLOCATED", "RSS", "RSS GROWTH", "PROCESS"]);
+    for column in table.column_iter_mut().take(7) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    for process in report.processes.iter().take(SHOWN) {
+        table.add_row(row(process));
+    }
+    for line in table.lines() {
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    rest(report, out)?;
+    let lost: Vec<String> = report.health.iter().filter(|counter| counter.count > 0).map(told).collect();
+    if !lost.is_empty() {
+        writeln!(out, "lost       {}", lost.join(", "))?;
+    }
+    Ok(())
+}
+
+fn row(process: &Process) -> [String; 8] {
+    let ended = if process.ended { " (ended)" } else { "" };
+    [
+        process.pid.to_string(),
+        units::bytes(process.totals.live_bytes()),
+        units::count(process.totals.live_objects()),
+        units::bytes_per_s(process.growth_bytes_per_s),
+        units::bytes(process.totals.alloc_bytes),
+        process.rss_bytes.map_or_else(|| "-".to_owned(), units::bytes),
+        units::bytes_per_s(process.rss_growth_bytes_per_s),
+        format!("{}{ended}", process.comm),
+    ]
+}
+
+fn rest(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let hidden = &report.processes[report.processes.len().min(SHOWN)..];
+    if !hidden.is_empty() {
+        let live: u64 = hidden.iter().map(|process| process.totals.live_bytes()).sum();
+        let count = units::count(hidden.len() as u64);
+        writeln!(out, "… and {count} more processes holding {} (--format json has them all)", units::bytes(live))?;
+    }
+    let unlisted = &report.unlisted;
+    if unlisted.processes > 0 {
+        let (count, totals) = (units::count(unlisted.processes), &unlisted.totals);
+        let (allocated, freed) = (units::bytes(totals.alloc_bytes), units::bytes(totals.freed_bytes));
+        writeln!(
+            out,
+            "… and {count} that have ended, of which only the sum is kept: allocated {allocated}, freed {freed}"
+        )?;
+    }
+    Ok(())
+}
+
+fn told(counter: &HealthCounter) -> String {
+    format!("{} {}", counter.name, units::count(counter.count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::report::{Totals, Unlisted},
+        report::fixture,
+    };
+
+    #[test]
+    fn every_process_has_a_line_and_what_is_not_shown_is_told() {
+        let mut report = fixture::report();
+        let process = report.processes[0].clone();
+        report.processes.extend((0..30).map(|index| Process { pid: 100 + index, ended: true, ..process.clone() }));
+        report.unlisted = Unlisted { processes: 1200, totals: Totals::new(2048, 2, 1024, 1) };
+        report.health[0].count = 5;
+        let mut out = Vec::new();
+        render(&report, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "31 processes traced for 10.0 s, tier exact");
+        assert!(lines[3].trim_start().starts_with("42  4.10 KiB"), "{text}");
+        assert!(lines[4].ends_with("demo;1 (ended)"), "{text}");
+        assert_eq!(lines[23], "… and 11 more processes holding 45.1 KiB (--format json has them all)");
+        assert!(lines[24].starts_with("… and 1,200 that have ended"), "{text}");
+        assert_eq!(lines[25], "lost       events_full 5");
+    }
+}
