@@ -39,6 +39,13 @@ fn alloc_return(ctx: RetProbeContext) -> u32 {
     0
 }
 
+/// A `ret` of a function that hands out or resizes a block, and may throw.
+#[uprobe]
+fn alloc_ret(ctx: ProbeContext) -> u32 {
+    alloc::leave_at_ret(&ctx);
+    0
+}
+
 /// Entry of a function that frees a block.
 #[uprobe]
 fn free_entry(ctx: ProbeContext) -> u32 {

@@ -5,7 +5,6 @@
 
 use aya_ebpf::{
     Global,
-    bindings::pt_regs,
     cty::c_void,
     helpers::{bpf_probe_read_user, generated::bpf_loop},
 };
@@ -26,23 +25,24 @@ use crate::{
 #[unsafe(no_mangle)]
 static UNWIND_BY_ROWS: Global<u8> = Global::new(0);
 
-/// Walks the stack into the thread's record and names it.
+/// Walks the stack from the registers that the call's caller goes on with, into the thread's record, and
+/// names it.
 #[inline(always)]
-pub(crate) fn walk(target: &Target, regs: &pt_regs, thread: &mut Thread) -> StackId {
+pub(crate) fn walk(target: &Target, caller: Registers, thread: &mut Thread) -> StackId {
     if UNWIND_BY_ROWS.load() != 0 {
-        walk_by_rows(target, regs, &mut thread.stack, &mut thread.recent_rows)
+        walk_by_rows(target, caller, &mut thread.stack, &mut thread.recent_rows)
     } else {
-        walk_by_frame_pointers(regs, &mut thread.stack)
+        walk_by_frame_pointers(caller, &mut thread.stack)
     }
 }
 
 #[inline(always)]
-fn walk_by_frame_pointers(regs: &pt_regs, record: &mut StackRecord) -> StackId {
-    let mut hasher = StackHasher::new().frame(regs.rip);
-    record.frames[0] = regs.rip;
+fn walk_by_frame_pointers(caller: Registers, record: &mut StackRecord) -> StackId {
+    let mut hasher = StackHasher::new().frame(caller.pc);
+    record.frames[0] = caller.pc;
     let mut count = 1usize;
     let mut truncated = false;
-    let mut cursor = Cursor::at(regs.rsp, regs.rbp);
+    let mut cursor = Cursor::at(caller.sp, caller.bp);
     while cursor.is_plausible() {
         let Some([saved, return_address]) = UserMemory.pair(cursor.frame_pointer) else { break };
         let Some((frame, caller)) = cursor.step(saved, return_address) else { break };
@@ -108,13 +108,13 @@ struct Walk {
 }
 
 #[inline(always)]
-fn walk_by_rows(target: &Target, regs: &pt_regs, record: &mut StackRecord, recent: &mut RecentRows) -> StackId {
-    record.frames[0] = regs.rip;
+fn walk_by_rows(target: &Target, caller: Registers, record: &mut StackRecord, recent: &mut RecentRows) -> StackId {
+    record.frames[0] = caller.pc;
     let mut walk = Walk {
-        registers: Registers { pc: regs.rip, sp: regs.rsp, bp: regs.rbp },
+        registers: caller,
         is_exact: false,
         frame_count: 1,
-        hasher: StackHasher::new().frame(regs.rip),
+        hasher: StackHasher::new().frame(caller.pc),
         code: CODE_TABLES.get(target.slot.0).copied().unwrap_or_default(),
         ending: Ending::TooDeep,
         record,

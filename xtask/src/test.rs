@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// What the tests trace and compare with, as Debian packages.
-const PACKAGES: [&str; 13] = [
+const PACKAGES: [&str; 20] = [
     "gcc",
     "libc6-dev",
     "python3",
@@ -18,9 +18,16 @@ const PACKAGES: [&str; 13] = [
     "postgresql-15",
     "redis-server",
     "bpftool",
+    "g++",
     "libjemalloc2",
+    "libjemalloc-dev",
     "libtcmalloc-minimal4",
+    "libgoogle-perftools4",
+    "libgoogle-perftools-dev",
     "libmimalloc2.0",
+    "libmimalloc-dev",
+    "musl-tools",
+    "redis-tools",
     "procps",
 ];
 

@@ -135,8 +135,16 @@ pub struct Kernel {
 }
 
 /// The uprobe programs, each loaded once and attached at many places.
-const UPROBES: [&str; 7] =
-    ["alloc_entry", "resize_entry", "alloc_return", "free_entry", "linker_notice", "empty_entry", "empty_return"];
+const UPROBES: [&str; 8] = [
+    "alloc_entry",
+    "resize_entry",
+    "alloc_return",
+    "alloc_ret",
+    "free_entry",
+    "linker_notice",
+    "empty_entry",
+    "empty_return",
+];
 
 impl Kernel {
     /// Loads programs and maps. With `debug_lines` the programs write what they do to the log.

@@ -9,5 +9,6 @@ pub mod command;
 pub mod kernel;
 pub mod placement;
 pub mod preflight;
+pub mod returns;
 pub mod row_table;
 pub mod target;

@@ -16,6 +16,7 @@ use memtrace_common::{
 use thiserror::Error;
 
 use super::{
+    allocators::custom::CustomFunction,
     attach::{self, AttachError, Programs},
     kernel::{Kernel, KernelError},
 };
@@ -108,6 +109,8 @@ pub struct Target {
     published: Vec<CodeRange>,
     knows_trampoline: bool,
     programs: Programs,
+    /// The functions that the user named, besides those of the known families.
+    pub custom: Vec<CustomFunction>,
 }
 
 impl Target {
@@ -131,6 +134,7 @@ impl Target {
             published: Vec::new(),
             knows_trampoline: false,
             programs,
+            custom: Vec::new(),
         };
         target.rename()?;
         Ok(target)
@@ -169,13 +173,14 @@ impl Target {
                 continue;
             }
             let Some(image) = &self.images[index].image else { continue };
-            attach::attach_to_linker(kernel, self.pid, image)?;
-            for plan in attach::plans(image).map_err(AttachError::from)? {
+            let survey = attach::survey(image, &self.custom)?;
+            attach::attach_to_linker(kernel, self.pid, image, &survey)?;
+            for plan in survey.plans {
                 attach::attach(kernel, self.pid, image, &plan, self.programs)?;
                 self.allocators.push(Allocator {
-                    name: plan.family.name.to_owned(),
+                    name: plan.name,
                     image: self.images[index].name.path.clone(),
-                    functions: plan.hooks.iter().map(|hook| hook.function.name.to_owned()).collect(),
+                    functions: plan.hooks.into_iter().map(|hook| hook.name).collect(),
                 });
             }
         }

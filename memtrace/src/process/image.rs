@@ -4,7 +4,7 @@
 //! where the path is gone, replaced, or means something else in the target's mount namespace.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{self, File},
     io,
     os::{
@@ -15,8 +15,8 @@ use std::{
 };
 
 use object::{
-    Object, ObjectSection, ObjectSegment, ObjectSymbol, SymbolKind,
-    elf::PT_INTERP,
+    Object, ObjectSection, ObjectSegment, ObjectSymbol, ObjectSymbolTable, RelocationTarget, SymbolFlags, SymbolKind,
+    elf::{PT_INTERP, STT_GNU_IFUNC},
     read::{
         ReadCache,
         elf::{ElfFile64, ProgramHeader},
@@ -62,6 +62,22 @@ pub struct FunctionAt {
     pub file_offset: u64,
     /// Its length in bytes; 0 where the image does not say.
     pub size: u64,
+}
+
+/// A function that an image calls through its table of addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkedFunction {
+    /// Its symbol.
+    pub name: String,
+    /// Its virtual offset, where the image defines it itself. (Another image's may come before it.)
+    pub own: Option<u64>,
+}
+
+/// Whether a symbol is a function that the image defines. Not where it is the choice between several
+/// (`STT_GNU_IFUNC`): that function runs once, and returns the address of the one that is meant.
+fn is_function<'data>(symbol: &impl ObjectSymbol<'data>) -> bool {
+    let is_choice = matches!(symbol.flags(), SymbolFlags::Elf { st_info, .. } if st_info.st_type() == STT_GNU_IFUNC);
+    symbol.is_definition() && !is_choice && matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Unknown)
 }
 
 /// A section of call frame information, as it was read from an image.
@@ -160,7 +176,9 @@ impl Image {
         })
     }
 
-    fn file_offset(&self, virtual_offset: u64) -> Option<u64> {
+    /// The place in the file of a virtual offset.
+    #[must_use]
+    pub fn file_offset(&self, virtual_offset: u64) -> Option<u64> {
         self.segments.iter().find_map(|segment| {
             let within = virtual_offset.checked_sub(segment.virtual_offset)?;
             (within < segment.size).then(|| segment.file_offset.wrapping_add(within))
@@ -185,16 +203,27 @@ impl Image {
     /// # Errors
     /// Where the file has become unreadable since it was opened.
     pub fn functions(&self, names: &[&str]) -> Result<HashMap<String, Vec<FunctionAt>>, ImageError> {
+        let names: HashSet<&str> = names.iter().copied().collect();
+        self.functions_where(|name| names.contains(name))
+    }
+
+    /// The same, of the names that are `wanted`.
+    ///
+    /// # Errors
+    /// As [`Image::functions`].
+    pub fn functions_where(
+        &self,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<HashMap<String, Vec<FunctionAt>>, ImageError> {
         let cache = ReadCache::new(&self.file);
-        let elf = ElfFile64::<object::Endianness, _>::parse(&cache)
-            .map_err(|source| ImageError::Elf { path: self.path.clone(), source })?;
+        let elf = self.elf(&cache)?;
         let mut found: HashMap<String, Vec<FunctionAt>> = HashMap::new();
         for symbol in elf.dynamic_symbols().chain(elf.symbols()) {
-            if !symbol.is_definition() || !matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Unknown) {
+            if !is_function(&symbol) {
                 continue;
             }
             let Ok(name) = symbol.name() else { continue };
-            if !names.contains(&name) {
+            if !wanted(name) {
                 continue;
             }
             let Some(file_offset) = self.file_offset(symbol.address()) else { continue };
@@ -204,6 +233,40 @@ impl Image {
             }
         }
         Ok(found)
+    }
+
+    /// The functions that the image calls through its table of addresses (GOT), by the virtual offset of
+    /// their entries there.
+    ///
+    /// # Errors
+    /// Where the file has become unreadable since it was opened.
+    pub fn linked_functions(&self) -> Result<HashMap<u64, LinkedFunction>, ImageError> {
+        let cache = ReadCache::new(&self.file);
+        let elf = self.elf(&cache)?;
+        let mut linked = HashMap::new();
+        for (slot, relocation) in elf.dynamic_relocations().into_iter().flatten() {
+            let RelocationTarget::Symbol(index) = relocation.target() else { continue };
+            let Some(Ok(symbol)) = elf.dynamic_symbol_table().map(|table| table.symbol_by_index(index)) else {
+                continue;
+            };
+            let Ok(name) = symbol.name() else { continue };
+            let own = is_function(&symbol).then(|| symbol.address());
+            linked.insert(slot, LinkedFunction { name: name.to_owned(), own });
+        }
+        Ok(linked)
+    }
+
+    fn elf<'a>(
+        &self,
+        cache: &'a ReadCache<&'a File>,
+    ) -> Result<ElfFile64<'a, object::Endianness, &'a ReadCache<&'a File>>, ImageError> {
+        ElfFile64::parse(cache).map_err(|source| ImageError::Elf { path: self.path.clone(), source })
+    }
+
+    /// Up to `length` bytes of the image's file from a virtual offset on.
+    #[must_use]
+    pub fn read_at(&self, virtual_offset: u64, length: usize) -> Option<Vec<u8>> {
+        self.read(self.file_offset(virtual_offset)?, length).ok()
     }
 
     /// Up to `length` bytes of the file from `file_offset` on; fewer at its end.
@@ -298,6 +361,22 @@ mod tests {
         assert!(places[0].size > 0);
         assert_eq!(image.read(places[0].file_offset, 8).unwrap().len(), 8);
         assert!(image.build_id.as_ref().unwrap().len() >= 16);
+    }
+
+    #[test]
+    fn a_choice_between_functions_is_no_function() {
+        let image = own_image_of(libc::malloc as *const () as u64);
+        assert!(image.functions(&["memcpy"]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn functions_that_are_called_through_the_table_of_addresses_are_told() {
+        let image = own_image_of(libc::malloc as *const () as u64);
+        let linked = image.linked_functions().unwrap();
+        let malloc = image.functions(&["malloc"]).unwrap()["malloc"][0];
+        let entry = linked.values().find(|function| function.name == "malloc").unwrap();
+        assert_eq!(entry.own, image.virtual_offset(malloc.file_offset));
+        assert!(linked.values().any(|function| function.own.is_none()));
     }
 
     #[test]
