@@ -132,6 +132,9 @@ pub struct PendingCall {
     /// Where the function returns to, if that was left as it was ([`Trait::MayThrow`]); else 0, and the
     /// kernel's trampoline stands there.
     pub return_address: u64,
+    /// 1 once an exception was thrown or a longjmp begun within it, and nothing was caught there since: it
+    /// is about to be left, or has been.
+    pub is_left: u64,
 }
 
 impl PendingCall {
@@ -155,7 +158,17 @@ impl PendingCall {
     #[must_use]
     pub fn encloses(&self, stack_pointer: u64) -> bool {
         let reach = if self.return_address == 0 { self.stack_pointer } else { self.stack_pointer.wrapping_sub(1) };
-        self.stack_pointer != 0 && stack_pointer <= reach
+        self.stack_pointer != 0 && self.is_left == 0 && stack_pointer <= reach
+    }
+
+    /// An exception was caught by the function that called the C++ library at `stack_pointer`: a call that
+    /// stands further in has been left; one further out goes on.
+    #[inline(always)]
+    pub fn catch(&mut self, stack_pointer: u64) {
+        self.is_left = 0;
+        if stack_pointer >= self.stack_pointer {
+            self.stack_pointer = 0;
+        }
     }
 
     /// Whether this call, whose return-address slot now holds `slot`, is still under way.
@@ -213,7 +226,7 @@ pub fn product_bytes(count: u64, size: u64) -> u64 {
     if sum < low { u64::MAX } else { sum }
 }
 
-const _: () = assert!(size_of::<PendingCall>() == 64);
+const _: () = assert!(size_of::<PendingCall>() == 72);
 
 #[cfg(test)]
 mod tests {
@@ -262,6 +275,17 @@ mod tests {
         assert!(call.awaits_return(0x40_1234, Some(TRAMPOLINE)));
         assert!(!call.awaits_return(TRAMPOLINE, Some(TRAMPOLINE)));
         assert!(!call.awaits_return(TRAMPOLINE, None));
+    }
+
+    #[test]
+    fn a_call_encloses_nothing_from_a_throw_until_it_is_caught_within() {
+        let mut call = PendingCall { is_left: 1, ..pending(0x1000) };
+        assert!(!call.encloses(0xf00));
+        call.catch(0xf80);
+        assert!(call.encloses(0xf00));
+        call.catch(0x1000);
+        assert!(!call.encloses(0xf00));
+        assert!(!call.returns_at(0x1008));
     }
 
     #[test]

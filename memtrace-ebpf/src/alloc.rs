@@ -46,6 +46,7 @@ pub(crate) fn enter_alloc(ctx: &ProbeContext) {
         resized: ResizedBlock::default(),
         roles,
         return_address: if roles.is(Trait::MayThrow) { word_at(regs.rsp) } else { 0 },
+        is_left: 0,
     };
 }
 
@@ -65,6 +66,7 @@ pub(crate) fn enter_resize(ctx: &ProbeContext) {
         resized: ResizedBlock { address, block: block.unwrap_or_default() },
         roles,
         return_address: if roles.is(Trait::MayThrow) { word_at(regs.rsp) } else { 0 },
+        is_left: 0,
     };
 }
 
@@ -84,6 +86,31 @@ pub(crate) fn leave_at_ret(ctx: &ProbeContext) {
     // As the registers will be after it. A call with a return probe may share the code, and ends there.
     let caller = Registers { pc: word_at(regs.rsp), sp: regs.rsp + 8, bp: regs.rbp };
     end_call(ctx, caller, regs.rax, |call| call.return_address == caller.pc);
+}
+
+/// Entry of a function that leaves its callers by other ways than a return: an exception or a longjmp.
+#[inline(always)]
+pub(crate) fn begin_to_leave() {
+    if let Some(thread) = known_thread() {
+        thread.pending.is_left = 1;
+    }
+}
+
+/// Entry of the function with which C++ code begins to handle an exception, once it has been left as far as
+/// it is.
+#[inline(always)]
+pub(crate) fn catch(ctx: &ProbeContext) {
+    if let Some(thread) = known_thread() {
+        thread.pending.catch(registers(ctx.regs).rsp);
+    }
+}
+
+/// The current thread, if it was seen before.
+#[inline(always)]
+fn known_thread<'a>() -> Option<&'a mut Thread> {
+    let target = Target::counted()?;
+    // SAFETY: the entry is this thread's own and is removed only when the thread ends.
+    THREADS.get_ptr_mut(&target.tid).map(|thread| unsafe { &mut *thread })
 }
 
 /// The call under way has ended with `returned`, if it is this one that returns to `caller`, in a way in

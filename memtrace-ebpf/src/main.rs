@@ -46,6 +46,20 @@ fn alloc_ret(ctx: ProbeContext) -> u32 {
     0
 }
 
+/// An exception is thrown, or a longjmp begins.
+#[uprobe]
+fn call_left(_ctx: ProbeContext) -> u32 {
+    alloc::begin_to_leave();
+    0
+}
+
+/// An exception is caught.
+#[uprobe]
+fn call_caught(ctx: ProbeContext) -> u32 {
+    alloc::catch(&ctx);
+    0
+}
+
 /// Entry of a function that frees a block.
 #[uprobe]
 fn free_entry(ctx: ProbeContext) -> u32 {

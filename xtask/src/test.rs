@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// What the tests trace and compare with, as Debian packages.
-const PACKAGES: [&str; 20] = [
+const PACKAGES: [&str; 21] = [
     "gcc",
     "libc6-dev",
     "python3",
@@ -18,6 +18,7 @@ const PACKAGES: [&str; 20] = [
     "postgresql-15",
     "redis-server",
     "bpftool",
+    "bpftrace",
     "g++",
     "libjemalloc2",
     "libjemalloc-dev",

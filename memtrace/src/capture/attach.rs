@@ -94,9 +94,33 @@ pub struct Plan {
 pub struct Survey {
     /// Where the dynamic linker gives notice of what it loads, if the image is one.
     pub linker_notices: Vec<FunctionAt>,
+    /// Where calls are left by other ways than a return, with the program that takes note of it.
+    pub ways_out: Vec<WayOut>,
     /// The allocators.
     pub plans: Vec<Plan>,
 }
+
+/// A function through which calls are left by other ways than a return.
+#[derive(Clone, Copy, Debug)]
+pub struct WayOut {
+    name: &'static str,
+    program: &'static str,
+    at: FunctionAt,
+}
+
+/// The functions through which exceptions and longjmps leave calls, and the one in which C++ code learns
+/// that it has caught one. They need not be watched where every hooked call has a return probe: then the
+/// place of the return address tells enough, and no exception passes.
+const WAYS_OUT: [(&str, &str); 8] = [
+    ("_Unwind_RaiseException", "call_left"),
+    ("_Unwind_Resume_or_Rethrow", "call_left"),
+    ("_Unwind_ForcedUnwind", "call_left"),
+    ("longjmp", "call_left"),
+    ("_longjmp", "call_left"),
+    ("siglongjmp", "call_left"),
+    ("__longjmp_chk", "call_left"),
+    ("__cxa_begin_catch", "call_caught"),
+];
 
 /// What the probes run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,14 +140,26 @@ pub fn survey(image: &Image, custom: &[CustomFunction]) -> Result<Survey, Attach
     let custom: Vec<&CustomFunction> = custom.iter().filter(|function| function.is_in(&image.path)).collect();
     let known = known_names();
     let found = image.functions_where(|name| {
-        known.contains(name) || name == LINKER_NOTICE || custom.iter().any(|function| function.is_called(name))
+        known.contains(name)
+            || name == LINKER_NOTICE
+            || WAYS_OUT.iter().any(|(way, _)| *way == name)
+            || custom.iter().any(|function| function.is_called(name))
     })?;
     let mut planner = Planner::new(image, &found);
     // The user's come first: a place that they name is theirs.
     let mut plans = planner.custom(&custom)?;
     plans.extend(planner.families());
     let linker_notices = found.get(LINKER_NOTICE).cloned().unwrap_or_default();
-    Ok(Survey { linker_notices, plans })
+    Ok(Survey { linker_notices, ways_out: ways_out(&found), plans })
+}
+
+fn ways_out(found: &HashMap<String, Vec<FunctionAt>>) -> Vec<WayOut> {
+    let mut taken = HashSet::new();
+    let of_name = |(name, program)| {
+        let places = found.get(name).into_iter().flatten();
+        places.map(move |at| WayOut { name, program, at: *at })
+    };
+    WAYS_OUT.into_iter().flat_map(of_name).filter(|way| taken.insert(way.at.file_offset)).collect()
 }
 
 /// Every symbol that matters for some family.
@@ -143,6 +179,14 @@ struct Planner<'a> {
     text: ImageText<'a>,
     taken: HashSet<u64>,
     taken_rets: HashSet<u64>,
+}
+
+impl Plan {
+    /// Whether calls of these functions may be left by other ways than a return.
+    #[must_use]
+    pub fn may_be_left(&self) -> bool {
+        self.hooks.iter().any(|hook| hook.roles.is(Trait::MayThrow))
+    }
 }
 
 impl<'a> Planner<'a> {
@@ -368,6 +412,23 @@ pub fn attach_to_linker(
     for at in &survey.linker_notices {
         let point = at.file_offset + place(image, at, CallRoles::NONE).offset;
         attach_at(kernel, "linker_notice", pid, image, LINKER_NOTICE, point, CallRoles::NONE)?;
+    }
+    Ok(())
+}
+
+/// Attaches to the ways out of an image.
+///
+/// # Errors
+/// Where the kernel refuses a probe.
+pub fn attach_to_ways_out(
+    kernel: &mut Kernel,
+    pid: NonZeroU32,
+    image: &Image,
+    ways_out: &[WayOut],
+) -> Result<(), AttachError> {
+    for way in ways_out {
+        let point = way.at.file_offset + place(image, &way.at, CallRoles::NONE).offset;
+        attach_at(kernel, way.program, pid, image, way.name, point, CallRoles::NONE)?;
     }
     Ok(())
 }

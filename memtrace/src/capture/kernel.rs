@@ -135,11 +135,13 @@ pub struct Kernel {
 }
 
 /// The uprobe programs, each loaded once and attached at many places.
-const UPROBES: [&str; 8] = [
+const UPROBES: [&str; 10] = [
     "alloc_entry",
     "resize_entry",
     "alloc_return",
     "alloc_ret",
+    "call_left",
+    "call_caught",
     "free_entry",
     "linker_notice",
     "empty_entry",

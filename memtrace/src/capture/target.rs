@@ -4,6 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     io,
     num::NonZeroU32,
+    path::Path,
     sync::Arc,
     time::Instant,
 };
@@ -17,7 +18,7 @@ use thiserror::Error;
 
 use super::{
     allocators::custom::CustomFunction,
-    attach::{self, AttachError, Programs},
+    attach::{self, AttachError, Programs, WayOut},
     kernel::{Kernel, KernelError},
 };
 use crate::{
@@ -76,6 +77,18 @@ pub enum TargetError {
         /// Whether it is one static image whose symbols have been stripped.
         stripped: bool,
     },
+    /// An image that the user named is not there.
+    #[error("cannot hook `{function}` of {image}: process {pid} ({comm}) has no such image mapped")]
+    NoImage {
+        /// The pid.
+        pid: u32,
+        /// Its short name.
+        comm: String,
+        /// The image as the user named it.
+        image: String,
+        /// The function as the user named it.
+        function: String,
+    },
     /// A probe was refused.
     #[error(transparent)]
     Attach(#[from] AttachError),
@@ -109,6 +122,10 @@ pub struct Target {
     published: Vec<CodeRange>,
     knows_trampoline: bool,
     programs: Programs,
+    /// What leaves hooked calls by other ways than a return, by image, as long as it is not watched.
+    ways_out: Vec<(usize, Vec<WayOut>)>,
+    /// Whether some hooked call may be left so.
+    may_be_left: bool,
     /// The functions that the user named, besides those of the known families.
     pub custom: Vec<CustomFunction>,
 }
@@ -134,6 +151,8 @@ impl Target {
             published: Vec::new(),
             knows_trampoline: false,
             programs,
+            ways_out: Vec::new(),
+            may_be_left: false,
             custom: Vec::new(),
         };
         target.rename()?;
@@ -175,7 +194,9 @@ impl Target {
             let Some(image) = &self.images[index].image else { continue };
             let survey = attach::survey(image, &self.custom)?;
             attach::attach_to_linker(kernel, self.pid, image, &survey)?;
+            self.ways_out.push((index, survey.ways_out));
             for plan in survey.plans {
+                self.may_be_left |= plan.may_be_left();
                 attach::attach(kernel, self.pid, image, &plan, self.programs)?;
                 self.allocators.push(Allocator {
                     name: plan.name,
@@ -184,9 +205,22 @@ impl Target {
                 });
             }
         }
+        if self.may_be_left {
+            self.watch_ways_out(kernel)?;
+        }
         self.learn_trampoline(&mappings, kernel)?;
         self.code.update(mappings);
         self.publish_code(kernel)?;
+        Ok(())
+    }
+
+    /// Attaches to the ways out of hooked calls in the images that were not looked at for them yet.
+    fn watch_ways_out(&mut self, kernel: &mut Kernel) -> Result<(), AttachError> {
+        for (index, ways_out) in std::mem::take(&mut self.ways_out) {
+            if let Some(image) = &self.images[index].image {
+                attach::attach_to_ways_out(kernel, self.pid, image, &ways_out)?;
+            }
+        }
         Ok(())
     }
 
@@ -293,6 +327,24 @@ impl Target {
         self.code = CodeMap::default();
         self.knows_trampoline = false;
         self.rename()
+    }
+
+    /// Checks that the images which the user named are there.
+    ///
+    /// # Errors
+    /// Where one is not.
+    pub fn check_custom(&self) -> Result<(), TargetError> {
+        let is_mapped =
+            |function: &&CustomFunction| self.images.iter().any(|named| function.is_in(Path::new(&named.name.path)));
+        match self.custom.iter().find(|function| !is_mapped(function)) {
+            None => Ok(()),
+            Some(function) => Err(TargetError::NoImage {
+                pid: self.pid.get(),
+                comm: self.comm.clone(),
+                image: function.image.clone(),
+                function: function.function.clone(),
+            }),
+        }
     }
 
     /// The error for a target in which [`Target::look`] has found nothing to hook.

@@ -4,7 +4,10 @@ use std::{ffi::OsString, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{capture::kernel::Capacities, model::report::Weight};
+use crate::{
+    capture::{allocators::custom::CustomFunction, kernel::Capacities},
+    model::report::Weight,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -12,6 +15,8 @@ Examples:
   sudo memtrace --pid 1234 --duration 30s          stop by itself
   sudo memtrace --pid 1234 --duration 30s --format folded -o out.folded
   sudo memtrace -- ./server --port 8080            from the first instruction to the end
+  sudo memtrace --pid 1234 --alloc 'app:get(size=arg0)->ret' --free 'app:put(ptr=arg0)'
+                                                   an allocator of one's own
   sudo memtrace doctor                             what this machine lacks, and the next step
 
 The report names the stacks that hold live memory: allocated since memtrace attached, and not freed yet.
@@ -97,6 +102,30 @@ pub(super) struct TraceArguments {
     /// Sites that a process shows [default: 10 in the table, all elsewhere]; totals are always of all
     #[arg(long, value_name = "N")]
     pub(super) top: Option<usize>,
+
+    /// A function that hands out blocks, of an allocator of one's own: 'libpool.so:get(size=arg1)->ret'
+    ///
+    /// IMAGE is a file name or the end of a path, FUNC a symbol (see nm). Arguments count from arg0 to arg5.
+    /// With count=argN there are that many elements of the size; with ptr=argN that block is resized; with
+    /// out=argN in place of ->ret the block's address is stored there and 0 returned. Repeatable; needs --free.
+    #[arg(
+        long,
+        value_name = "IMAGE:FUNC(size=argN)->ret",
+        value_parser = CustomFunction::alloc,
+        requires = "free",
+        help_heading = "Allocators"
+    )]
+    pub(super) alloc: Vec<CustomFunction>,
+
+    /// A function that frees such blocks: 'libpool.so:put(ptr=arg0)'. Repeatable; needs --alloc
+    #[arg(
+        long,
+        value_name = "IMAGE:FUNC(ptr=argN)",
+        value_parser = CustomFunction::free,
+        requires = "alloc",
+        help_heading = "Allocators"
+    )]
+    pub(super) free: Vec<CustomFunction>,
 
     #[command(flatten)]
     pub(super) capacities: CapacityArguments,
@@ -254,6 +283,18 @@ mod tests {
         assert_eq!(refused(&["--pid", "1", "--duration", "abc"]), ErrorKind::ValueValidation);
         assert_eq!(refused(&["--pid", "1", "--duration", "0s"]), ErrorKind::ValueValidation);
         assert_eq!(refused(&["--pid", "1", "--max-blocks", "0"]), ErrorKind::ValueValidation);
+    }
+
+    #[test]
+    fn allocators_of_ones_own_come_in_pairs() {
+        let alloc = ["--pid", "1", "--alloc", "app:get(size=arg0)->ret"];
+        let free = ["--free", "app:put(ptr=arg0)"];
+        assert_eq!(refused(&alloc), ErrorKind::MissingRequiredArgument);
+        assert_eq!(refused(&[&["--pid", "1"], &free[..]].concat()), ErrorKind::MissingRequiredArgument);
+        assert_eq!(refused(&["--pid", "1", "--alloc", "app"]), ErrorKind::ValueValidation);
+        let both = [&["memtrace"], &alloc[..], &free, &["--free", "app:drop(ptr=arg0)"]].concat();
+        let arguments = Arguments::try_parse_from(both).unwrap();
+        assert_eq!((arguments.trace.alloc.len(), arguments.trace.free.len()), (1, 2));
     }
 
     #[test]

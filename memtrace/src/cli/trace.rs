@@ -76,6 +76,7 @@ fn options(arguments: &TraceArguments, verbose: u8, is_live: bool) -> Options {
         capacities: arguments.capacities.capacities(),
         unwind: unwind(arguments.unwind),
         debug_lines: verbose >= 2,
+        custom: arguments.alloc.iter().chain(&arguments.free).cloned().collect(),
         programs: if arguments.empty_probes { Programs::Empty } else { Programs::Tracing },
     }
 }

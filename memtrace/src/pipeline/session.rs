@@ -44,7 +44,8 @@ pub(super) struct Session {
 
 impl Session {
     /// Loads the kernel side. Nothing is hooked or counted yet.
-    pub(super) fn start(options: &Options, target: Target) -> Result<Self, PipelineError> {
+    pub(super) fn start(options: &Options, mut target: Target) -> Result<Self, PipelineError> {
+        target.custom.clone_from(&options.custom);
         let pid = target.pid.get();
         let exit = Exit::of(pid).map_err(|_| TargetError::NoSuchProcess { pid })?;
         let mut kernel = Kernel::load(options.capacities, options.unwind, options.debug_lines)?;
@@ -75,7 +76,7 @@ impl Session {
 
     /// Hooks every allocator that is there now; there must be one.
     pub(super) fn attach(&mut self) -> Result<(), PipelineError> {
-        match self.target.look(&mut self.kernel) {
+        match self.target.look(&mut self.kernel).and_then(|()| self.target.check_custom()) {
             Ok(()) if self.target.allocators.is_empty() => Err(self.target.no_allocator().into()),
             Ok(()) => Ok(()),
             // Whatever failed, it failed because the process ended meanwhile.

@@ -1,11 +1,15 @@
 // A program whose `operator new` throws, again and again, and is caught at once and further out; it knows
 // what it allocated, by site. Its new-handler frees a reserve, throws, or gives up.
 //
+// HANDLER_CHOICES: 0 without a new-handler, 3 with one that throws or jumps, 4 with one that may also take
+// itself away.
+//
 // usage: throws ROUNDS; prints "ready", begins when a line comes, prints its truth and stays.
 #include <new>
 
 #include <atomic>
 #include <pthread.h>
+#include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -21,6 +25,7 @@ const char *const names[] = {"site_new",    "site_array", "site_aligned", "site_
 
 struct thread {
     pthread_t handle;
+    jmp_buf jump;
     uint64_t random;
     struct {
         void *address;
@@ -33,7 +38,8 @@ struct thread {
 thread_local thread *self;
 uint64_t rounds;
 pthread_barrier_t begin, end;
-struct gives_up {};
+// What is thrown by one that does not return is derived from it, or `nothrow` forms end the program.
+struct gives_up : std::bad_alloc {};
 
 uint64_t next_random() {
     self->random ^= self->random << 13;
@@ -79,11 +85,13 @@ SITE void *site_nested(size_t size, int depth) {
 void handler() {
     void *own = site_handler(40);
     free(own);
-    switch (next_random() % 3) {
+    switch (next_random() % (HANDLER_CHOICES + !HANDLER_CHOICES)) {
     case 0:
         throw gives_up();
     case 1:
         throw std::bad_alloc();
+    case 2:
+        longjmp(self->jump, 1);
     default:
         std::set_new_handler(nullptr); // for all threads, but each sets it again
     }
@@ -92,6 +100,8 @@ void handler() {
 const size_t TOO_MUCH = SIZE_MAX / 2;
 
 void fail() {
+    if (setjmp(self->jump))
+        return;
     try {
         switch (next_random() % 5) {
         case 0:
@@ -111,10 +121,10 @@ void fail() {
                 throw std::bad_alloc();
         }
         _exit(3);
+    } catch (const gives_up &) {
     } catch (const std::bad_alloc &) {
         size_t size = next_random() % 1000;
         keep(site_after(size), size, AFTER); // while the exception is still there
-    } catch (const gives_up &) {
     }
 }
 
@@ -140,11 +150,8 @@ void *work(void *argument) {
             keep(site_nested(size, next_random() % 32), size, NESTED);
             break;
         default:
-#ifdef HANDLER_THROWS
-            std::set_new_handler(handler);
-#else
-            (void)handler;
-#endif
+            if (HANDLER_CHOICES)
+                std::set_new_handler(handler);
             // The same call site twice: its next call stands where the one that threw stood.
             fail();
             fail();
