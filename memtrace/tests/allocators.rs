@@ -164,7 +164,12 @@ fn a_return_probe_on_a_function_that_throws_would_end_the_program() {
     let mut target = Target::start(Command::new(program).arg("20000"));
     assert_eq!(target.line(), "ready");
     let script = format!("uretprobe:{JEMALLOC}:_Znwm {{ @returns = count(); }}");
-    let mut bpftrace = Command::new("bpftrace").args(["-p", &target.pid().to_string(), "-e", &script]).spawn().unwrap();
+    let mut bpftrace = Command::new("bpftrace")
+        .args(["-p", &target.pid().to_string(), "-e", &script])
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
     // The kernel maps its trampoline when the first hooked function is called.
     std::thread::sleep(std::time::Duration::from_secs(5));
     target.say("go");
@@ -289,4 +294,69 @@ fn redis_holds_what_it_says_it_holds() {
     assert!((counted - grown).abs() < 0.01 * grown, "live {counted}, used_memory grew by {grown}");
     assert!((flushed - before) as f64 <= 0.01 * grown, "used_memory was {before} and is {flushed}");
     assert!(left < 0.01 * grown, "{left} bytes are live after FLUSHALL");
+}
+
+/// The bytes and objects of the sites through which the function's calls went.
+fn sum_through(process: &Value, function: &str, figure: &str) -> u64 {
+    let sites = process["sites"].as_array().unwrap().iter();
+    let through =
+        sites.filter(|site| site["frames"].as_array().unwrap().iter().any(|frame| frame["function"] == function));
+    through.map(|site| site[figure].as_u64().unwrap()).sum()
+}
+
+#[test]
+fn rust_programs_are_exact_with_jemalloc_inside_and_with_the_systems_allocator() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("rust");
+    for (features, image, family) in
+        [(&["--features", "jemalloc"][..], "rust-truth", "jemalloc"), (&[], "libc.so", "glibc")]
+    {
+        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        build.args(["build", "--quiet", "--release", "--locked", "--target-dir"]).arg(&folder).args(features);
+        assert!(build.current_dir(support::programs().join("rust")).status().unwrap().success());
+        let mut target = Target::start(Command::new(folder.join("release/rust-truth")).arg(OPERATIONS));
+        assert_eq!(target.line(), "ready");
+        let tracing = Tracing::start(&["--pid", &target.pid().to_string(), "--format", "json"]);
+        target.say("go");
+        let truth: Value = serde_json::from_str(&target.line()).unwrap();
+        let report = tracing.stop();
+        let process = process(&report);
+        assert_eq!(support::losses(process), []);
+        for (name, counts) in truth.as_object().unwrap() {
+            for figure in support::FIGURES {
+                let expected = counts[figure].as_u64().unwrap();
+                assert_eq!(sum_through(process, name, figure), expected, "{figure} of {name} with {family}");
+            }
+        }
+        support::assert_sums(process);
+        assert_eq!(hooked(&report, image).0, [family]);
+    }
+}
+
+#[test]
+fn an_allocator_that_nobody_knows_is_hooked_as_such_once_it_is_loaded() {
+    let library = compile("own.c", &["-O2", "-shared", "-fPIC", "-DLIBRARY"]);
+    let program = compile("own.c", &[&FRAME_POINTERS[..], &["-ldl"]].concat());
+    let mut target = Target::start(Command::new(program).arg(&library));
+    assert_eq!(target.line(), "running");
+    let tracing = Tracing::start(&["--pid", &target.pid().to_string(), "--format", "json"]);
+    target.say("load");
+    assert_eq!(target.line(), "loaded");
+    // What the README promises.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    target.say("allocate");
+    let truth: Value = serde_json::from_str(&target.line()).unwrap();
+    let report = tracing.stop();
+    let process = process(&report);
+    let (names, functions) = hooked(&report, library.file_name().unwrap().to_str().unwrap());
+    assert_eq!(names, ["other"]);
+    assert_eq!(functions, ["malloc", "free"].map(str::to_owned).into());
+    for figure in support::FIGURES {
+        assert_eq!(
+            support::sum_at(process, "site_own", figure),
+            truth["site_own"][figure].as_u64().unwrap(),
+            "{figure}"
+        );
+    }
+    // It has mapped 64 MiB besides, which no allocator knows of.
+    assert!(process["unexplained_rss_bytes"].as_u64().unwrap() > 60 << 20, "{}", process["unexplained_rss_bytes"]);
 }

@@ -5,3 +5,4 @@
 pub mod frame;
 pub mod growth;
 pub mod report;
+pub mod unexplained;
