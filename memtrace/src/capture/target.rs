@@ -295,7 +295,7 @@ impl Target {
         let with_rows = || {
             let index = self.image_of(mapping)?;
             let (first_row, row_count) = self.rows[index]?;
-            let offset = self.images[index].image.as_ref()?.virtual_offset(mapping.file_offset)?;
+            let offset = self.images[index].image.as_ref()?.virtual_offset_of_code(mapping.file_offset)?;
             Some(CodeRange { bias: mapping.start.wrapping_sub(offset), first_row, row_count, ..plain })
         };
         with_rows().unwrap_or(plain)

@@ -53,7 +53,11 @@ struct Segment {
     file_offset: u64,
     size: u64,
     virtual_offset: u64,
+    executable: bool,
 }
+
+/// The bits of an address within its page.
+const PAGE_MASK: u64 = 0xfff;
 
 /// A function that an image defines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +147,8 @@ impl Image {
             .segments()
             .map(|segment| {
                 let (file_offset, size) = segment.file_range();
-                Segment { file_offset, size, virtual_offset: segment.address() }
+                let executable = segment.permissions().executable();
+                Segment { file_offset, size, virtual_offset: segment.address(), executable }
             })
             .collect();
         // A corrupt note only costs the build id.
@@ -174,6 +179,19 @@ impl Image {
             let within = file_offset.checked_sub(segment.file_offset)?;
             (within < segment.size).then(|| segment.virtual_offset.wrapping_add(within))
         })
+    }
+
+    /// The virtual offset at which code that is mapped from a place in the file begins.
+    ///
+    /// Mappings begin at whole pages, segments need not: the first bytes of a mapping may belong to the
+    /// segment before (as the linker lld lays images out), whose virtual offsets are others.
+    #[must_use]
+    pub fn virtual_offset_of_code(&self, file_offset: u64) -> Option<u64> {
+        let begins_here = |segment: &&Segment| segment.executable && segment.file_offset & !PAGE_MASK == file_offset;
+        match self.segments.iter().find(begins_here) {
+            Some(segment) => segment.virtual_offset.checked_sub(segment.file_offset & PAGE_MASK),
+            None => self.virtual_offset(file_offset),
+        }
     }
 
     /// The place in the file of a virtual offset.
@@ -386,6 +404,16 @@ mod tests {
         let virtual_offset = image.virtual_offset(place.file_offset).unwrap();
         assert_eq!(image.file_offset(virtual_offset), Some(place.file_offset));
         assert_eq!(image.virtual_offset(u64::MAX), None);
+    }
+
+    #[test]
+    fn code_that_begins_within_a_page_is_mapped_with_the_end_of_what_is_before_it() {
+        let mut image = own_image_of(libc::malloc as *const () as u64);
+        let segment =
+            |file_offset, virtual_offset, executable| Segment { file_offset, size: 0x2000, virtual_offset, executable };
+        image.segments = vec![segment(0, 0, false), segment(0x2a80, 0x3a80, true)];
+        assert_eq!(image.virtual_offset_of_code(0x2000), Some(0x3000));
+        assert_eq!(image.virtual_offset_of_code(0x3000), Some(0x4000));
     }
 
     #[test]

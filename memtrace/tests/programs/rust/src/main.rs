@@ -6,6 +6,7 @@
 
 use std::{
     alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc},
+    hint::black_box,
     io::{BufRead, Write, stdin, stdout},
     sync::{
         Barrier, Mutex,
@@ -33,25 +34,27 @@ struct Block {
 #[inline(never)]
 #[unsafe(no_mangle)]
 fn site_alloc(layout: Layout) -> *mut u8 {
-    unsafe { alloc(layout) }
+    // Not as a tail call: the site must be on the stack.
+    black_box(unsafe { alloc(layout) })
 }
 
 #[inline(never)]
 #[unsafe(no_mangle)]
 fn site_zeroed(layout: Layout) -> *mut u8 {
-    unsafe { alloc_zeroed(layout) }
+    black_box(unsafe { alloc_zeroed(layout) })
 }
 
 #[inline(never)]
 #[unsafe(no_mangle)]
 fn site_aligned(layout: Layout) -> *mut u8 {
-    unsafe { alloc(layout) }
+    // Not the same code as `site_alloc`, or the compiler would make one function of both.
+    black_box(unsafe { alloc(layout.align_to(64).unwrap()) })
 }
 
 #[inline(never)]
 #[unsafe(no_mangle)]
 fn site_realloc(block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-    unsafe { realloc(block, layout, size) }
+    black_box(unsafe { realloc(block, layout, size) })
 }
 
 fn count(site: usize, first: usize, size: usize) {
@@ -123,7 +126,8 @@ fn main() {
         begin.wait();
         end.wait();
         let of_site = |(name, counts): (&&str, &[AtomicU64; 4])| {
-            let [alloc_bytes, alloc_objects, freed_bytes, freed_objects] = counts.each_ref().map(|count| count.load(Relaxed));
+            let [alloc_bytes, alloc_objects, freed_bytes, freed_objects] =
+                counts.each_ref().map(|count| count.load(Relaxed));
             let (live_bytes, live_objects) = (alloc_bytes - freed_bytes, alloc_objects - freed_objects);
             format!(
                 "\"{name}\":{{\"alloc_bytes\":{alloc_bytes},\"alloc_objects\":{alloc_objects},\
