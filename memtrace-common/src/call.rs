@@ -6,7 +6,8 @@ use crate::block::LiveBlock;
 /// What the arguments of a hooked function mean, carried to the kernel as the probe's cookie.
 ///
 /// One program serves every function of the same kind; a new function is a new row of data. Each role
-/// is a nibble: 0 where the function has no such argument, else the argument's index plus one.
+/// is a nibble: 0 where the function has no such argument, else the argument's index plus one. Above them
+/// stands a bit for each [`Trait`].
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CallRoles(pub u64);
@@ -36,6 +37,32 @@ impl Role {
     }
 }
 
+/// What else is special about a function, apart from its arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trait {
+    /// A free that may reach another hooked free of the same block.
+    HandsOn,
+    /// A resize that leaves the block where it is and returns its real size; it has failed where that is
+    /// less than what was asked for.
+    InPlace,
+    /// A resize that frees the block when it fails.
+    FreesOnFailure,
+    /// It may leave by a C++ exception, so its return address must stay what it is: its returns are seen
+    /// by probes on its `ret` instructions.
+    MayThrow,
+}
+
+impl Trait {
+    const fn bit(self) -> u64 {
+        1 << match self {
+            Self::HandsOn => 32,
+            Self::InPlace => 33,
+            Self::FreesOnFailure => 34,
+            Self::MayThrow => 35,
+        }
+    }
+}
+
 impl CallRoles {
     /// A function without roles.
     pub const NONE: Self = Self(0);
@@ -44,6 +71,19 @@ impl CallRoles {
     #[must_use]
     pub const fn with(self, role: Role, index: u8) -> Self {
         Self(self.0 | (index as u64 + 1) << role.shift())
+    }
+
+    /// The same function, which is special in this way as well.
+    #[must_use]
+    pub const fn that(self, special: Trait) -> Self {
+        Self(self.0 | special.bit())
+    }
+
+    /// Whether the function is special in this way.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is(self, special: Trait) -> bool {
+        self.0 & special.bit() != 0
     }
 
     /// The indices of the arguments that have any role, each as often as it has one.
@@ -87,6 +127,14 @@ pub struct PendingCall {
     pub output: u64,
     /// The block that a resize is about.
     pub resized: ResizedBlock,
+    /// What the function's arguments mean, and what is special about it.
+    pub roles: CallRoles,
+    /// Where the function returns to, if that was left as it was ([`Trait::MayThrow`]); else 0, and the
+    /// kernel's trampoline stands there.
+    pub return_address: u64,
+    /// 1 once an exception was thrown or a longjmp begun within it, and nothing was caught there since: it
+    /// is about to be left, or has been.
+    pub is_left: u64,
 }
 
 impl PendingCall {
@@ -100,25 +148,60 @@ impl PendingCall {
     }
 
     /// Whether a call at `stack_pointer` could be nested in this one: the stack has not shrunk past it.
+    ///
+    /// At the very same stack pointer stands a function that this one has jumped to, or the next call
+    /// after this one was left by an exception. Where the slot shows which ([`PendingCall::awaits_return`]),
+    /// it is asked. Where it does not, since the same call site writes the same address again, the newer
+    /// call takes this one's place: after an exception that is right, and after a jump the newer function
+    /// returns in place of this one, with the same block.
     #[inline(always)]
     #[must_use]
     pub fn encloses(&self, stack_pointer: u64) -> bool {
-        self.stack_pointer != 0 && stack_pointer <= self.stack_pointer
+        let reach = if self.return_address == 0 { self.stack_pointer } else { self.stack_pointer.wrapping_sub(1) };
+        self.stack_pointer != 0 && self.is_left == 0 && stack_pointer <= reach
     }
-}
 
-/// Whether a return-address slot still belongs to a hooked call that is under way.
-///
-/// While it is, the kernel keeps the address of its return trampoline there; a fresh call has written
-/// its own return address over it, and a C++ exception or longjmp leaves the slot to whoever comes next.
-/// (The kernel tells tail calls the same way: `prepare_uretprobe`, kernel/events/uprobes.c, 3.10 and later.)
-/// Where `trampoline` is not known yet, its alignment stands in: it begins a page of its own.
-#[inline(always)]
-#[must_use]
-pub fn slot_awaits_return(slot: u64, trampoline: Option<u64>) -> bool {
-    match trampoline {
-        Some(trampoline) => slot == trampoline,
-        None => slot != 0 && slot & 0xfff == 0,
+    /// An exception was caught by the function that called the C++ library at `stack_pointer`: a call that
+    /// stands further in has been left; one further out goes on.
+    #[inline(always)]
+    pub fn catch(&mut self, stack_pointer: u64) {
+        self.is_left = 0;
+        if stack_pointer >= self.stack_pointer {
+            self.stack_pointer = 0;
+        }
+    }
+
+    /// Whether this call, whose return-address slot now holds `slot`, is still under way.
+    ///
+    /// While it is, the slot holds what it held when the call had been entered: the kernel's return
+    /// trampoline, or the caller's address. A fresh call has written its own return address over it, and a
+    /// C++ exception or longjmp leaves the slot to whoever comes next. (The kernel tells tail calls the
+    /// same way: `prepare_uretprobe`, kernel/events/uprobes.c, 3.10 and later.)
+    /// Where `trampoline` is not known yet, its alignment stands in: it begins a page of its own.
+    #[inline(always)]
+    #[must_use]
+    pub fn awaits_return(&self, slot: u64, trampoline: Option<u64>) -> bool {
+        match trampoline {
+            _ if self.return_address != 0 => slot == self.return_address,
+            Some(trampoline) => slot == trampoline,
+            None => slot != 0 && slot & 0xfff == 0,
+        }
+    }
+
+    /// The address of the block that a resize in place has resized, 0 where it has not: `real_bytes` is
+    /// what it returned.
+    #[inline(always)]
+    #[must_use]
+    pub fn resized_in_place(&self, real_bytes: u64) -> u64 {
+        if real_bytes >= self.size_bytes { self.resized.address } else { 0 }
+    }
+
+    /// Whether a resize that returned no block has freed the old one: any to nothing does, and some do so
+    /// whenever they fail.
+    #[inline(always)]
+    #[must_use]
+    pub fn frees_without_block(&self) -> bool {
+        self.size_bytes == 0 || self.roles.is(Trait::FreesOnFailure)
     }
 }
 
@@ -143,7 +226,7 @@ pub fn product_bytes(count: u64, size: u64) -> u64 {
     if sum < low { u64::MAX } else { sum }
 }
 
-const _: () = assert!(size_of::<PendingCall>() == 48);
+const _: () = assert!(size_of::<PendingCall>() == 72);
 
 #[cfg(test)]
 mod tests {
@@ -175,11 +258,52 @@ mod tests {
 
     #[test]
     fn a_slot_that_was_used_again_awaits_nothing() {
-        assert!(slot_awaits_return(TRAMPOLINE, Some(TRAMPOLINE)));
-        assert!(!slot_awaits_return(0x7f00_0000_1000, Some(TRAMPOLINE)));
-        assert!(slot_awaits_return(TRAMPOLINE, None));
-        assert!(!slot_awaits_return(0x40_1234, None));
-        assert!(!slot_awaits_return(0, None));
+        let call = pending(0x1000);
+        assert!(call.awaits_return(TRAMPOLINE, Some(TRAMPOLINE)));
+        assert!(!call.awaits_return(0x7f00_0000_1000, Some(TRAMPOLINE)));
+        assert!(call.awaits_return(TRAMPOLINE, None));
+        assert!(!call.awaits_return(0x40_1234, None));
+        assert!(!call.awaits_return(0, None));
+    }
+
+    #[test]
+    fn a_call_that_kept_its_return_address_ends_with_it_and_gives_way_to_one_at_its_own_place() {
+        let call = PendingCall { return_address: 0x40_1234, ..pending(0x1000) };
+        assert!(call.encloses(0xff8));
+        assert!(!call.encloses(0x1000));
+        assert!(!call.encloses(0x1008));
+        assert!(call.awaits_return(0x40_1234, Some(TRAMPOLINE)));
+        assert!(!call.awaits_return(TRAMPOLINE, Some(TRAMPOLINE)));
+        assert!(!call.awaits_return(TRAMPOLINE, None));
+    }
+
+    #[test]
+    fn a_call_encloses_nothing_from_a_throw_until_it_is_caught_within() {
+        let mut call = PendingCall { is_left: 1, ..pending(0x1000) };
+        assert!(!call.encloses(0xf00));
+        call.catch(0xf80);
+        assert!(call.encloses(0xf00));
+        call.catch(0x1000);
+        assert!(!call.encloses(0xf00));
+        assert!(!call.returns_at(0x1008));
+    }
+
+    #[test]
+    fn resizes_in_place_go_by_the_real_size() {
+        let resized = ResizedBlock { address: 0x5000, block: LiveBlock::default() };
+        let call = PendingCall { size_bytes: 100, resized, ..pending(0x1000) };
+        assert_eq!(call.resized_in_place(112), 0x5000);
+        assert_eq!(call.resized_in_place(100), 0x5000);
+        assert_eq!(call.resized_in_place(96), 0);
+    }
+
+    #[test]
+    fn traits_do_not_touch_roles() {
+        let roles = CallRoles::NONE.with(Role::Block, 5).that(Trait::MayThrow).that(Trait::HandsOn);
+        assert_eq!(roles.index_of(Role::Block), Some(5));
+        assert_eq!(roles.arguments(), [5]);
+        assert!(roles.is(Trait::MayThrow) && roles.is(Trait::HandsOn));
+        assert!(!roles.is(Trait::InPlace) && !roles.is(Trait::FreesOnFailure));
     }
 
     #[test]

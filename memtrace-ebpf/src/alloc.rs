@@ -13,9 +13,10 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use memtrace_common::{
     block::{BlockKey, LiveBlock},
-    call::{CallRoles, PendingCall, ResizedBlock, Role, slot_awaits_return},
+    call::{CallRoles, PendingCall, ResizedBlock, Role, Trait},
     process::Counter,
     site::{Category, SiteIndex},
+    unwind::Registers,
 };
 
 use crate::{
@@ -42,6 +43,9 @@ pub(crate) fn enter_alloc(ctx: &ProbeContext) {
         size_bytes: requested_bytes(regs, roles),
         output: argument_with(regs, roles, Role::Output),
         resized: ResizedBlock::default(),
+        roles,
+        return_address: if roles.is(Trait::MayThrow) { word_at(regs.rsp) } else { 0 },
+        is_left: 0,
     };
 }
 
@@ -59,24 +63,70 @@ pub(crate) fn enter_resize(ctx: &ProbeContext) {
         size_bytes: requested_bytes(regs, roles),
         output: 0,
         resized: ResizedBlock { address, block: block.unwrap_or_default() },
+        roles,
+        return_address: if roles.is(Trait::MayThrow) { word_at(regs.rsp) } else { 0 },
+        is_left: 0,
     };
 }
 
-/// Return of a function that hands out or resizes a block.
+/// Return of a function that hands out or resizes a block: its caller's code is about to go on.
 #[inline(always)]
 pub(crate) fn leave(ctx: &RetProbeContext) {
-    let Some(target) = Target::counted() else { return };
     let regs = registers(ctx.regs);
+    let caller = Registers { pc: regs.rip, sp: regs.rsp, bp: regs.rbp };
+    end_call(ctx, caller, regs.rax, |call| call.return_address == 0);
+}
+
+/// A `ret` of a function that may throw is about to be executed, by a call of that function or of another
+/// that the same code belongs to.
+#[inline(always)]
+pub(crate) fn leave_at_ret(ctx: &ProbeContext) {
+    let regs = registers(ctx.regs);
+    // As the registers will be after it. A call with a return probe may share the code, and ends there.
+    let caller = Registers { pc: word_at(regs.rsp), sp: regs.rsp + 8, bp: regs.rbp };
+    end_call(ctx, caller, regs.rax, |call| call.return_address == caller.pc);
+}
+
+/// Entry of a function that leaves its callers by other ways than a return: an exception or a longjmp.
+#[inline(always)]
+pub(crate) fn begin_to_leave() {
+    if let Some(thread) = known_thread() {
+        thread.pending.is_left = 1;
+    }
+}
+
+/// Entry of the function with which C++ code begins to handle an exception, once it has been left as far as
+/// it is.
+#[inline(always)]
+pub(crate) fn catch(ctx: &ProbeContext) {
+    if let Some(thread) = known_thread() {
+        thread.pending.catch(registers(ctx.regs).rsp);
+    }
+}
+
+/// The current thread, if it was seen before.
+#[inline(always)]
+fn known_thread<'a>() -> Option<&'a mut Thread> {
+    let target = Target::counted()?;
+    // SAFETY: the entry is this thread's own and is removed only when the thread ends.
+    THREADS.get_ptr_mut(&target.tid).map(|thread| unsafe { &mut *thread })
+}
+
+/// The call under way has ended with `returned`, if it is this one that returns to `caller`, in a way in
+/// which its return is seen.
+#[inline(always)]
+fn end_call(ctx: &impl EbpfContext, caller: Registers, returned: u64, is_seen: impl Fn(&PendingCall) -> bool) {
+    let Some(target) = Target::counted() else { return };
     let Some(thread) = THREADS.get_ptr_mut(&target.tid) else { return };
     // SAFETY: the entry is this thread's own and is removed only when the thread ends.
     let thread = unsafe { &mut *thread };
-    if !thread.pending.returns_at(regs.rsp) {
+    if !thread.pending.returns_at(caller.sp) || !is_seen(&thread.pending) {
         return;
     }
     let call = thread.pending;
     thread.pending.stack_pointer = 0;
 
-    let address = match new_block(regs, &call) {
+    let address = match new_block(&call, returned) {
         Ok(address) => address,
         Err(Unreadable) => return target.count(Counter::OutputUnreadable),
     };
@@ -84,7 +134,7 @@ pub(crate) fn leave(ctx: &RetProbeContext) {
         return;
     }
     if address != 0 {
-        record(ctx, &target, regs, thread, address, call.size_bytes);
+        record(ctx, &target, caller, thread, address, call.size_bytes);
     }
 }
 
@@ -93,12 +143,14 @@ pub(crate) fn leave(ctx: &RetProbeContext) {
 pub(crate) fn enter_free(ctx: &ProbeContext) {
     let Some(target) = Target::counted() else { return };
     let regs = registers(ctx.regs);
-    let address = argument_with(regs, roles(ctx), Role::Block);
+    let roles = roles(ctx);
+    let address = argument_with(regs, roles, Role::Block);
     if address == 0 {
         return;
     }
     match take(&target.block(address)) {
         Some(block) => count_freed(&block),
+        None if was_handed_on(&target, address) => {}
         // A resize frees the old block by calling `free`; its own entry has taken the record out.
         None if is_within_call(&target, regs) => {}
         None => {
@@ -106,6 +158,28 @@ pub(crate) fn enter_free(ctx: &ProbeContext) {
             target.count(Counter::UnmatchedFrees);
         }
     }
+    if roles.is(Trait::HandsOn) {
+        hand_on(&target, address);
+    }
+}
+
+/// Remembers a block whose record is gone although a free of it may still be to come, within the one that
+/// has just begun.
+#[inline(always)]
+fn hand_on(target: &Target, address: u64) {
+    if let Some(thread) = THREADS.get_ptr_mut(&target.tid).or_else(|| new_thread(target.tid)) {
+        // SAFETY: the entry is this thread's own and is removed only when the thread ends.
+        unsafe { (*thread).handed_on = address };
+    }
+}
+
+/// Whether this is the inner free of a block that was handed on. Once: nobody else can free it in between.
+#[inline(always)]
+fn was_handed_on(target: &Target, address: u64) -> bool {
+    let Some(thread) = THREADS.get_ptr_mut(&target.tid) else { return false };
+    // SAFETY: the entry is this thread's own and is removed only when the thread ends.
+    let handed_on = unsafe { &mut (*thread).handed_on };
+    *handed_on == address && core::mem::replace(handed_on, 0) == address
 }
 
 #[inline(always)]
@@ -148,7 +222,7 @@ pub(crate) fn is_within_call(target: &Target, regs: &pt_regs) -> bool {
 
 #[inline(always)]
 fn is_nested(target: &Target, pending: &PendingCall, regs: &pt_regs) -> bool {
-    pending.encloses(regs.rsp) && awaits_return(target, pending.stack_pointer)
+    pending.encloses(regs.rsp) && awaits_return(target, pending)
 }
 
 #[inline(always)]
@@ -161,13 +235,18 @@ fn new_thread(tid: u32) -> Option<*mut Thread> {
     THREADS.get_ptr_mut(&tid)
 }
 
-/// Whether the call entered at `stack_pointer` has neither returned nor been left by other ways.
+/// Whether a call has neither returned nor been left by other ways.
 #[inline(always)]
-fn awaits_return(target: &Target, stack_pointer: u64) -> bool {
-    // SAFETY: the helper checks the user address and fails where it is not readable.
-    let Ok(slot) = (unsafe { bpf_probe_read_user(stack_pointer as *const u64) }) else { return false };
+fn awaits_return(target: &Target, pending: &PendingCall) -> bool {
     let trampoline = TRAMPOLINES.get(target.slot.0).copied().filter(|address| *address != 0);
-    slot_awaits_return(slot, trampoline)
+    pending.awaits_return(word_at(pending.stack_pointer), trampoline)
+}
+
+/// A word of the program's memory; 0 where it cannot be read.
+#[inline(always)]
+fn word_at(address: u64) -> u64 {
+    // SAFETY: the helper checks the user address and fails where it is not readable.
+    unsafe { bpf_probe_read_user(address as *const u64) }.unwrap_or(0)
 }
 
 /// The program's memory that should hold the new block's address could not be read.
@@ -175,12 +254,15 @@ struct Unreadable;
 
 /// The address of the block that the call handed out; 0 where it failed.
 #[inline(always)]
-fn new_block(regs: &pt_regs, call: &PendingCall) -> Result<u64, Unreadable> {
+fn new_block(call: &PendingCall, returned: u64) -> Result<u64, Unreadable> {
+    if call.roles.is(Trait::InPlace) {
+        return Ok(call.resized_in_place(returned));
+    }
     if call.output == 0 {
-        return Ok(regs.rax);
+        return Ok(returned);
     }
     // Such functions return an `int` error code.
-    if regs.rax as u32 != 0 {
+    if returned as u32 != 0 {
         return Ok(0);
     }
     // SAFETY: the helper checks the user address and fails where it is not readable.
@@ -198,8 +280,8 @@ enum Resize {
 fn settle_resize(target: &Target, call: &PendingCall, address: u64) -> Resize {
     let resized = &call.resized;
     let known = resized.block.site != SiteIndex::NONE;
-    // A resize to nothing frees the block; any other that returns no block has left it as it was.
-    if address == 0 && call.size_bytes != 0 {
+    // One that returns no block has freed the old one, or left it as it was.
+    if address == 0 && !call.frees_without_block() {
         if known && BLOCKS.insert(&target.block(resized.address), &resized.block, NO_EXIST).is_err() {
             // Another thread took the room in between.
             count_freed(&resized.block);
@@ -236,8 +318,15 @@ fn count_freed(block: &LiveBlock) {
 
 /// Puts a new block on the books.
 #[inline(always)]
-fn record(ctx: &RetProbeContext, target: &Target, regs: &pt_regs, thread: &mut Thread, address: u64, size_bytes: u64) {
-    let stack = stack::walk(target, regs, thread);
+fn record(
+    ctx: &impl EbpfContext,
+    target: &Target,
+    caller: Registers,
+    thread: &mut Thread,
+    address: u64,
+    size_bytes: u64,
+) {
+    let stack = stack::walk(target, caller, thread);
     let index = match site::index_of(target, stack, thread, Category::Heap) {
         Ok(index) => index,
         Err(why) => {

@@ -42,6 +42,27 @@ fn alloc_return(ctx: RetProbeContext) -> u32 {
     0
 }
 
+/// A `ret` of a function that hands out or resizes a block, and may throw.
+#[uprobe]
+fn alloc_ret(ctx: ProbeContext) -> u32 {
+    alloc::leave_at_ret(&ctx);
+    0
+}
+
+/// An exception is thrown, or a longjmp begins.
+#[uprobe]
+fn call_left(_ctx: ProbeContext) -> u32 {
+    alloc::begin_to_leave();
+    0
+}
+
+/// An exception is caught.
+#[uprobe]
+fn call_caught(ctx: ProbeContext) -> u32 {
+    alloc::catch(&ctx);
+    0
+}
+
 /// Entry of a function that frees a block.
 #[uprobe]
 fn free_entry(ctx: ProbeContext) -> u32 {

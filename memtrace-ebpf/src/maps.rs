@@ -21,6 +21,8 @@ use memtrace_common::{
 #[derive(Clone, Copy)]
 pub(crate) struct Thread {
     pub(crate) pending: PendingCall,
+    /// The block of a free that may reach another hooked free of it; 0 where there is none.
+    pub(crate) handed_on: u64,
     pub(crate) recent_sites: RecentSites,
     pub(crate) recent_rows: RecentRows,
     pub(crate) stack: StackRecord,

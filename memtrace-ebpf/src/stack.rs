@@ -5,7 +5,6 @@
 
 use aya_ebpf::{
     Global,
-    bindings::pt_regs,
     cty::c_void,
     helpers::{bpf_probe_read_user, generated},
 };
@@ -27,24 +26,29 @@ use crate::{
 #[unsafe(no_mangle)]
 static UNWIND_BY_ROWS: Global<u8> = Global::new(0);
 
-/// Walks the stack into the thread's record and names it.
+/// Walks the stack from the registers that the call's caller goes on with, into the thread's record, and
+/// names it.
 #[inline(always)]
-pub(crate) fn walk(target: &Target, regs: &pt_regs, thread: &mut Thread) -> StackId {
+pub(crate) fn walk(target: &Target, caller: Registers, thread: &mut Thread) -> StackId {
     // The thread has written to its stack since its last walk.
     thread.window.forget();
-    if UNWIND_BY_ROWS.load() != 0 { walk_by_rows(target, regs, thread) } else { walk_by_frame_pointers(regs, thread) }
+    if UNWIND_BY_ROWS.load() != 0 {
+        walk_by_rows(target, caller, thread)
+    } else {
+        walk_by_frame_pointers(caller, thread)
+    }
 }
 
 #[inline(always)]
-fn walk_by_frame_pointers(regs: &pt_regs, thread: &mut Thread) -> StackId {
+fn walk_by_frame_pointers(from: Registers, thread: &mut Thread) -> StackId {
     let mut memory = Windowed { window: &mut thread.window, source: UserMemory };
     let record = &mut thread.stack;
-    let mut registers = Registers { pc: regs.rip, sp: regs.rsp, bp: regs.rbp };
-    let mut hasher = StackHasher::new().frame(regs.rip);
-    record.frames[0] = regs.rip;
+    let mut registers = from;
+    let mut hasher = StackHasher::new().frame(from.pc);
+    record.frames[0] = from.pc;
     let mut count = 1usize;
     let mut truncated = false;
-    while let Step::Caller(caller) = frame_pointer::step(registers, regs.rsp, &mut memory) {
+    while let Step::Caller(caller) = frame_pointer::step(registers, from.sp, &mut memory) {
         // No indexing: it could panic, and a program that could panic is refused.
         let Some(slot) = record.frames.get_mut(count) else {
             truncated = true;
@@ -109,13 +113,13 @@ struct Walk {
 }
 
 #[inline(always)]
-fn walk_by_rows(target: &Target, regs: &pt_regs, thread: &mut Thread) -> StackId {
-    thread.stack.frames[0] = regs.rip;
+fn walk_by_rows(target: &Target, caller: Registers, thread: &mut Thread) -> StackId {
+    thread.stack.frames[0] = caller.pc;
     let mut walk = Walk {
-        registers: Registers { pc: regs.rip, sp: regs.rsp, bp: regs.rbp },
+        registers: caller,
         is_exact: false,
         frame_count: 1,
-        hasher: StackHasher::new().frame(regs.rip),
+        hasher: StackHasher::new().frame(caller.pc),
         code: CODE_TABLES.get(target.slot.0).copied().unwrap_or_default(),
         ending: Ending::TooDeep,
         record: &raw mut thread.stack,

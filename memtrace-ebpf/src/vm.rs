@@ -7,6 +7,7 @@ use aya_ebpf::{bindings::pt_regs, helpers::bpf_probe_read_kernel, programs::RawT
 use memtrace_common::{
     process::Counter,
     site::{Category, SiteIndex},
+    unwind::Registers,
     vm::{VmEvent, VmKind},
 };
 
@@ -79,7 +80,8 @@ fn registers(ctx: &RawTracePointContext) -> Option<pt_regs> {
 #[inline(always)]
 fn site_of_call(target: &Target, regs: &pt_regs) -> SiteIndex {
     let Some(thread) = current_thread(target) else { return SiteIndex::NONE };
-    let stack = stack::walk(target, regs, thread);
+    let caller = Registers { pc: regs.rip, sp: regs.rsp, bp: regs.rbp };
+    let stack = stack::walk(target, caller, thread);
     match site::index_of(target, stack, thread, Category::Mmap) {
         Ok(index) => index,
         Err(why) => {

@@ -121,6 +121,19 @@ fn nonsense_on_the_command_line() {
 }
 
 #[test]
+fn allocators_of_ones_own_that_are_not_there() {
+    let target = sleeper();
+    let pid = target.pid().to_string();
+    let free = ["--free", "libc.so.6:free(ptr=arg0)"];
+    let alloc = |text| ["--pid", &pid, "--alloc", text, free[0], free[1]];
+    refused(&alloc("libc.so.6:no_such(size=arg0)->ret"), 1, &["defines no function of that name", "no_such", "nm -D"]);
+    refused(&alloc("nowhere.so:get(size=arg0)->ret"), 1, &["nowhere.so", "no such image mapped", "/maps"]);
+    refused(&alloc("libc.so.6"), 2, &["write 'IMAGE:FUNC(size=arg1)->ret'"]);
+    refused(&alloc("libc.so.6:malloc(size=arg7)->ret"), 2, &["`arg7` is none of arg0 to arg5"]);
+    refused(&["--pid", &pid, free[0], free[1]], 2, &["--alloc"]);
+}
+
+#[test]
 fn an_output_that_cannot_be_written() {
     let target = sleeper();
     let pid = target.pid().to_string();

@@ -5,7 +5,7 @@ use std::{fs::File, process::Command};
 
 use memtrace::{
     capture::{
-        allocators::FAMILIES,
+        allocators::{FAMILIES, Variant},
         placement::{self, Placement},
     },
     process::image::Image,
@@ -16,7 +16,9 @@ fn placed(library: &str, function: &str) -> Placement {
     let image = Image::parse(File::open(library).unwrap(), library.into()).unwrap();
     let at = image.functions(&[function]).unwrap()[function][0];
     let code = image.read(at.file_offset, usize::try_from(at.size).unwrap()).unwrap();
-    let roles = FAMILIES.iter().flat_map(|family| family.functions).find(|known| known.name == function).unwrap().roles;
+    let variants = FAMILIES.iter().flat_map(|family| family.variants);
+    let (_, known) = variants.flat_map(Variant::functions).find(|(name, _)| name == function).unwrap();
+    let roles = known.roles;
     let placement = placement::place(&code, &roles.arguments());
     assert_instruction_starts(library, image.virtual_offset(at.file_offset).unwrap(), at.size, placement.offset);
     placement

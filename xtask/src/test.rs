@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// What the tests trace and compare with, as Debian packages.
-const PACKAGES: [&str; 13] = [
+const PACKAGES: [&str; 21] = [
     "gcc",
     "libc6-dev",
     "python3",
@@ -20,9 +20,17 @@ const PACKAGES: [&str; 13] = [
     "postgresql-15",
     "redis-server",
     "bpftool",
+    "bpftrace",
+    "g++",
     "libjemalloc2",
+    "libjemalloc-dev",
     "libtcmalloc-minimal4",
+    "libgoogle-perftools4",
+    "libgoogle-perftools-dev",
     "libmimalloc2.0",
+    "libmimalloc-dev",
+    "musl-tools",
+    "redis-tools",
     "procps",
 ];
 

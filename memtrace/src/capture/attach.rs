@@ -1,16 +1,25 @@
 //! Attaching: which probes an image needs, and putting them there in an order that loses nothing.
 
-use std::{collections::HashSet, num::NonZeroU32};
+use std::{
+    cell::OnceCell,
+    collections::{HashMap, HashSet},
+    num::NonZeroU32,
+    ops::Range,
+};
 
-use memtrace_common::call::CallRoles;
+use memtrace_common::call::{CallRoles, Trait};
 use thiserror::Error;
 
 use super::{
-    allocators::{Effect, FAMILIES, Family, Function},
+    allocators::{Effect, FAMILIES, custom::CustomFunction},
     kernel::{Kernel, KernelError},
     placement::{self, Placement},
+    returns::{self, Linked, Text},
 };
-use crate::process::image::{FunctionAt, Image, ImageError};
+use crate::{
+    process::image::{FunctionAt, Image, ImageError, LinkedFunction},
+    unwind::cfi,
+};
 
 /// The longest function that is decoded to place its probe, in bytes. Longer ones are hooked at their
 /// first byte.
@@ -26,33 +35,92 @@ pub enum AttachError {
     #[error("cannot attach to `{function}` in {image}: {source}")]
     Probe {
         /// The function's symbol.
-        function: &'static str,
+        function: String,
         /// The image's path as the target sees it.
         image: String,
         /// Why.
         source: KernelError,
     },
+    /// A function that the user named is not in the image that the user named.
+    #[error("cannot hook `{function}`: {image} defines no function of that name")]
+    NoFunction {
+        /// The function as the user named it.
+        function: String,
+        /// The image's path as the target sees it.
+        image: String,
+    },
 }
 
 /// One function that is to be hooked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Hook {
-    /// The function, as its family's table has it.
-    pub function: &'static Function,
+    /// Its symbol.
+    pub name: String,
+    /// What it does.
+    pub effect: Effect,
+    /// What its arguments mean, and what is special about it.
+    pub roles: CallRoles,
     /// Where it is in the image.
     pub at: FunctionAt,
     /// Where in it the probe goes.
     pub placement: Placement,
+    /// How its return is seen.
+    pub exit: Exit,
+}
+
+/// How the return of a function is seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It is of no interest.
+    Unseen,
+    /// By a return probe.
+    ReturnProbe,
+    /// By probes on its `ret` instructions, at these places in the file; those that an earlier hook has
+    /// already are left out.
+    Rets(Vec<u64>),
 }
 
 /// An allocator that an image defines, and what to hook in it.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The family.
-    pub family: &'static Family,
+    /// What the report calls it.
+    pub name: String,
     /// Its functions, in the order in which they must be attached.
     pub hooks: Vec<Hook>,
 }
+
+/// What is of interest in an image.
+#[derive(Clone, Debug, Default)]
+pub struct Survey {
+    /// Where the dynamic linker gives notice of what it loads, if the image is one.
+    pub linker_notices: Vec<FunctionAt>,
+    /// Where calls are left by other ways than a return, with the program that takes note of it.
+    pub ways_out: Vec<WayOut>,
+    /// The allocators.
+    pub plans: Vec<Plan>,
+}
+
+/// A function through which calls are left by other ways than a return.
+#[derive(Clone, Copy, Debug)]
+pub struct WayOut {
+    name: &'static str,
+    program: &'static str,
+    at: FunctionAt,
+}
+
+/// The functions through which exceptions and longjmps leave calls, and the one in which C++ code learns
+/// that it has caught one. They need not be watched where every hooked call has a return probe: then the
+/// place of the return address tells enough, and no exception passes.
+const WAYS_OUT: [(&str, &str); 8] = [
+    ("_Unwind_RaiseException", "call_left"),
+    ("_Unwind_Resume_or_Rethrow", "call_left"),
+    ("_Unwind_ForcedUnwind", "call_left"),
+    ("longjmp", "call_left"),
+    ("_longjmp", "call_left"),
+    ("siglongjmp", "call_left"),
+    ("__longjmp_chk", "call_left"),
+    ("__cxa_begin_catch", "call_caught"),
+];
 
 /// What the probes run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,37 +131,193 @@ pub enum Programs {
     Empty,
 }
 
-/// Finds the allocators that `image` defines.
+/// Finds what is of interest in `image`: the families that it defines, the functions among `custom` that are
+/// meant to be in it, and the notices of a dynamic linker.
 ///
 /// # Errors
-/// Where the image cannot be read.
-pub fn plans(image: &Image) -> Result<Vec<Plan>, ImageError> {
-    let names: Vec<&str> = FAMILIES.iter().flat_map(Family::symbols).collect();
-    let found = image.functions(&names)?;
-    let has = |name: &&str| found.contains_key(*name);
-    let families = FAMILIES.iter().filter(|family| family.markers.iter().any(has));
-    Ok(families
-        .map(|family| {
-            let mut taken = HashSet::new();
-            let mut hooks: Vec<Hook> = Vec::new();
-            for function in family.functions {
-                for at in found.get(function.name).into_iter().flatten() {
-                    // Two names of one place are one function.
-                    if taken.insert(at.file_offset) {
-                        hooks.push(Hook { function, at: *at, placement: place(image, at, function.roles) });
+/// Where the image cannot be read, or lacks a function that the user named.
+pub fn survey(image: &Image, custom: &[CustomFunction]) -> Result<Survey, AttachError> {
+    let custom: Vec<&CustomFunction> = custom.iter().filter(|function| function.is_in(&image.path)).collect();
+    let known = known_names();
+    let found = image.functions_where(|name| {
+        known.contains(name)
+            || name == LINKER_NOTICE
+            || WAYS_OUT.iter().any(|(way, _)| *way == name)
+            || custom.iter().any(|function| function.is_called(name))
+    })?;
+    let mut planner = Planner::new(image, &found);
+    // The user's come first: a place that they name is theirs.
+    let mut plans = planner.custom(&custom)?;
+    plans.extend(planner.families());
+    let linker_notices = found.get(LINKER_NOTICE).cloned().unwrap_or_default();
+    Ok(Survey { linker_notices, ways_out: ways_out(&found), plans })
+}
+
+fn ways_out(found: &HashMap<String, Vec<FunctionAt>>) -> Vec<WayOut> {
+    let mut taken = HashSet::new();
+    let of_name = |(name, program)| {
+        let places = found.get(name).into_iter().flatten();
+        places.map(move |at| WayOut { name, program, at: *at })
+    };
+    WAYS_OUT.into_iter().flat_map(of_name).filter(|way| taken.insert(way.at.file_offset)).collect()
+}
+
+/// Every symbol that matters for some family.
+fn known_names() -> HashSet<String> {
+    let variants = FAMILIES.iter().flat_map(|family| family.variants);
+    let names = variants.flat_map(|variant| {
+        let markers = variant.markers.iter().map(|marker| (*marker).to_owned());
+        markers.chain(variant.functions().map(|(name, _)| name))
+    });
+    names.collect()
+}
+
+/// Makes the plans of one image: each place is hooked once, whatever its names.
+struct Planner<'a> {
+    image: &'a Image,
+    found: &'a HashMap<String, Vec<FunctionAt>>,
+    text: ImageText<'a>,
+    taken: HashSet<u64>,
+    taken_rets: HashSet<u64>,
+}
+
+impl Plan {
+    /// Whether calls of these functions may be left by other ways than a return.
+    #[must_use]
+    pub fn may_be_left(&self) -> bool {
+        self.hooks.iter().any(|hook| hook.roles.is(Trait::MayThrow))
+    }
+}
+
+impl<'a> Planner<'a> {
+    fn new(image: &'a Image, found: &'a HashMap<String, Vec<FunctionAt>>) -> Self {
+        let text = ImageText { image, found, ranges: OnceCell::new(), linked: OnceCell::new() };
+        Self { image, found, text, taken: HashSet::new(), taken_rets: HashSet::new() }
+    }
+
+    fn families(&mut self) -> Vec<Plan> {
+        let mut plans = Vec::new();
+        for family in FAMILIES {
+            let mut hooks = Vec::new();
+            for variant in family.variants {
+                if !variant.markers.iter().any(|marker| self.found.contains_key(*marker)) {
+                    continue;
+                }
+                for (name, function) in variant.functions() {
+                    for at in self.found.get(&name).into_iter().flatten() {
+                        hooks.extend(self.hook(&name, function.effect, function.roles, *at));
                     }
                 }
             }
-            // Frees first: a block that is allocated under our eyes must not be freed behind our back.
-            hooks.sort_by_key(|hook| match hook.function.effect {
-                Effect::Free => 0,
-                Effect::Resize => 1,
-                Effect::Alloc => 2,
-            });
-            Plan { family, hooks }
+            let has = |effect| hooks.iter().any(|hook: &Hook| hook.effect == effect);
+            // What is left after another family has taken its own may be a free alone.
+            if has(Effect::Alloc) || has(Effect::Resize) {
+                plans.push(self.plan(family.name, hooks));
+            }
+        }
+        plans
+    }
+
+    fn custom(&mut self, functions: &[&CustomFunction]) -> Result<Vec<Plan>, AttachError> {
+        let mut hooks = Vec::new();
+        for function in functions {
+            let names: Vec<&String> = self.found.keys().filter(|name| function.is_called(name)).collect();
+            if names.is_empty() {
+                let image = self.image.path.display().to_string();
+                return Err(AttachError::NoFunction { function: function.function.clone(), image });
+            }
+            for name in names {
+                for at in &self.found[name] {
+                    hooks.extend(self.hook(name, function.effect, function.roles, *at));
+                }
+            }
+        }
+        if hooks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let path = self.image.path.as_path();
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        Ok(vec![self.plan(&name, hooks)])
+    }
+
+    /// A hook of one place, unless it has one or must not have any.
+    fn hook(&mut self, name: &str, effect: Effect, roles: CallRoles, at: FunctionAt) -> Option<Hook> {
+        if !self.taken.insert(at.file_offset) {
+            return None;
+        }
+        let exit = match effect {
+            Effect::Free => Exit::Unseen,
+            _ if !roles.is(Trait::MayThrow) => Exit::ReturnProbe,
+            _ => Exit::Rets(self.rets(name, &at)?),
+        };
+        let placement = place(self.image, &at, roles);
+        Some(Hook { name: name.to_owned(), effect, roles, at, placement, exit })
+    }
+
+    /// The places of a function's `ret` instructions. A function of which they cannot all be told is not
+    /// hooked: a return probe would end a program that throws through it.
+    fn rets(&self, name: &str, at: &FunctionAt) -> Option<Vec<u64>> {
+        let entry = self.image.virtual_offset(at.file_offset)?;
+        match returns::returns(&self.text, entry) {
+            Ok(rets) => rets.into_iter().map(|address| self.image.file_offset(address)).collect(),
+            Err(why) => {
+                let image = self.image.path.display();
+                log::warn!("`{name}` in {image} may throw and is not hooked, what it allocates is not seen: {why}");
+                None
+            }
+        }
+    }
+
+    fn plan(&mut self, name: &str, mut hooks: Vec<Hook>) -> Plan {
+        // Frees first: a block that is allocated under our eyes must not be freed behind our back.
+        hooks.sort_by_key(|hook| hook.effect);
+        for hook in &mut hooks {
+            if let Exit::Rets(rets) = &mut hook.exit {
+                rets.retain(|ret| self.taken_rets.insert(*ret));
+            }
+        }
+        Plan { name: name.to_owned(), hooks }
+    }
+}
+
+/// The code of an image, for the search for returns. What that needs is read at its first question.
+struct ImageText<'a> {
+    image: &'a Image,
+    found: &'a HashMap<String, Vec<FunctionAt>>,
+    ranges: OnceCell<Vec<Range<u64>>>,
+    linked: OnceCell<HashMap<u64, LinkedFunction>>,
+}
+
+impl ImageText<'_> {
+    /// The functions, or parts of functions, that the image's call frame information tells.
+    fn ranges(&self) -> &[Range<u64>] {
+        self.ranges.get_or_init(|| {
+            let section = self.image.frame_section().ok().flatten();
+            section.and_then(|section| cfi::code_ranges(&section).ok()).unwrap_or_default()
         })
-        .filter(|plan| plan.hooks.iter().any(|hook| hook.function.effect == Effect::Alloc))
-        .collect())
+    }
+}
+
+impl Text for ImageText<'_> {
+    fn code_from(&self, address: u64) -> Option<Vec<u8>> {
+        let ranges = self.ranges();
+        let before = ranges.partition_point(|range| range.start <= address);
+        let around = before.checked_sub(1).and_then(|index| ranges.get(index)).filter(|range| address < range.end);
+        // Hand-written code may have no call frame information: it is walked as far as it goes.
+        let length = around.map_or(MAX_FUNCTION_BYTES, |range| (range.end - address).min(MAX_FUNCTION_BYTES));
+        self.image.read_at(address, usize::try_from(length).ok()?)
+    }
+
+    fn linked(&self, slot: u64) -> Option<Linked> {
+        let linked = self.linked.get_or_init(|| self.image.linked_functions().unwrap_or_default());
+        let function = linked.get(&slot)?;
+        let is_hooked = function.own.is_none() && known_names().contains(&function.name);
+        match function.own {
+            Some(_) if self.found.contains_key(&function.name) => Some(Linked::Hooked),
+            Some(address) => Some(Linked::Here(address)),
+            None => is_hooked.then_some(Linked::Hooked),
+        }
+    }
 }
 
 fn place(image: &Image, at: &FunctionAt, roles: CallRoles) -> Placement {
@@ -124,54 +348,89 @@ pub fn attach(
     programs: Programs,
 ) -> Result<(), AttachError> {
     for hook in &plan.hooks {
-        let entry = match (programs, hook.function.effect) {
+        attach_exit(kernel, pid, image, hook, programs)?;
+        let entry = match (programs, hook.effect) {
             (Programs::Empty, _) => "empty_entry",
             (_, Effect::Alloc) => "alloc_entry",
             (_, Effect::Resize) => "resize_entry",
             (_, Effect::Free) => "free_entry",
         };
-        if hook.function.effect != Effect::Free {
-            let at_return = if programs == Programs::Empty { "empty_return" } else { "alloc_return" };
-            attach_one(kernel, at_return, pid, image, hook)?;
-        }
-        attach_one(kernel, entry, pid, image, hook)?;
+        attach_at(kernel, entry, pid, image, &hook.name, hook.at.file_offset + hook.placement.offset, hook.roles)?;
+        let exit = match &hook.exit {
+            Exit::Unseen => String::new(),
+            Exit::ReturnProbe => ", with a return probe".to_owned(),
+            Exit::Rets(rets) => format!(", with probes on {} more `ret`s", rets.len()),
+        };
         log::info!(
-            "{} in {}: probe at +{:#x}, {}",
-            hook.function.name,
+            "{} in {}: probe at +{:#x}, {}{exit}",
+            hook.name,
             image.path.display(),
             hook.placement.offset,
-            if hook.placement.emulated { "emulated" } else { "single-stepped" }
+            if hook.placement.emulated { "emulated" } else { "single-stepped" },
         );
     }
     Ok(())
+}
+
+fn attach_exit(
+    kernel: &mut Kernel,
+    pid: Option<NonZeroU32>,
+    image: &Image,
+    hook: &Hook,
+    programs: Programs,
+) -> Result<(), AttachError> {
+    match &hook.exit {
+        Exit::Unseen => Ok(()),
+        Exit::ReturnProbe => {
+            let program = if programs == Programs::Empty { "empty_return" } else { "alloc_return" };
+            let point = hook.at.file_offset + hook.placement.offset;
+            attach_at(kernel, program, pid, image, &hook.name, point, hook.roles)
+        }
+        Exit::Rets(rets) => {
+            let program = if programs == Programs::Empty { "empty_entry" } else { "alloc_ret" };
+            let mut rets = rets.iter();
+            rets.try_for_each(|ret| attach_at(kernel, program, pid, image, &hook.name, *ret, CallRoles::NONE))
+        }
+    }
 }
 
 /// The function that dynamic linkers (glibc's, musl's) call after each change of what is loaded, for
 /// debuggers to break on: `r_brk` of `<link.h>`.
 const LINKER_NOTICE: &str = "_dl_debug_state";
 
-/// Attaches to the dynamic linker, if `image` is one, so that libraries which are loaded later are noticed.
+/// Attaches to the dynamic linker, if the image is one, so that libraries which are loaded later are
+/// noticed.
 ///
 /// # Errors
-/// Where the image cannot be read or the kernel refuses the probe.
-pub fn attach_to_linker(kernel: &mut Kernel, pid: Option<NonZeroU32>, image: &Image) -> Result<(), AttachError> {
-    let found = image.functions(&[LINKER_NOTICE])?;
-    for at in found.get(LINKER_NOTICE).into_iter().flatten() {
+/// Where the kernel refuses the probe.
+pub fn attach_to_linker(
+    kernel: &mut Kernel,
+    pid: Option<NonZeroU32>,
+    image: &Image,
+    survey: &Survey,
+) -> Result<(), AttachError> {
+    for at in &survey.linker_notices {
         let point = at.file_offset + place(image, at, CallRoles::NONE).offset;
         attach_at(kernel, "linker_notice", pid, image, LINKER_NOTICE, point, CallRoles::NONE)?;
     }
     Ok(())
 }
 
-fn attach_one(
+/// Attaches to the ways out of an image.
+///
+/// # Errors
+/// Where the kernel refuses a probe.
+pub fn attach_to_ways_out(
     kernel: &mut Kernel,
-    program: &'static str,
     pid: Option<NonZeroU32>,
     image: &Image,
-    hook: &Hook,
+    ways_out: &[WayOut],
 ) -> Result<(), AttachError> {
-    let point = hook.at.file_offset + hook.placement.offset;
-    attach_at(kernel, program, pid, image, hook.function.name, point, hook.function.roles)
+    for way in ways_out {
+        let point = way.at.file_offset + place(image, &way.at, CallRoles::NONE).offset;
+        attach_at(kernel, way.program, pid, image, way.name, point, CallRoles::NONE)?;
+    }
+    Ok(())
 }
 
 fn attach_at(
@@ -179,10 +438,14 @@ fn attach_at(
     program: &'static str,
     pid: Option<NonZeroU32>,
     image: &Image,
-    function: &'static str,
+    function: &str,
     file_offset: u64,
     roles: CallRoles,
 ) -> Result<(), AttachError> {
     let attached = kernel.attach_uprobe(program, pid, &image.probe_path(), file_offset, roles.0);
-    attached.map_err(|source| AttachError::Probe { function, image: image.path.display().to_string(), source })
+    attached.map_err(|source| AttachError::Probe {
+        function: function.to_owned(),
+        image: image.path.display().to_string(),
+        source,
+    })
 }

@@ -11,7 +11,8 @@ use std::{
 use memtrace_common::unwind::Row;
 
 use super::{
-    attach::{self, AttachError, Plan, Programs},
+    allocators::custom::CustomFunction,
+    attach::{self, AttachError, Plan, Programs, Survey},
     kernel::{Kernel, RowPlace},
 };
 use crate::{
@@ -47,8 +48,14 @@ pub struct Images {
     rows: Vec<Option<RowPlace>>,
     /// The same by build id: containers have copies of the same files.
     rows_of_build: HashMap<String, Option<RowPlace>>,
-    /// What each image that was searched defines, by its index.
-    plans: HashMap<usize, Vec<Plan>>,
+    /// The functions that the user named, besides those of the known families.
+    custom: Vec<CustomFunction>,
+    /// What is of interest in each image that was searched, by its index.
+    surveys: HashMap<usize, Survey>,
+    /// The images whose ways out of hooked calls are not watched, by the process in which they might have to be.
+    unwatched: HashMap<Option<NonZeroU32>, Vec<usize>>,
+    /// The processes in which they are, because some hooked call may be left so.
+    watched: HashSet<Option<NonZeroU32>>,
     /// The images that are hooked in every process.
     hooked: HashSet<usize>,
 }
@@ -56,7 +63,7 @@ pub struct Images {
 impl Images {
     /// No image yet.
     #[must_use]
-    pub fn new(scope: Scope, programs: Programs) -> Self {
+    pub fn new(scope: Scope, programs: Programs, custom: Vec<CustomFunction>) -> Self {
         Self {
             scope,
             programs,
@@ -65,7 +72,10 @@ impl Images {
             vdso: None,
             rows: Vec::new(),
             rows_of_build: HashMap::new(),
-            plans: HashMap::new(),
+            custom,
+            surveys: HashMap::new(),
+            unwatched: HashMap::new(),
+            watched: HashSet::new(),
             hooked: HashSet::new(),
         }
     }
@@ -74,6 +84,12 @@ impl Images {
     #[must_use]
     pub fn scope(&self) -> Scope {
         self.scope
+    }
+
+    /// The functions that the user named.
+    #[must_use]
+    pub fn custom(&self) -> &[CustomFunction] {
+        &self.custom
     }
 
     /// The images, in the order in which they were first seen.
@@ -170,32 +186,50 @@ impl Images {
     /// Where the image cannot be read or the kernel refuses a probe.
     pub fn hook(&mut self, index: usize, pid: NonZeroU32, kernel: &mut Kernel) -> Result<Vec<Allocator>, AttachError> {
         let Some(image) = &self.all[index].image else { return Ok(Vec::new()) };
-        let plans = match self.plans.entry(index) {
+        let survey = match self.surveys.entry(index) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(unknown) => unknown.insert(attach::plans(image)?),
+            Entry::Vacant(unknown) => unknown.insert(attach::survey(image, &self.custom)?),
         };
         let pid = match self.scope {
             Scope::Targets => Some(pid),
             Scope::EveryProcess => None,
         };
         if pid.is_some() || self.hooked.insert(index) {
-            attach::attach_to_linker(kernel, pid, image)?;
-            for plan in plans.iter() {
+            attach::attach_to_linker(kernel, pid, image, survey)?;
+            for plan in &survey.plans {
                 attach::attach(kernel, pid, image, plan, self.programs)?;
             }
+            self.unwatched.entry(pid).or_default().push(index);
+            if survey.plans.iter().any(Plan::may_be_left) {
+                self.watched.insert(pid);
+            }
+            self.watch_ways_out(pid, kernel)?;
         }
         Ok(self.allocators(index))
+    }
+
+    /// Attaches to the ways out of hooked calls, where some may be left so.
+    fn watch_ways_out(&mut self, pid: Option<NonZeroU32>, kernel: &mut Kernel) -> Result<(), AttachError> {
+        if !self.watched.contains(&pid) {
+            return Ok(());
+        }
+        for index in self.unwatched.remove(&pid).unwrap_or_default() {
+            if let (Some(image), Some(survey)) = (&self.all[index].image, self.surveys.get(&index)) {
+                attach::attach_to_ways_out(kernel, pid, image, &survey.ways_out)?;
+            }
+        }
+        Ok(())
     }
 
     /// The allocators that were found in an image.
     #[must_use]
     pub fn allocators(&self, index: usize) -> Vec<Allocator> {
         let allocator = |plan: &Plan| Allocator {
-            name: plan.family.name.to_owned(),
+            name: plan.name.clone(),
             image: self.all[index].name.path.clone(),
-            functions: plan.hooks.iter().map(|hook| hook.function.name.to_owned()).collect(),
+            functions: plan.hooks.iter().map(|hook| hook.name.clone()).collect(),
         };
-        self.plans.get(&index).into_iter().flatten().map(allocator).collect()
+        self.surveys.get(&index).into_iter().flat_map(|survey| &survey.plans).map(allocator).collect()
     }
 }
 

@@ -11,5 +11,6 @@ pub mod images;
 pub mod kernel;
 pub mod placement;
 pub mod preflight;
+pub mod returns;
 pub mod selection;
 pub mod target;

@@ -1,6 +1,6 @@
 //! One target: a program in a process, its code and what is hooked in it, kept up to date while it lives.
 
-use std::{collections::HashSet, io, num::NonZeroU32};
+use std::{collections::HashSet, io, num::NonZeroU32, path::Path};
 
 use memtrace_common::{process::ProcessSlot, stack::StackRecord, unwind::CodeRange};
 use thiserror::Error;
@@ -62,6 +62,18 @@ pub enum TargetError {
         images: usize,
         /// Whether it is one static image whose symbols have been stripped.
         stripped: bool,
+    },
+    /// An image that the user named is not there.
+    #[error("cannot hook `{function}` of {image}: process {pid} ({comm}) has no such image mapped")]
+    NoImage {
+        /// The pid.
+        pid: u32,
+        /// Its short name.
+        comm: String,
+        /// The image as the user named it.
+        image: String,
+        /// The function as the user named it.
+        function: String,
     },
     /// A probe was refused.
     #[error(transparent)]
@@ -248,6 +260,23 @@ impl Target {
         !self.knows_trampoline
     }
 
+    /// Checks that the images which the user named are there.
+    ///
+    /// # Errors
+    /// Where one is not.
+    pub fn check_custom(&self, images: &Images) -> Result<(), TargetError> {
+        let names = || self.images.iter().map(|index| Path::new(&images.all()[*index].name.path));
+        match images.custom().iter().find(|function| !names().any(|path| function.is_in(path))) {
+            None => Ok(()),
+            Some(function) => Err(TargetError::NoImage {
+                pid: self.pid.get(),
+                comm: self.comm.clone(),
+                image: function.image.clone(),
+                function: function.function.clone(),
+            }),
+        }
+    }
+
     /// The error for a target in which [`Target::look`] has found nothing to hook.
     #[must_use]
     pub fn no_allocator(&self, images: &Images) -> TargetError {
@@ -291,7 +320,7 @@ fn code_range(mapping: &Mapping, images: &Images) -> CodeRange {
     let with_rows = || {
         let index = images.known(mapping)?;
         let (first_row, row_count) = images.rows(index)?;
-        let offset = images.image(index)?.virtual_offset(mapping.file_offset)?;
+        let offset = images.image(index)?.virtual_offset_of_code(mapping.file_offset)?;
         Some(CodeRange { bias: mapping.start.wrapping_sub(offset), first_row, row_count, ..plain })
     };
     with_rows().unwrap_or(plain)

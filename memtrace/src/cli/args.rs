@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use memtrace_common::process::ProcessSlot;
 
 use crate::{
-    capture::{images::Scope, kernel::Capacities, selection::Selection},
+    capture::{allocators::custom::CustomFunction, images::Scope, kernel::Capacities, selection::Selection},
     model::report::{Category, Weight},
 };
 
@@ -18,6 +18,8 @@ Examples:
   sudo memtrace --comm redis-server                every process of that name, now or later
   sudo memtrace --all --duration 1min              every process of the host
   sudo memtrace -- ./server --port 8080            from the first instruction to the end
+  sudo memtrace --pid 1234 --alloc 'app:get(size=arg0)->ret' --free 'app:put(ptr=arg0)'
+                                                   an allocator of one's own
   sudo memtrace doctor                             what this machine lacks, and the next step
 
 The report names the stacks that hold live memory: allocated since memtrace attached, and not freed yet.
@@ -112,6 +114,30 @@ pub(super) struct TraceArguments {
     /// Sites that a process shows [default: 10 in the table, all elsewhere]; totals are always of all
     #[arg(long, value_name = "N")]
     pub(super) top: Option<usize>,
+
+    /// A function that hands out blocks, of an allocator of one's own: 'libpool.so:get(size=arg1)->ret'
+    ///
+    /// IMAGE is a file name or the end of a path, FUNC a symbol (see nm). Arguments count from arg0 to arg5.
+    /// With count=argN there are that many elements of the size; with ptr=argN that block is resized; with
+    /// out=argN in place of ->ret the block's address is stored there and 0 returned. Repeatable; needs --free.
+    #[arg(
+        long,
+        value_name = "IMAGE:FUNC(size=argN)->ret",
+        value_parser = CustomFunction::alloc,
+        requires = "free",
+        help_heading = "Allocators"
+    )]
+    pub(super) alloc: Vec<CustomFunction>,
+
+    /// A function that frees such blocks: 'libpool.so:put(ptr=arg0)'. Repeatable; needs --alloc
+    #[arg(
+        long,
+        value_name = "IMAGE:FUNC(ptr=argN)",
+        value_parser = CustomFunction::free,
+        requires = "alloc",
+        help_heading = "Allocators"
+    )]
+    pub(super) free: Vec<CustomFunction>,
 
     #[command(flatten)]
     pub(super) capacities: CapacityArguments,
@@ -323,6 +349,18 @@ mod tests {
         assert_eq!(refused(&["--pid", "1", "--duration", "abc"]), ErrorKind::ValueValidation);
         assert_eq!(refused(&["--pid", "1", "--duration", "0s"]), ErrorKind::ValueValidation);
         assert_eq!(refused(&["--pid", "1", "--max-blocks", "0"]), ErrorKind::ValueValidation);
+    }
+
+    #[test]
+    fn allocators_of_ones_own_come_in_pairs() {
+        let alloc = ["--pid", "1", "--alloc", "app:get(size=arg0)->ret"];
+        let free = ["--free", "app:put(ptr=arg0)"];
+        assert_eq!(refused(&alloc), ErrorKind::MissingRequiredArgument);
+        assert_eq!(refused(&[&["--pid", "1"], &free[..]].concat()), ErrorKind::MissingRequiredArgument);
+        assert_eq!(refused(&["--pid", "1", "--alloc", "app"]), ErrorKind::ValueValidation);
+        let both = [&["memtrace"], &alloc[..], &free, &["--free", "app:drop(ptr=arg0)"]].concat();
+        let arguments = Arguments::try_parse_from(both).unwrap();
+        assert_eq!((arguments.trace.alloc.len(), arguments.trace.free.len()), (1, 2));
     }
 
     #[test]

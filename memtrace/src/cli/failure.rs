@@ -100,10 +100,16 @@ fn target_hint(error: &TargetError) -> String {
                 .into()
         }
         TargetError::NoAllocator { .. } => {
-            "this version knows glibc's malloc and jemalloc in its place; -v lists the images searched".into()
+            "name its functions with --alloc and --free; -v lists the images searched".into()
         }
         TargetError::Kernel(error) => kernel_hint(error),
+        TargetError::NoImage { pid, .. } => {
+            format!("`grep r-xp /proc/{pid}/maps` lists its images; give a file name or the end of a path")
+        }
         TargetError::Attach(AttachError::Image(_)) => "is the file readable, and an ELF file?".into(),
+        TargetError::Attach(AttachError::NoFunction { .. }) => {
+            "`nm IMAGE` and `nm -D IMAGE` list the functions that an image defines, under the names to give".into()
+        }
         TargetError::Attach(AttachError::Probe { .. }) => {
             "needs CAP_PERFMON, and a file system that lets probes in; run `memtrace doctor`".into()
         }

@@ -75,6 +75,7 @@ fn options(arguments: &TraceArguments, verbose: u8, is_live: bool) -> Options {
         interval: arguments.interval.or(is_live.then_some(LIVE_INTERVAL)),
         unwind: unwind(arguments.unwind),
         debug_lines: verbose >= 2,
+        custom: arguments.alloc.iter().chain(&arguments.free).cloned().collect(),
         programs: if arguments.empty_probes { Programs::Empty } else { Programs::Tracing },
     }
 }

@@ -57,6 +57,12 @@ impl History {
         self.skipped = self.stride;
     }
 
+    /// The figure at first.
+    #[must_use]
+    pub fn first(&self) -> Option<u64> {
+        self.points.first().map(|(_, value)| *value)
+    }
+
     /// The slope in units a second: the median of the slopes between all pairs of points, which a few
     /// wild points do not move (Theil 1950, Sen 1968). 0 with fewer than two points.
     #[must_use]

@@ -6,3 +6,4 @@ pub mod frame;
 pub mod growth;
 pub mod ranges;
 pub mod report;
+pub mod unexplained;

@@ -179,6 +179,8 @@ pub struct Process {
     pub rss_bytes: Option<u64>,
     /// The slope of its resident memory.
     pub rss_growth_bytes_per_s: f64,
+    /// How much of the growth of its resident memory no hooked allocator explains, where that is unusual.
+    pub unexplained_rss_bytes: Option<u64>,
     /// Which way its resident memory goes.
     pub trend: Trend,
     /// Of all its sites.

@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use crate::{
     capture::{
+        allocators::custom::CustomFunction,
         attach::Programs,
         command,
         kernel::{Capacities, KernelError, Unwind},
@@ -44,6 +45,8 @@ pub struct Options {
     pub unwind: Unwind,
     /// Whether the BPF side writes debug lines to the log.
     pub debug_lines: bool,
+    /// Functions that the user named, besides those of the known allocators.
+    pub custom: Vec<CustomFunction>,
     /// What the probes run.
     pub programs: Programs,
 }

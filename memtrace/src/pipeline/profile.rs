@@ -19,6 +19,7 @@ use crate::{
         frame::{Frame, Reason},
         growth::History,
         report::{Category, HealthCounter, HealthKind, Process, Site, Totals, Verdict},
+        unexplained::unexplained_rss_bytes,
     },
     process::status,
     symbolize::{CodePlace, Symbolizer},
@@ -160,6 +161,7 @@ impl Profile {
             allocators: target.allocators.clone(),
             rss_bytes: self.rss_bytes,
             rss_growth_bytes_per_s: self.rss.slope_per_s(),
+            unexplained_rss_bytes: self.unexplained_rss_bytes(self.totals().live_bytes()),
             trend: self.rss.trend(),
             totals,
             growth_bytes_per_s: self.live_bytes.slope_per_s(),
@@ -167,6 +169,10 @@ impl Profile {
             sites,
             ended,
         }
+    }
+
+    fn unexplained_rss_bytes(&self, live_bytes: u64) -> Option<u64> {
+        unexplained_rss_bytes(self.rss.first()?, self.rss_bytes?, live_bytes)
     }
 
     /// The sites, those of the same places taken together, most live bytes first.

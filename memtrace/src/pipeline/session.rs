@@ -92,7 +92,7 @@ impl Session {
         let wait = |source| PipelineError::Wait { what: "events of the kernel side", source };
         let events = watch::readable(kernel.take_ring("EVENTS")?).map_err(wait)?;
         let vm_events = watch::readable(kernel.take_ring("VM_EVENTS")?).map_err(wait)?;
-        let images = Images::new(selection.scope(*follow), options.programs);
+        let images = Images::new(selection.scope(*follow), options.programs, options.custom.clone());
         let (ends_sender, ends) = unbounded_channel();
         Ok(Self {
             kernel,
@@ -176,12 +176,12 @@ impl Session {
             Err(_) if watch::has_ended(pid.get()) => return Err(TargetError::NoSuchProcess { pid: pid.get() }.into()),
             Err(error) => return Err(error.into()),
         }
-        match self.targets.get(slot) {
-            Some(followed) if followed.target.allocators.is_empty() => {
-                Err(followed.target.no_allocator(&self.targets.images).into())
-            }
-            _ => Ok(()),
+        let Some(followed) = self.targets.get(slot) else { return Ok(()) };
+        followed.target.check_custom(&self.targets.images)?;
+        if followed.target.allocators.is_empty() {
+            return Err(followed.target.no_allocator(&self.targets.images).into());
         }
+        Ok(())
     }
 
     /// The targets in which something is hooked.

@@ -4,7 +4,7 @@
 //! where the path is gone, replaced, or means something else in the target's mount namespace.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{self, File},
     io,
     os::{
@@ -15,8 +15,8 @@ use std::{
 };
 
 use object::{
-    Object, ObjectSection, ObjectSegment, ObjectSymbol, SymbolKind,
-    elf::PT_INTERP,
+    Object, ObjectSection, ObjectSegment, ObjectSymbol, ObjectSymbolTable, RelocationTarget, SymbolFlags, SymbolKind,
+    elf::{PT_INTERP, STT_GNU_IFUNC},
     read::{
         ReadCache,
         elf::{ElfFile64, ProgramHeader},
@@ -53,7 +53,11 @@ struct Segment {
     file_offset: u64,
     size: u64,
     virtual_offset: u64,
+    executable: bool,
 }
+
+/// The bits of an address within its page.
+const PAGE_MASK: u64 = 0xfff;
 
 /// A function that an image defines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +66,22 @@ pub struct FunctionAt {
     pub file_offset: u64,
     /// Its length in bytes; 0 where the image does not say.
     pub size: u64,
+}
+
+/// A function that an image calls through its table of addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkedFunction {
+    /// Its symbol.
+    pub name: String,
+    /// Its virtual offset, where the image defines it itself. (Another image's may come before it.)
+    pub own: Option<u64>,
+}
+
+/// Whether a symbol is a function that the image defines. Not where it is the choice between several
+/// (`STT_GNU_IFUNC`): that function runs once, and returns the address of the one that is meant.
+fn is_function<'data>(symbol: &impl ObjectSymbol<'data>) -> bool {
+    let is_choice = matches!(symbol.flags(), SymbolFlags::Elf { st_info, .. } if st_info.st_type() == STT_GNU_IFUNC);
+    symbol.is_definition() && !is_choice && matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Unknown)
 }
 
 /// A section of call frame information, as it was read from an image.
@@ -127,7 +147,8 @@ impl Image {
             .segments()
             .map(|segment| {
                 let (file_offset, size) = segment.file_range();
-                Segment { file_offset, size, virtual_offset: segment.address() }
+                let executable = segment.permissions().executable();
+                Segment { file_offset, size, virtual_offset: segment.address(), executable }
             })
             .collect();
         // A corrupt note only costs the build id.
@@ -160,7 +181,22 @@ impl Image {
         })
     }
 
-    fn file_offset(&self, virtual_offset: u64) -> Option<u64> {
+    /// The virtual offset at which code that is mapped from a place in the file begins.
+    ///
+    /// Mappings begin at whole pages, segments need not: the first bytes of a mapping may belong to the
+    /// segment before (as the linker lld lays images out), whose virtual offsets are others.
+    #[must_use]
+    pub fn virtual_offset_of_code(&self, file_offset: u64) -> Option<u64> {
+        let begins_here = |segment: &&Segment| segment.executable && segment.file_offset & !PAGE_MASK == file_offset;
+        match self.segments.iter().find(begins_here) {
+            Some(segment) => segment.virtual_offset.checked_sub(segment.file_offset & PAGE_MASK),
+            None => self.virtual_offset(file_offset),
+        }
+    }
+
+    /// The place in the file of a virtual offset.
+    #[must_use]
+    pub fn file_offset(&self, virtual_offset: u64) -> Option<u64> {
         self.segments.iter().find_map(|segment| {
             let within = virtual_offset.checked_sub(segment.virtual_offset)?;
             (within < segment.size).then(|| segment.file_offset.wrapping_add(within))
@@ -185,16 +221,27 @@ impl Image {
     /// # Errors
     /// Where the file has become unreadable since it was opened.
     pub fn functions(&self, names: &[&str]) -> Result<HashMap<String, Vec<FunctionAt>>, ImageError> {
+        let names: HashSet<&str> = names.iter().copied().collect();
+        self.functions_where(|name| names.contains(name))
+    }
+
+    /// The same, of the names that are `wanted`.
+    ///
+    /// # Errors
+    /// As [`Image::functions`].
+    pub fn functions_where(
+        &self,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<HashMap<String, Vec<FunctionAt>>, ImageError> {
         let cache = ReadCache::new(&self.file);
-        let elf = ElfFile64::<object::Endianness, _>::parse(&cache)
-            .map_err(|source| ImageError::Elf { path: self.path.clone(), source })?;
+        let elf = self.elf(&cache)?;
         let mut found: HashMap<String, Vec<FunctionAt>> = HashMap::new();
         for symbol in elf.dynamic_symbols().chain(elf.symbols()) {
-            if !symbol.is_definition() || !matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Unknown) {
+            if !is_function(&symbol) {
                 continue;
             }
             let Ok(name) = symbol.name() else { continue };
-            if !names.contains(&name) {
+            if !wanted(name) {
                 continue;
             }
             let Some(file_offset) = self.file_offset(symbol.address()) else { continue };
@@ -204,6 +251,40 @@ impl Image {
             }
         }
         Ok(found)
+    }
+
+    /// The functions that the image calls through its table of addresses (GOT), by the virtual offset of
+    /// their entries there.
+    ///
+    /// # Errors
+    /// Where the file has become unreadable since it was opened.
+    pub fn linked_functions(&self) -> Result<HashMap<u64, LinkedFunction>, ImageError> {
+        let cache = ReadCache::new(&self.file);
+        let elf = self.elf(&cache)?;
+        let mut linked = HashMap::new();
+        for (slot, relocation) in elf.dynamic_relocations().into_iter().flatten() {
+            let RelocationTarget::Symbol(index) = relocation.target() else { continue };
+            let Some(Ok(symbol)) = elf.dynamic_symbol_table().map(|table| table.symbol_by_index(index)) else {
+                continue;
+            };
+            let Ok(name) = symbol.name() else { continue };
+            let own = is_function(&symbol).then(|| symbol.address());
+            linked.insert(slot, LinkedFunction { name: name.to_owned(), own });
+        }
+        Ok(linked)
+    }
+
+    fn elf<'a>(
+        &self,
+        cache: &'a ReadCache<&'a File>,
+    ) -> Result<ElfFile64<'a, object::Endianness, &'a ReadCache<&'a File>>, ImageError> {
+        ElfFile64::parse(cache).map_err(|source| ImageError::Elf { path: self.path.clone(), source })
+    }
+
+    /// Up to `length` bytes of the image's file from a virtual offset on.
+    #[must_use]
+    pub fn read_at(&self, virtual_offset: u64, length: usize) -> Option<Vec<u8>> {
+        self.read(self.file_offset(virtual_offset)?, length).ok()
     }
 
     /// Up to `length` bytes of the file from `file_offset` on; fewer at its end.
@@ -303,12 +384,38 @@ mod tests {
     }
 
     #[test]
+    fn a_choice_between_functions_is_no_function() {
+        let image = own_image_of(libc::malloc as *const () as u64);
+        assert!(image.functions(&["strlen"]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn functions_that_are_called_through_the_table_of_addresses_are_told() {
+        let image = own_image_of(libc::malloc as *const () as u64);
+        let linked = image.linked_functions().unwrap();
+        let malloc = image.functions(&["malloc"]).unwrap()["malloc"][0];
+        let entry = linked.values().find(|function| function.name == "malloc").unwrap();
+        assert_eq!(entry.own, image.virtual_offset(malloc.file_offset));
+        assert!(linked.values().any(|function| function.own.is_none()));
+    }
+
+    #[test]
     fn file_and_virtual_offsets_convert_both_ways() {
         let image = own_image_of(libc::malloc as *const () as u64);
         let place = image.functions(&["malloc"]).unwrap()["malloc"][0];
         let virtual_offset = image.virtual_offset(place.file_offset).unwrap();
         assert_eq!(image.file_offset(virtual_offset), Some(place.file_offset));
         assert_eq!(image.virtual_offset(u64::MAX), None);
+    }
+
+    #[test]
+    fn code_that_begins_within_a_page_is_mapped_with_the_end_of_what_is_before_it() {
+        let mut image = own_image_of(libc::malloc as *const () as u64);
+        let segment =
+            |file_offset, virtual_offset, executable| Segment { file_offset, size: 0x2000, virtual_offset, executable };
+        image.segments = vec![segment(0, 0, false), segment(0x2a80, 0x3a80, true)];
+        assert_eq!(image.virtual_offset_of_code(0x2000), Some(0x3000));
+        assert_eq!(image.virtual_offset_of_code(0x3000), Some(0x4000));
     }
 
     #[test]

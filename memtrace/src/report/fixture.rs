@@ -60,6 +60,7 @@ pub(crate) fn report() -> Report {
             }],
             rss_bytes: Some(5 << 20),
             rss_growth_bytes_per_s: 1024.0,
+            unexplained_rss_bytes: Some(3 << 20),
             trend: Trend::Increasing,
             totals: leak.totals.plus(&other.totals),
             growth_bytes_per_s: 409.6,

@@ -47,6 +47,7 @@ struct JsonProcess<'a> {
     allocators: Vec<JsonAllocator<'a>>,
     rss_bytes: Option<u64>,
     rss_growth_bytes_per_s: f64,
+    unexplained_rss_bytes: Option<u64>,
     trend: &'static str,
     #[serde(flatten)]
     totals: JsonTotals,
@@ -152,6 +153,7 @@ fn json_process(process: &Process, top: Option<usize>) -> JsonProcess<'_> {
             .collect(),
         rss_bytes: process.rss_bytes,
         rss_growth_bytes_per_s: process.rss_growth_bytes_per_s,
+        unexplained_rss_bytes: process.unexplained_rss_bytes,
         trend: process.trend.name(),
         totals: (&process.totals).into(),
         growth_bytes_per_s: process.growth_bytes_per_s,

@@ -64,6 +64,14 @@ fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Resul
     let rss = process.rss_bytes.map_or_else(|| "unknown".to_owned(), units::bytes);
     let (slope, trend) = (units::bytes_per_s(process.rss_growth_bytes_per_s), process.trend.name());
     writeln!(out, "RSS        {rss}, {slope}, {trend}")?;
+    if let Some(bytes) = process.unexplained_rss_bytes {
+        writeln!(
+            out,
+            "note       {} of the growth of RSS are in no live block: mapped directly, or from an allocator that is \
+             not hooked (--alloc)",
+            units::bytes(bytes)
+        )?;
+    }
     losses(process, out)
 }
 

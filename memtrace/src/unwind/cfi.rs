@@ -1,5 +1,7 @@
 //! From `.eh_frame` (or `.debug_frame`) to compact rows.
 
+use std::ops::Range;
+
 use gimli::{
     BaseAddresses, CfaRule as DwarfCfa, DebugFrame, EhFrame, EndianSlice, FrameDescriptionEntry, NativeEndian,
     RegisterRule, UnwindContext, UnwindExpression, UnwindSection, UnwindTableRow, X86_64,
@@ -43,6 +45,43 @@ pub fn compile(section: &FrameSection) -> Result<Vec<Row>, CfiError> {
         }
     }
     .map(merged)
+}
+
+/// The ranges of code that the section describes, sorted by start: a function each, or a part of one that
+/// the compiler put elsewhere.
+///
+/// # Errors
+/// Where the section is corrupt.
+pub fn code_ranges(section: &FrameSection) -> Result<Vec<Range<u64>>, CfiError> {
+    let mut ranges = match section {
+        FrameSection::EhFrame { bytes, address } => {
+            let mut frame = EhFrame::new(bytes, NativeEndian);
+            frame.set_address_size(8);
+            ranges_of(&frame, &BaseAddresses::default().set_eh_frame(*address))
+        }
+        FrameSection::DebugFrame { bytes } => {
+            let mut frame = DebugFrame::new(bytes, NativeEndian);
+            frame.set_address_size(8);
+            ranges_of(&frame, &BaseAddresses::default())
+        }
+    }?;
+    ranges.sort_unstable_by_key(|range| range.start);
+    Ok(ranges)
+}
+
+fn ranges_of<'a, S>(section: &S, bases: &BaseAddresses) -> Result<Vec<Range<u64>>, CfiError>
+where
+    S: UnwindSection<Reader<'a>>,
+    S::Offset: gimli::UnwindOffset<usize>,
+{
+    let mut ranges = Vec::new();
+    let mut entries = section.entries(bases);
+    while let Some(entry) = entries.next()? {
+        let gimli::CieOrFde::Fde(partial) = entry else { continue };
+        let function = partial.parse(S::cie_from_offset)?;
+        ranges.push(function.initial_address()..function.end_address());
+    }
+    Ok(ranges)
 }
 
 type Reader<'a> = EndianSlice<'a, NativeEndian>;

@@ -2,6 +2,9 @@
 // family with random sizes, free one another's blocks, let calls fail, resize up and down, and count all
 // of it by call site. It prints one JSON object: totals, and per site allocated and freed bytes and objects.
 //
+// With -DEXTRA='"extra_….h"' it calls an allocator's own functions as well, and also prints the names of all
+// that it called. NO_PVALLOC and NO_CFREE leave out what an allocator or a C library does not have.
+//
 // usage: truth OPERATIONS [wait|run]
 //   wait: starts its threads, prints "ready", and begins when a line comes on standard input;
 //   run:  begins at once.
@@ -19,6 +22,13 @@
 #include <unistd.h>
 
 #include "counts.h"
+#ifdef EXTRA
+#include EXTRA
+#else
+#define EXTRA_ALLOCS(X)
+#define EXTRA_RESIZES(X)
+#define EXTRA_FREES(X)
+#endif
 
 enum { THREADS = 8, SLOTS = 4096, MAX_SIZE = 4096 };
 
@@ -29,13 +39,26 @@ enum site {
 #define NAME(name) name##_index,
     SITES(NAME)
 #undef NAME
+#define NAME(name, ...) site_##name##_index,
+    EXTRA_ALLOCS(NAME) EXTRA_RESIZES(NAME)
+#undef NAME
     SITE_COUNT
 };
 static const char *const site_names[] = {
 #define NAME(name) #name,
     SITES(NAME)
 #undef NAME
+#define NAME(name, ...) "site_" #name,
+    EXTRA_ALLOCS(NAME) EXTRA_RESIZES(NAME)
+#undef NAME
 };
+
+// The extra functions, numbered from 0 within their kind.
+#define NAME(name, ...) extra_##name,
+enum { EXTRA_ALLOCS(NAME) EXTRA_ALLOC_COUNT };
+enum { EXTRA_RESIZES(NAME) EXTRA_RESIZE_COUNT };
+enum { EXTRA_FREES(NAME) EXTRA_FREE_COUNT };
+#undef NAME
 
 struct block {
     void *address;
@@ -64,6 +87,9 @@ static int (*volatile call_posix_memalign)(void **, size_t, size_t) = posix_mema
 static void *(*volatile call_aligned_alloc)(size_t, size_t) = aligned_alloc;
 static void *(*volatile call_memalign)(size_t, size_t) = memalign;
 static void *(*volatile call_valloc)(size_t) = valloc;
+#ifdef NO_PVALLOC
+#define pvalloc valloc
+#endif
 static void *(*volatile call_pvalloc)(size_t) = pvalloc;
 static void (*volatile call_free)(void *) = free;
 // Still there for old programs, but no longer to be linked with by its plain name.
@@ -108,6 +134,34 @@ SITE void *site_deep(size_t size, int depth) {
     return block;
 }
 
+#define NAME(name, expression, ...)                                                                     \
+    SITE void *site_##name(size_t size) { return expression; }
+EXTRA_ALLOCS(NAME)
+#undef NAME
+#define NAME(name, expression, ...)                                                                     \
+    SITE void *site_##name(void *old, size_t size) { return expression; }
+EXTRA_RESIZES(NAME)
+#undef NAME
+
+#ifdef EXTRA
+// Whether a block came from a site that returns what `malloc` would.
+#define IS_FROM(name) (block.site == site_##name##_index)
+
+// Frees by one of the allocator's own functions, where there is one that may free such a block.
+static _Bool was_called[EXTRA_FREE_COUNT];
+static _Bool free_extra(struct block block, uint64_t choice) {
+#define NAME(name, expression, condition)                                                               \
+    if (choice % (EXTRA_FREE_COUNT + 1) == extra_##name && (condition)) {           \
+        was_called[extra_##name] = 1;                                                                   \
+        expression;                                                                                     \
+        return 1;                                                                                       \
+    }
+    EXTRA_FREES(NAME)
+#undef NAME
+    return 0;
+}
+#endif
+
 static struct block exchange(struct thread *self, struct block block) {
     size_t slot = next_random(self) % SLOTS;
     while (atomic_flag_test_and_set_explicit(&locks[slot], memory_order_acquire))
@@ -121,7 +175,12 @@ static struct block exchange(struct thread *self, struct block block) {
 static void release(struct thread *self, struct block block) {
     if (block.address) {
         count_free(self, &block);
-        if (next_random(self) % 16 == 0)
+        uint64_t choice = next_random(self);
+#ifdef EXTRA
+        if (free_extra(block, choice / 16))
+            return;
+#endif
+        if (choice % 16 == 0)
             old_cfree(block.address);
         else
             call_free(block.address);
@@ -134,7 +193,13 @@ static struct block allocate(struct thread *self) {
     struct block new = {0};
     size_t size = next_random(self) % MAX_SIZE;
     void *out = NULL;
-    switch (next_random(self) % 10) {
+    switch (next_random(self) % (10 + EXTRA_ALLOC_COUNT)) {
+#define NAME(name, expression, asked)                                                                   \
+    case 10 + extra_##name:                                                                             \
+        new = (struct block){site_##name(size), asked, site_##name##_index};                            \
+        break;
+        EXTRA_ALLOCS(NAME)
+#undef NAME
     case 0:
     case 1:
         new = (struct block){site_malloc(size), size, site_malloc_index};
@@ -172,19 +237,51 @@ static struct block allocate(struct thread *self) {
     return new;
 }
 
+#ifdef EXTRA
+// What a resize that returns nothing has done with the block.
+enum { KEEPS, FREES };
+
+// Resizes a block by one of the allocator's own functions; now and then to too much.
+static struct block resize_extra(struct thread *self, struct block old, uint64_t choice) {
+    size_t size = choice / EXTRA_RESIZE_COUNT % 8 ? next_random(self) % MAX_SIZE + 1 : SIZE_MAX / 2;
+    struct block new = {0};
+    _Bool frees = 0;
+    switch (choice % EXTRA_RESIZE_COUNT) {
+#define NAME(name, expression, asked, on_failure)                                                       \
+    case extra_##name:                                                                                  \
+        new = (struct block){site_##name(old.address, size), asked, site_##name##_index};               \
+        frees = on_failure == FREES;                                                                    \
+        break;
+        EXTRA_RESIZES(NAME)
+#undef NAME
+    }
+    if (new.address || frees)
+        count_free(self, &old);
+    if (new.address)
+        count_alloc(self, new.site, new.size);
+    return new.address || frees ? new : old;
+}
+#endif
+
 // Resizes a block that was taken: up, down, to nothing, to too much.
 static struct block resize(struct thread *self, struct block old) {
     size_t size = next_random(self) % MAX_SIZE + 1;
     struct block new = old;
+#ifdef EXTRA
+    uint64_t choice = next_random(self);
+    if (choice % 4)
+        return resize_extra(self, old, choice / 4);
+#endif
     switch (next_random(self) % 8) {
-    case 0: // freed
-        if (site_realloc(old.address, 0))
-            _exit(4);
-        if (old.address)
-            count_free(self, &old);
-        else
+    case 0: // freed, by some allocators for a block of no bytes
+        if (!old.address)
             _exit(5); // never called with nothing: realloc(NULL, 0) allocates
-        return (struct block){0};
+        new = (struct block){site_realloc(old.address, 0), 0, site_realloc_index};
+        count_free(self, &old);
+        if (!new.address)
+            return (struct block){0};
+        count_alloc(self, new.site, 0);
+        return new;
     case 1: // fails, and leaves the block as it was
         if (site_realloc(old.address, SIZE_MAX / 2))
             _exit(6);
@@ -256,7 +353,7 @@ static void *work(void *argument) {
 int main(int argc, char **argv) {
     uint64_t operations = argc > 1 ? strtoull(argv[1], NULL, 10) : 100000;
     int waits = argc > 2 && strcmp(argv[2], "wait") == 0;
-    static char text[8192];
+    static char text[65536];
     char line[16];
     pthread_barrier_init(&begin, NULL, THREADS + 1);
     pthread_barrier_init(&end, NULL, THREADS + 1);
@@ -291,6 +388,18 @@ int main(int argc, char **argv) {
         used += snprintf(text + used, sizeof text - used, ",");
         used += print_counts(text + used, sizeof text - used, site_names[site], &by_site[site]);
     }
+#ifdef EXTRA
+    used += snprintf(text + used, sizeof text - used, ",\"called\":[\"free\",\"cfree\"");
+    for (int site = 0; site < SITE_COUNT; site++)
+        if (by_site[site].alloc_objects)
+            used += snprintf(text + used, sizeof text - used, ",\"%s\"", site_names[site] + strlen("site_"));
+#define NAME(name, ...)                                                                                 \
+    if (was_called[extra_##name])                                                                       \
+        used += snprintf(text + used, sizeof text - used, ",\"" #name "\"");
+    EXTRA_FREES(NAME)
+#undef NAME
+    used += snprintf(text + used, sizeof text - used, "]");
+#endif
     used += snprintf(text + used, sizeof text - used, "}\n");
     if (write(1, text, used) != (ssize_t)used)
         return 2;

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     os::unix::{fs::chown, process::CommandExt},
     path::Path,
@@ -170,19 +170,70 @@ pub(crate) fn nginx() -> Busy {
     Busy { target, client: Some(Client::Thread(done, Some(client))), _folder: Some(folder) }
 }
 
-/// Debian's redis, on jemalloc, under its own benchmark.
-pub(crate) fn redis() -> Busy {
-    let port = free_port().to_string();
+/// Debian's redis, on jemalloc, without anything to do.
+pub(crate) struct Redis {
+    pub(crate) target: Target,
+    pub(crate) port: u16,
+}
+
+pub(crate) fn redis_idle() -> Redis {
+    let port = free_port();
     let target = Target::start(Command::new("/usr/bin/redis-server").args([
         "--port",
-        &port,
+        &port.to_string(),
         "--bind",
         "127.0.0.1",
         "--save",
         "",
     ]));
-    let address = format!("127.0.0.1:{port}");
-    eventually("redis listens", || TcpStream::connect(&address).is_ok());
+    eventually("redis listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    Redis { target, port }
+}
+
+/// One connection to redis, by its inline protocol.
+pub(crate) struct RedisClient {
+    stream: BufReader<TcpStream>,
+}
+
+impl RedisClient {
+    pub(crate) fn connect(port: u16) -> Self {
+        Self { stream: BufReader::new(TcpStream::connect(("127.0.0.1", port)).unwrap()) }
+    }
+
+    /// Sends commands that are answered by a line each, a hundred at a time.
+    pub(crate) fn all(&mut self, commands: impl IntoIterator<Item = String>) {
+        let commands: Vec<String> = commands.into_iter().collect();
+        for some in commands.chunks(100) {
+            self.stream.get_mut().write_all((some.join("\r\n") + "\r\n").as_bytes()).unwrap();
+            for command in some {
+                let answer = self.line();
+                assert!(answer.starts_with(['+', ':']), "{command}: {answer}");
+            }
+        }
+    }
+
+    /// What it says it holds, in bytes.
+    pub(crate) fn used_memory(&mut self) -> u64 {
+        self.stream.get_mut().write_all(b"INFO memory\r\n").unwrap();
+        let length: usize = self.line().trim_start_matches('$').parse().unwrap();
+        let mut text = vec![0; length + 2];
+        self.stream.read_exact(&mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+        line.parse().unwrap()
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+}
+
+/// The same under its own benchmark.
+pub(crate) fn redis() -> Busy {
+    let Redis { target, port } = redis_idle();
+    let port = port.to_string();
     let client = Command::new("/usr/bin/redis-benchmark")
         .args(["-p", &port, "-t", "set,lpush,hset,zadd", "-n", "10000000", "-r", "50000", "-d", "100", "-q"])
         .stdout(Stdio::null())

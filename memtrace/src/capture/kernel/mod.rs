@@ -181,8 +181,18 @@ const PAGE_BYTES: u32 = 4096;
 const BPF_NOEXIST: u64 = 1;
 
 /// The uprobe programs, each loaded once and attached at many places.
-const UPROBES: [&str; 7] =
-    ["alloc_entry", "resize_entry", "alloc_return", "free_entry", "linker_notice", "empty_entry", "empty_return"];
+const UPROBES: [&str; 10] = [
+    "alloc_entry",
+    "resize_entry",
+    "alloc_return",
+    "alloc_ret",
+    "call_left",
+    "call_caught",
+    "free_entry",
+    "linker_notice",
+    "empty_entry",
+    "empty_return",
+];
 
 impl Kernel {
     /// Loads programs and maps.

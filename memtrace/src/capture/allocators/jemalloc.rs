@@ -1,0 +1,25 @@
+//! jemalloc 5: in place of libc's functions, as redis and others link it, or under a prefix, as Rust
+//! programs do.
+
+use memtrace_common::call::{Role, Trait};
+
+use super::{Family, Function, Variant, alloc, block, free, resize, size, standard};
+
+/// Its own interface: the last argument holds flags, none of which matters here.
+const EXTENDED: &[Function] = &[
+    alloc("mallocx", size(0)),
+    resize("rallocx", size(1).with(Role::Block, 0)),
+    resize("xallocx", size(1).with(Role::Block, 0).that(Trait::InPlace)),
+    free("sdallocx", block(0)),
+    free("dallocx", block(0)),
+];
+
+pub(super) const JEMALLOC: Family = Family {
+    name: "jemalloc",
+    variants: &[
+        Variant { prefix: "", markers: &["mallctl"], functions: &[standard::C, EXTENDED, standard::CXX] },
+        Variant { prefix: "je_", markers: &["je_mallctl"], functions: &[standard::C, EXTENDED] },
+        Variant { prefix: "_rjem_", markers: &["_rjem_mallctl"], functions: &[standard::C, EXTENDED] },
+        Variant { prefix: "_rjem_je_", markers: &["_rjem_je_mallctl"], functions: &[standard::C, EXTENDED] },
+    ],
+};

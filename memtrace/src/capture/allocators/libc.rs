@@ -1,0 +1,26 @@
+//! The C libraries' own allocators, and those that nobody knows.
+
+use super::{Family, Variant, standard};
+
+/// The GNU C library. (The second marker is for static programs, where it may be all there is of it.)
+pub(super) const GLIBC: Family = Family {
+    name: "glibc",
+    variants: &[Variant { prefix: "", markers: &["gnu_get_libc_version", "__libc_malloc"], functions: &[standard::C] }],
+};
+
+/// musl's: a shared one is its own dynamic linker, of which these are two stages; in static programs, its
+/// allocator's parts have names, of the allocator since 1.2.1 and of the older one.
+pub(super) const MUSL: Family = Family {
+    name: "musl",
+    variants: &[Variant {
+        prefix: "",
+        markers: &["__dls2b", "__dls3", "__libc_malloc_impl", "__malloc_donate", "__expand_heap"],
+        functions: &[standard::C],
+    }],
+};
+
+/// Whatever else defines libc's functions: a home-grown allocator, or a wrapper around another.
+pub(super) const OTHER: Family = Family {
+    name: "other",
+    variants: &[Variant { prefix: "", markers: &["malloc"], functions: &[standard::C, standard::CXX] }],
+};

@@ -1,0 +1,186 @@
+//! Where a function returns: its `ret` instructions, for functions whose return address must not be
+//! touched.
+//!
+//! A return probe puts the kernel's trampoline in place of the return address. A C++ exception that passes
+//! there ends the program, because the unwinder finds no call frame information for the trampoline. So
+//! functions that may throw are watched where they execute `ret`. The search follows every branch and every
+//! jump into other functions, which return in this one's place, and steps over calls. It may find `ret`s
+//! that other calls execute too: whoever attaches there tells them by the stack pointer.
+//!
+//! In: an image's code. Out: virtual offsets. Knows nothing of files or BPF.
+
+use std::collections::HashSet;
+
+use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, OpKind, Register};
+use thiserror::Error;
+
+/// Why not every return of a function could be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ReturnsError {
+    /// A jump whose target is known only when it is executed.
+    #[error("it jumps to where a register or a table says, at {0:#x}")]
+    IndirectJump(u64),
+    /// What should be code is none, or not in the file.
+    #[error("its code cannot be decoded at {0:#x}")]
+    NotCode(u64),
+    /// More code than any allocator's function has.
+    #[error("it reaches more than {MAX_INSTRUCTIONS} instructions")]
+    TooLarge,
+}
+
+/// The most code that is searched. tcmalloc's `operator new` reaches about 400 instructions.
+const MAX_INSTRUCTIONS: usize = 20_000;
+
+/// Where a jump through a table of addresses leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Linked {
+    /// Into the same image.
+    Here(u64),
+    /// To a function that is hooked itself, and is seen to return.
+    Hooked,
+}
+
+/// An image's code, by virtual offset.
+pub trait Text {
+    /// The code from `address` to where its function, or that part of it, ends.
+    fn code_from(&self, address: u64) -> Option<Vec<u8>>;
+    /// Where the entry at `slot` of the table of addresses (GOT) leads.
+    fn linked(&self, slot: u64) -> Option<Linked>;
+}
+
+/// The virtual offsets of every `ret` with which a call of the function at `entry` can return.
+///
+/// # Errors
+/// Where the control flow cannot be followed to its end.
+pub fn returns(text: &impl Text, entry: u64) -> Result<Vec<u64>, ReturnsError> {
+    let mut search = Search { seen: HashSet::new(), open: vec![entry], returns: Vec::new() };
+    while let Some(address) = search.open.pop() {
+        if !search.seen.contains(&address) {
+            search.walk(text, address)?;
+        }
+    }
+    search.returns.sort_unstable();
+    Ok(search.returns)
+}
+
+struct Search {
+    seen: HashSet<u64>,
+    open: Vec<u64>,
+    returns: Vec<u64>,
+}
+
+impl Search {
+    /// Walks straight on from `address`. Code ends without a return where the last call does not come back.
+    fn walk(&mut self, text: &impl Text, address: u64) -> Result<(), ReturnsError> {
+        let code = text.code_from(address).filter(|code| !code.is_empty()).ok_or(ReturnsError::NotCode(address))?;
+        let mut decoder = Decoder::with_ip(64, &code, address, DecoderOptions::NONE);
+        while decoder.can_decode() {
+            let instruction = decoder.decode();
+            if instruction.is_invalid() {
+                return Err(ReturnsError::NotCode(instruction.ip()));
+            }
+            if !self.seen.insert(instruction.ip()) {
+                return Ok(());
+            }
+            if self.seen.len() > MAX_INSTRUCTIONS {
+                return Err(ReturnsError::TooLarge);
+            }
+            match instruction.flow_control() {
+                FlowControl::Next | FlowControl::Call | FlowControl::IndirectCall | FlowControl::XbeginXabortXend => {}
+                FlowControl::ConditionalBranch => self.open.push(instruction.near_branch_target()),
+                FlowControl::UnconditionalBranch => {
+                    self.open.push(instruction.near_branch_target());
+                    return Ok(());
+                }
+                FlowControl::Return if instruction.code() == Code::Retnq => {
+                    self.returns.push(instruction.ip());
+                    return Ok(());
+                }
+                FlowControl::Return | FlowControl::IndirectBranch => return self.leave(text, &instruction),
+                FlowControl::Interrupt | FlowControl::Exception => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, text: &impl Text, instruction: &Instruction) -> Result<(), ReturnsError> {
+        let through_table = instruction.op0_kind() == OpKind::Memory && instruction.memory_base() == Register::RIP;
+        let linked = if through_table { text.linked(instruction.ip_rel_memory_address()) } else { None };
+        match linked {
+            Some(Linked::Here(address)) => self.open.push(address),
+            Some(Linked::Hooked) => {}
+            None => return Err(ReturnsError::IndirectJump(instruction.ip())),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Code at 0, with one slot that leads somewhere.
+    struct Bytes<'a>(&'a [u8], Option<Linked>);
+
+    impl Text for Bytes<'_> {
+        fn code_from(&self, address: u64) -> Option<Vec<u8>> {
+            Some(self.0.get(usize::try_from(address).ok()?..)?.to_vec())
+        }
+
+        fn linked(&self, slot: u64) -> Option<Linked> {
+            self.1.filter(|_| slot == 0x100)
+        }
+    }
+
+    fn found(code: &[u8]) -> Result<Vec<u64>, ReturnsError> {
+        returns(&Bytes(code, None), 0)
+    }
+
+    #[test]
+    fn every_way_out_is_found() {
+        // test rdi, rdi; je +1; ret; xor eax, eax; ret
+        assert_eq!(found(&[0x48, 0x85, 0xff, 0x74, 0x01, 0xc3, 0x31, 0xc0, 0xc3]), Ok(vec![5, 8]));
+        // jmp +1; int3; rep ret
+        assert_eq!(found(&[0xeb, 0x01, 0xcc, 0xf3, 0xc3]), Ok(vec![3]));
+    }
+
+    #[test]
+    fn calls_are_stepped_over_and_loops_end() {
+        // call +1; ret; nop; ret: what is called returns to here, not to our caller
+        assert_eq!(found(&[0xe8, 0x01, 0, 0, 0, 0xc3, 0x90, 0xc3]), Ok(vec![5]));
+        // nop; jmp -3
+        assert_eq!(found(&[0x90, 0xeb, 0xfd]), Ok(vec![]));
+        // call rax, as the last of the function: it does not come back
+        assert_eq!(found(&[0xff, 0xd0]), Ok(vec![]));
+    }
+
+    #[test]
+    fn jumps_that_lead_nobody_knows_where_are_refused() {
+        assert_eq!(found(&[0xff, 0xe0]), Err(ReturnsError::IndirectJump(0))); // jmp rax
+        assert_eq!(found(&[0xff, 0x24, 0xc5, 0, 0, 0, 0]), Err(ReturnsError::IndirectJump(0))); // jmp [rax*8]
+        assert_eq!(found(&[0xc2, 8, 0]), Err(ReturnsError::IndirectJump(0))); // ret 8
+        assert_eq!(found(&[0x06]), Err(ReturnsError::NotCode(0)));
+        assert_eq!(found(&[0xeb, 0x7f]), Err(ReturnsError::NotCode(0x81)));
+    }
+
+    #[test]
+    fn jumps_through_the_table_of_addresses_are_followed() {
+        let code = [0xff, 0x25, 0xfa, 0, 0, 0, 0x90, 0xc3]; // jmp [rip+0xfa], which is 0x100; nop; ret
+        assert_eq!(returns(&Bytes(&code, Some(Linked::Here(6))), 0), Ok(vec![7]));
+        assert_eq!(returns(&Bytes(&code, Some(Linked::Hooked)), 0), Ok(vec![]));
+        assert_eq!(returns(&Bytes(&code, None), 0), Err(ReturnsError::IndirectJump(0)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_end_and_give_returns_inside_them(code in prop::collection::vec(any::<u8>(), 0..300)) {
+            if let Ok(returns) = found(&code) {
+                for offset in returns {
+                    let at = usize::try_from(offset).unwrap();
+                    prop_assert!(code[at..].iter().take(15).any(|byte| *byte == 0xc3));
+                }
+            }
+        }
+    }
+}
