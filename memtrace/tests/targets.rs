@@ -74,6 +74,21 @@ fn several_processes_have_a_book_each() {
 }
 
 #[test]
+fn one_of_several_that_has_no_allocator_is_told_and_the_others_are_traced() {
+    let plain = compile("static.c", &["-nostdlib", "-static", "-DNO_LIBC"]);
+    let without = Target::start(&mut Command::new(plain));
+    let mut with = Target::start(Command::new(compile("truth.c", &FRAME_POINTERS)).args(["20000", "wait"]));
+    assert_eq!(with.line(), "ready");
+    let (one, other) = (without.pid().to_string(), with.pid().to_string());
+    let (status, output, messages) =
+        support::run(&["--format", "json", "--duration", "1s", "--pid", &one, "--pid", &other]);
+    assert_eq!(status, 0, "{messages}");
+    assert!(messages.contains("allocator that memtrace knows"), "{messages}");
+    let report: Value = serde_json::from_str(&output).unwrap();
+    assert_eq!(of_pid(&report, with.pid().into()).len(), 1);
+}
+
+#[test]
 fn one_of_several_that_ends_leaves_its_book_and_the_others_go_on() {
     let program = compile("truth.c", &FRAME_POINTERS);
     let start = || {
@@ -252,16 +267,41 @@ fn container(root: &Path, program: &Path) {
     fs::copy(program, root.join("program")).unwrap();
 }
 
-#[test]
-fn a_container_with_libraries_of_its_own_is_exact_and_resolves_after_they_were_replaced() {
-    let root = scratch();
-    container(root.path(), &compile("truth.c", &FRAME_POINTERS));
+/// A program that runs below another root, in mount and pid namespaces of its own, and its pid.
+fn contained(root: &Path) -> (Target, String) {
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--pid", "--fork", "--kill-child", "chroot"]).arg(root.path());
+    command.args(["--mount", "--pid", "--fork", "--kill-child", "chroot"]).arg(root);
     let mut target = Target::start(command.args(["/program", "50000", "wait"]));
     assert_eq!(target.line(), "ready");
     let children = format!("/proc/{0}/task/{0}/children", target.pid());
     let pid = fs::read_to_string(children).unwrap().trim().to_owned();
+    (target, pid)
+}
+
+#[test]
+fn call_frame_information_is_compiled_once_for_all_processes_and_copies_of_a_file() {
+    let root = scratch();
+    let program = compile("truth.c", &FRAME_POINTERS);
+    container(root.path(), &program);
+    let (_inside, inner) = contained(root.path());
+    let mut outside = Target::start(Command::new(&program).args(["1000", "wait"]));
+    assert_eq!(outside.line(), "ready");
+    let outer = outside.pid().to_string();
+    let (status, _, messages) = support::run(&["-v", "--pid", &inner, "--pid", &outer, "--duration", "1s"]);
+    assert_eq!(status, 0, "{messages}");
+    let hooked = messages.lines().filter(|line| line.contains("hooked glibc")).count();
+    assert_eq!(hooked, 2, "{messages}");
+    for image in ["libc.so.6", "ld-linux"] {
+        let compiled = messages.lines().filter(|line| line.contains("unwind rows of") && line.contains(image)).count();
+        assert_eq!(compiled, 1, "{image}: {messages}");
+    }
+}
+
+#[test]
+fn a_container_with_libraries_of_its_own_is_exact_and_resolves_after_they_were_replaced() {
+    let root = scratch();
+    container(root.path(), &compile("truth.c", &FRAME_POINTERS));
+    let (mut target, pid) = contained(root.path());
     let libc = root.path().join("lib/x86_64-linux-gnu/libc.so.6");
     let libc = if libc.exists() { libc } else { root.path().join("usr/lib/x86_64-linux-gnu/libc.so.6") };
     fs::remove_file(&libc).unwrap();
@@ -294,14 +334,19 @@ fn a_whole_host_with_two_thousand_short_processes_is_traced_in_bounded_memory() 
         let mut shell = Target::start(Command::new("/bin/sh").args(["-c", &script]).process_group(0));
         assert_eq!(shell.line(), "done");
     };
-    loop_of(500);
+    let many = u32::try_from(support::scaled(2000)).unwrap();
+    loop_of(many / 4);
     let early = rss(tracing.pid());
-    loop_of(1500);
+    loop_of(many / 4 * 3);
     let late = rss(tracing.pid());
     // Programs that tell the truth in the middle of it all.
     let family = Command::new(compile("family.c", &FRAME_POINTERS)).arg("6").stdin(Stdio::null()).output().unwrap();
     let report = tracing.stop();
-    println!("memtrace's resident memory: {} KiB after 500, {} KiB after 2000", early / 1024, late / 1024);
+    println!(
+        "memtrace's resident memory: {} KiB after a quarter of {many}, {} KiB after all",
+        early / 1024,
+        late / 1024
+    );
     assert!(late < early + (24 << 20), "{early} {late}");
     support::assert_truth_of(of_pid(&report, truth_teller.pid().into())[0], &truth, true);
     assert_family(&report, &json_lines(&String::from_utf8(family.stdout).unwrap()));
@@ -313,5 +358,5 @@ fn a_whole_host_with_two_thousand_short_processes_is_traced_in_bounded_memory() 
     }
     let listed = report["processes"].as_array().unwrap().iter().filter(|process| process["ended"] == true).count();
     let unlisted = report["unlisted"]["processes"].as_u64().unwrap();
-    assert!(listed as u64 + unlisted >= 2000, "{listed} listed, {unlisted} not");
+    assert!(listed as u64 + unlisted >= u64::from(many), "{listed} listed, {unlisted} not");
 }

@@ -5,7 +5,7 @@ use std::{
     io::{self, PipeWriter, Read, Write},
     os::{fd::AsRawFd, unix::process::CommandExt},
     process::{Child, Command},
-    thread::JoinHandle,
+    sync::mpsc::{Receiver, Sender, channel},
 };
 
 /// A child that has been forked and waits, before its exec, to be released.
@@ -13,7 +13,16 @@ pub struct Waiting {
     /// The child's pid, which it keeps through the exec.
     pub pid: u32,
     release: PipeWriter,
-    spawning: JoinHandle<io::Result<Child>>,
+    spawned: Receiver<io::Result<Child>>,
+    hold: Sender<()>,
+}
+
+/// A child that runs its program.
+pub struct Running {
+    /// The child.
+    pub child: Child,
+    /// Keeps the thread that has made the child: its end would count as its parent's death.
+    _hold: Sender<()>,
 }
 
 /// Forks a child that will run `command` once it is released.
@@ -29,7 +38,8 @@ pub fn fork(command: &[OsString]) -> io::Result<Waiting> {
     command.args(arguments);
     let parent_end = release.as_raw_fd();
     let before_exec = move || {
-        // Should memtrace die while it holds the child stopped, the child goes on alone.
+        // Should memtrace die while it holds the child stopped, the child goes on alone. To the kernel, the
+        // parent is the thread that has made the child: it must live as long as we do (prctl(2)).
         // SAFETY: a system call without pointers.
         unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGCONT) };
         pid_writer.write_all(&std::process::id().to_ne_bytes())?;
@@ -41,15 +51,19 @@ pub fn fork(command: &[OsString]) -> io::Result<Waiting> {
     };
     // SAFETY: the closure makes system calls only; between fork and exec it neither allocates nor locks.
     unsafe { command.pre_exec(before_exec) };
+    let (send_spawned, spawned) = channel();
+    let (hold, held) = channel::<()>();
     // `spawn` returns only after the exec, which waits for us: it needs a thread of its own.
-    let spawning = std::thread::spawn(move || command.spawn());
+    std::thread::spawn(move || {
+        // Where nobody waits for the child any more, there is nobody to tell.
+        _ = send_spawned.send(command.spawn());
+        // Never anything comes: this ends with the other end.
+        _ = held.recv();
+    });
     let mut pid = [0; 4];
     match pid_reader.read_exact(&mut pid) {
-        Ok(()) => Ok(Waiting { pid: u32::from_ne_bytes(pid), release, spawning }),
-        Err(error) => match join(spawning) {
-            Ok(_) => Err(error),
-            Err(cause) => Err(cause),
-        },
+        Ok(()) => Ok(Waiting { pid: u32::from_ne_bytes(pid), release, spawned, hold }),
+        Err(error) => Err(receive(&spawned).err().unwrap_or(error)),
     }
 }
 
@@ -58,15 +72,15 @@ impl Waiting {
     ///
     /// # Errors
     /// Where the program cannot be run.
-    pub fn release(mut self) -> io::Result<Child> {
+    pub fn release(mut self) -> io::Result<Running> {
         self.release.write_all(&[1])?;
         drop(self.release);
-        join(self.spawning)
+        Ok(Running { child: receive(&self.spawned)?, _hold: self.hold })
     }
 }
 
-fn join(spawning: JoinHandle<io::Result<Child>>) -> io::Result<Child> {
-    spawning.join().map_err(|_| io::Error::other("the thread that starts the program panicked"))?
+fn receive(spawned: &Receiver<io::Result<Child>>) -> io::Result<Child> {
+    spawned.recv().map_err(|_| io::Error::other("the thread that starts the program panicked"))?
 }
 
 #[cfg(test)]
@@ -81,13 +95,23 @@ mod tests {
         let pid = waiting.pid;
         std::thread::sleep(std::time::Duration::from_millis(50));
         assert!(!mark.exists());
-        assert!(waiting.release().unwrap().wait().unwrap().success());
+        assert!(waiting.release().unwrap().child.wait().unwrap().success());
         assert_eq!(std::fs::read_to_string(mark).unwrap().trim(), pid.to_string());
+    }
+
+    #[test]
+    fn a_child_that_is_stopped_is_not_woken_by_the_thread_that_made_it() {
+        let waiting = fork(&["/bin/sh".into(), "-c".into(), "kill -STOP $$; exit 3".into()]).unwrap();
+        let mut running = waiting.release().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        assert!(running.child.try_wait().unwrap().is_none(), "it has gone on by itself");
+        running.child.kill().unwrap();
+        running.child.wait().unwrap();
     }
 
     #[test]
     fn a_program_that_is_not_there_is_an_error() {
         let waiting = fork(&["/nonexistent/program".into()]).unwrap();
-        assert_eq!(waiting.release().unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(waiting.release().err().unwrap().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -120,8 +120,9 @@ pub async fn run(options: &Options, sink: Sink<'_>) -> Result<Option<ExitStatus>
     let mut session = Session::start(options)?;
     session.add(Target::find(pid)?)?;
     session.count(true)?;
-    let mut child = waiting.release().map_err(failed)?;
-    let outcome = session.follow(options, &mut signals, sink, Some(&child)).await;
+    let mut running = waiting.release().map_err(failed)?;
+    let child = &mut running.child;
+    let outcome = session.follow(options, &mut signals, sink, Some(child)).await;
     // It goes on without us, if it has not ended, and is waited for whatever happened here.
     session.outlive(&mut signals, exit, child.id()).await;
     let status = child.wait().map_err(|source| PipelineError::Wait { what: "the command", source })?;

@@ -22,7 +22,7 @@ use tokio::{
 use super::{
     Options, PipelineError, Sink,
     profile::health,
-    targets::{Over, Targets},
+    targets::{Over, TargetId, Targets},
     watch::{self, Exit, Signals, Stop},
 };
 use crate::{
@@ -51,9 +51,9 @@ pub(super) struct Session {
     events: AsyncFd<RingBuf<MapData>>,
     /// Changes of address spaces.
     vm_events: AsyncFd<RingBuf<MapData>>,
-    ends: UnboundedReceiver<ProcessSlot>,
+    ends: UnboundedReceiver<TargetId>,
     /// Targets whose process has ended, and whose books are to be closed.
-    over: Vec<(ProcessSlot, Over)>,
+    over: Vec<(TargetId, Over)>,
     started: Instant,
     started_at: SystemTime,
     stops_on_image: bool,
@@ -142,27 +142,25 @@ impl Session {
     }
 
     fn add_selected(&mut self) -> Result<(), PipelineError> {
+        let pids = self.selection.processes()?;
         let named = matches!(self.selection, Selection::Pids(_));
         let mut problem = None;
-        for pid in self.selection.processes()? {
-            match self.add_and_hook(pid) {
+        for pid in &pids {
+            match self.add_and_hook(*pid) {
                 Ok(()) => {}
-                Err(error @ PipelineError::Kernel(_)) => return Err(error),
-                Err(error) if named => {
-                    if let Some(earlier) = problem.replace(error) {
-                        log::warn!("{earlier}");
-                    }
+                Err(error) if !named => log::info!("{error}"),
+                // One of several may be gone, or hold no heap; the others are still worth a look.
+                Err(error) if pids.len() > 1 && is_of_one_process(&error) => {
+                    log::warn!("{error}");
+                    problem = Some(error);
                 }
-                Err(error) => log::info!("{error}"),
+                Err(error) => return Err(error),
             }
         }
         match problem {
-            // One of several that were named may be gone; the others are still worth a look.
-            Some(error) if self.hooked().next().is_some() => log::warn!("{error}"),
-            Some(error) => return Err(error),
-            None => {}
+            Some(error) if self.hooked().next().is_none() => Err(error),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn add_and_hook(&mut self, pid: NonZeroU32) -> Result<(), PipelineError> {
@@ -271,7 +269,7 @@ impl Session {
                     ready.map_err(|source| PipelineError::Wait { what: "events", source })?.clear_ready();
                     self.handle_vm_events()?;
                 }
-                Some(slot) = self.ends.recv() => self.over.push((slot, Over::Ended)),
+                Some(id) = self.ends.recv() => self.over.push((id, Over::Ended)),
                 () = watch::until(closing) => {
                     closing = None;
                     let begun = Instant::now();
@@ -310,8 +308,8 @@ impl Session {
             self.targets.live().for_each(|followed| watch::resume(followed.target.pid.get()));
         }
         self.handle_vm_events()?;
-        while let Ok(slot) = self.ends.try_recv() {
-            self.over.push((slot, Over::Ended));
+        while let Ok(id) = self.ends.try_recv() {
+            self.over.push((id, Over::Ended));
         }
         self.close_books()?;
         self.read()?;
@@ -453,7 +451,7 @@ impl Session {
                 let (was, is) = (&followed.target.exe, &next.exe);
                 eprintln!("memtrace: process {pid} now runs {is} (was {was}): its figures start afresh");
             }
-            self.over.push((event.previous, Over::Replaced));
+            self.over.push((followed.id, Over::Replaced));
         }
         if event.slot != ProcessSlot::NONE {
             self.follow_new(next, event.slot);
@@ -474,10 +472,18 @@ impl Session {
 
     fn follow_new(&mut self, mut target: Target, slot: ProcessSlot) {
         target.slot = slot;
-        if !self.targets.add(target) {
-            self.over.push((slot, Over::Ended));
+        let (id, is_there) = self.targets.add(target);
+        if !is_there {
+            self.over.push((id, Over::Ended));
         }
     }
+}
+
+/// Whether other targets may do better.
+fn is_of_one_process(error: &PipelineError) -> bool {
+    use TargetError::{Closed, NoAllocator, NoProgram, NoSuchProcess};
+    let PipelineError::Target(error) = error else { return false };
+    matches!(error, NoSuchProcess { .. } | NoProgram { .. } | NoAllocator { .. } | Closed { .. })
 }
 
 /// As the kernel side keeps times: 49 days, then no further.

@@ -29,8 +29,16 @@ use crate::{
 /// the sums are.
 const MAX_ENDED: usize = 256;
 
+/// Names a target for the whole run: slots are used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TargetId {
+    pub(super) slot: ProcessSlot,
+    serial: u64,
+}
+
 /// A target and what is known of it.
 pub(super) struct Followed {
+    pub(super) id: TargetId,
     pub(super) target: Target,
     pub(super) profile: Profile,
     /// What it maps by itself, where that is asked for.
@@ -60,12 +68,14 @@ pub(super) struct Targets {
     live: BTreeMap<ProcessSlot, Followed>,
     ended: Vec<Followed>,
     unlisted: Unlisted,
-    ends: UnboundedSender<ProcessSlot>,
+    /// How many targets there were.
+    count: u64,
+    ends: UnboundedSender<TargetId>,
 }
 
 impl Targets {
     /// No target yet. Whose process has ended is told to `ends`.
-    pub(super) fn new(images: Images, categories: Vec<Category>, ends: UnboundedSender<ProcessSlot>) -> Self {
+    pub(super) fn new(images: Images, categories: Vec<Category>, ends: UnboundedSender<TargetId>) -> Self {
         let log = match images.scope() {
             Scope::Targets => None,
             Scope::EveryProcess => MappingLog::open()
@@ -80,6 +90,7 @@ impl Targets {
             live: BTreeMap::new(),
             ended: Vec::new(),
             unlisted: Unlisted::default(),
+            count: 0,
             ends,
         }
     }
@@ -92,22 +103,24 @@ impl Targets {
         self.live.get(&slot)
     }
 
-    /// Follows a target that has a slot. Returns whether its process is still there.
-    pub(super) fn add(&mut self, target: Target) -> bool {
-        let slot = target.slot;
+    /// Follows a target that has a slot. Returns what it is called, and whether its process is still there.
+    pub(super) fn add(&mut self, target: Target) -> (TargetId, bool) {
+        self.count += 1;
+        let id = TargetId { slot: target.slot, serial: self.count };
         let waiting = Exit::of(target.pid.get()).map(|exit| {
             let ends = self.ends.clone();
             tokio::spawn(async move {
                 exit.wait().await;
                 // Nobody listens any more once the run is over.
-                _ = ends.send(slot);
+                _ = ends.send(id);
             })
         });
         let is_there = waiting.is_ok();
         let mapped = self.follows_mappings().then(|| VmBook::new(maps::data_end(target.pid.get())));
-        let followed = Followed { target, profile: Profile::default(), mapped, waiting: waiting.ok(), cut_stacks: 0 };
-        self.live.insert(slot, followed);
-        is_there
+        let profile = Profile::default();
+        let followed = Followed { id, target, profile, mapped, waiting: waiting.ok(), cut_stacks: 0 };
+        self.live.insert(id.slot, followed);
+        (id, is_there)
     }
 
     /// Whether reports are of what targets map by themselves.
@@ -169,12 +182,12 @@ impl Targets {
     /// became other programs.
     pub(super) fn close(
         &mut self,
-        over: &[(ProcessSlot, Over)],
+        over: &[(TargetId, Over)],
         kernel: &mut Kernel,
         elapsed: Duration,
     ) -> Result<(), KernelError> {
         let mut leaving: Vec<(Followed, Over)> =
-            over.iter().filter_map(|(slot, why)| Some((self.live.remove(slot)?, *why))).collect();
+            over.iter().filter_map(|(id, why)| Some((self.remove(*id)?, *why))).collect();
         if leaving.is_empty() {
             return Ok(());
         }
@@ -197,6 +210,11 @@ impl Targets {
         self.ended.extend(leaving.into_iter().filter(|(_, why)| *why == Over::Ended).map(|(followed, _)| followed));
         self.keep_the_largest();
         Ok(())
+    }
+
+    /// Takes a target out, unless that has happened already and another has its slot.
+    fn remove(&mut self, id: TargetId) -> Option<Followed> {
+        if self.live.get(&id.slot)?.id == id { self.live.remove(&id.slot) } else { None }
     }
 
     fn keep_the_largest(&mut self) {
