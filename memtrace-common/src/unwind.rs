@@ -74,13 +74,9 @@ impl TryFrom<u8> for CfaRule {
 pub struct Row {
     /// The first address, as a virtual offset in the image.
     pub start: u32,
-    /// The rule's offset, in words of 8 bytes.
-    pub offset_words: i16,
-    /// A [`CfaRule`] code.
-    pub rule: u8,
-    /// How many words below the CFA the frame pointer was saved; 0 where it was not, [`BP_AT_BP`] where it
-    /// points at its saved self.
-    pub bp_words: u8,
+    /// What it says: from the lowest bit, 4 bits of rule, 8 bits of where the frame pointer was saved, 20 bits of
+    /// offset, which is signed.
+    says: u32,
 }
 
 /// A [`Row::bp_words`]: the frame pointer was saved where it points itself, as in frames that are aligned.
@@ -89,20 +85,56 @@ pub const BP_AT_BP: u8 = u8::MAX;
 const _: () = assert!(size_of::<Row>() == 8);
 
 impl Row {
+    /// The largest offset that a row can hold, in words: frames of four megabytes. (Half a megabyte occurs: the
+    /// main function of rustc 1.95.)
+    pub const MAX_OFFSET_WORDS: i32 = (1 << 19) - 1;
+
+    /// A row for code from `start` on; `None` where it cannot hold the offset.
+    #[must_use]
+    pub fn new(start: u32, rule: CfaRule, offset_words: i32, bp_words: u8) -> Option<Self> {
+        let fits = (-Self::MAX_OFFSET_WORDS - 1..=Self::MAX_OFFSET_WORDS).contains(&offset_words);
+        fits.then_some(Self { start, says: Self::packed(rule as u8, offset_words, bp_words) })
+    }
+
+    const fn packed(rule: u8, offset_words: i32, bp_words: u8) -> u32 {
+        (offset_words as u32) << 12 | (bp_words as u32) << 4 | rule as u32 & 0xf
+    }
+
     /// A row for code that nothing is known of.
     #[must_use]
     pub const fn unknown(start: u32) -> Self {
-        Self { start, offset_words: 0, rule: CfaRule::Unknown as u8, bp_words: 0 }
+        Self { start, says: Self::packed(CfaRule::Unknown as u8, 0, 0) }
     }
 
     /// A row for code that a compiler made at run time: most such compilers keep frame pointers.
-    pub const BY_FRAME_POINTER: Self =
-        Self { start: 0, offset_words: 0, rule: CfaRule::FramePointer as u8, bp_words: 2 };
+    pub const BY_FRAME_POINTER: Self = Self { start: 0, says: Self::packed(CfaRule::FramePointer as u8, 0, 2) };
+
+    /// Its rule, if the code names one.
+    #[inline(always)]
+    #[must_use]
+    pub fn rule(self) -> Option<CfaRule> {
+        CfaRule::try_from((self.says & 0xf) as u8).ok()
+    }
+
+    /// The rule's offset, in words of 8 bytes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn offset_words(self) -> i32 {
+        self.says as i32 >> 12
+    }
+
+    /// How many words below the CFA the frame pointer was saved; 0 where it was not, [`BP_AT_BP`] where it points
+    /// at its saved self.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bp_words(self) -> u8 {
+        (self.says >> 4 & 0xff) as u8
+    }
 
     /// Whether both rows say the same, wherever they begin.
     #[must_use]
-    pub fn says_the_same(&self, other: &Self) -> bool {
-        (self.offset_words, self.rule, self.bp_words) == (other.offset_words, other.rule, other.bp_words)
+    pub const fn says_the_same(&self, other: &Self) -> bool {
+        self.says == other.says
     }
 }
 
@@ -249,26 +281,26 @@ mod signal_frame {
 /// Steps from a frame to its caller.
 #[inline(always)]
 pub fn step(row: Row, registers: Registers, memory: &mut impl Memory) -> Step {
-    let offset = (row.offset_words as i64 as u64).wrapping_mul(8);
-    let cfa = match CfaRule::try_from(row.rule) {
-        Ok(CfaRule::Sp) => registers.sp.wrapping_add(offset),
-        Ok(CfaRule::Bp) => registers.bp.wrapping_add(offset),
-        Ok(CfaRule::AtBp) => match memory.word(registers.bp.wrapping_add(offset)) {
+    let offset = (row.offset_words() as i64 as u64).wrapping_mul(8);
+    let cfa = match row.rule() {
+        Some(CfaRule::Sp) => registers.sp.wrapping_add(offset),
+        Some(CfaRule::Bp) => registers.bp.wrapping_add(offset),
+        Some(CfaRule::AtBp) => match memory.word(registers.bp.wrapping_add(offset)) {
             Some(cfa) => cfa,
             None => return Step::Failed(Failure::Unreadable),
         },
-        Ok(CfaRule::AtSp) => match memory.word(registers.sp.wrapping_add(offset)) {
+        Some(CfaRule::AtSp) => match memory.word(registers.sp.wrapping_add(offset)) {
             Some(cfa) => cfa,
             None => return Step::Failed(Failure::Unreadable),
         },
-        Ok(CfaRule::Plt) => registers.sp.wrapping_add(if registers.pc & 15 >= 11 { 16 } else { 8 }),
-        Ok(CfaRule::Signal) => return interrupted(registers, memory),
-        Ok(CfaRule::End) => return Step::End,
-        Ok(CfaRule::FramePointer) => match frame_pointer::cfa(registers, registers.sp) {
+        Some(CfaRule::Plt) => registers.sp.wrapping_add(if registers.pc & 15 >= 11 { 16 } else { 8 }),
+        Some(CfaRule::Signal) => return interrupted(registers, memory),
+        Some(CfaRule::End) => return Step::End,
+        Some(CfaRule::FramePointer) => match frame_pointer::cfa(registers, registers.sp) {
             Some(cfa) => cfa,
             None => return Step::Failed(Failure::NoRule),
         },
-        Ok(CfaRule::Unknown) | Err(_) => return Step::Failed(Failure::NoRule),
+        Some(CfaRule::Unknown) | None => return Step::Failed(Failure::NoRule),
     };
     if cfa <= registers.sp {
         return Step::Failed(Failure::NotOutwards);
@@ -280,11 +312,11 @@ pub fn step(row: Row, registers: Registers, memory: &mut impl Memory) -> Step {
 #[inline(always)]
 pub(crate) fn caller(row: Row, cfa: u64, registers: Registers, memory: &mut impl Memory) -> Step {
     let Some(pc) = memory.word(cfa.wrapping_sub(8)) else { return Step::Failed(Failure::Unreadable) };
-    let saved_at = match row.bp_words {
+    let saved_at = match row.bp_words() {
         BP_AT_BP => registers.bp,
         words => cfa.wrapping_sub(words as u64 * 8),
     };
-    let bp = match row.bp_words {
+    let bp = match row.bp_words() {
         0 => registers.bp,
         _ => match memory.word(saved_at) {
             Some(bp) => bp,
@@ -328,8 +360,18 @@ mod tests {
         }
     }
 
-    fn row(rule: CfaRule, offset_words: i16, bp_words: u8) -> Row {
-        Row { start: 0, offset_words, rule: rule as u8, bp_words }
+    fn row(rule: CfaRule, offset_words: i32, bp_words: u8) -> Row {
+        Row::new(0, rule, offset_words, bp_words).unwrap()
+    }
+
+    #[test]
+    fn a_row_gives_back_what_was_put_in_and_refuses_what_does_not_fit() {
+        for offset in [0, 1, -1, 67_516, -Row::MAX_OFFSET_WORDS - 1, Row::MAX_OFFSET_WORDS] {
+            let row = row(CfaRule::AtBp, offset, BP_AT_BP);
+            assert_eq!((row.rule(), row.offset_words(), row.bp_words()), (Some(CfaRule::AtBp), offset, BP_AT_BP));
+        }
+        assert_eq!(Row::new(0, CfaRule::Sp, Row::MAX_OFFSET_WORDS + 1, 0), None);
+        assert_eq!(Row::new(0, CfaRule::Sp, -Row::MAX_OFFSET_WORDS - 2, 0), None);
     }
 
     const BASE: u64 = 0x1000;
@@ -388,9 +430,9 @@ mod tests {
     }
 
     /// The same step in the words of the DWARF standard: first the CFA, then each register by its rule.
-    fn reference(row: Row, from: Registers, memory: &Words) -> Step {
-        let offset = i64::from(row.offset_words) * 8;
-        let cfa = match row.rule {
+    fn reference(rule: u8, row: Row, from: Registers, memory: &Words) -> Step {
+        let offset = i64::from(row.offset_words()) * 8;
+        let cfa = match rule {
             1 => Some(from.sp.wrapping_add_signed(offset)),
             2 => Some(from.bp.wrapping_add_signed(offset)),
             3 => memory.word(from.bp.wrapping_add_signed(offset)),
@@ -407,7 +449,7 @@ mod tests {
             8 => Some(from.bp + 16).filter(|_| from.bp >= from.sp),
             _ => return Step::Failed(Failure::NoRule),
         };
-        if row.rule == 8 && cfa.is_none() {
+        if rule == 8 && cfa.is_none() {
             return Step::Failed(Failure::NoRule);
         }
         let Some(cfa) = cfa else { return Step::Failed(Failure::Unreadable) };
@@ -415,7 +457,7 @@ mod tests {
             return Step::Failed(Failure::NotOutwards);
         }
         let pc = memory.word(cfa.wrapping_sub(8));
-        let bp = match row.bp_words {
+        let bp = match row.bp_words() {
             0 => Some(from.bp),
             BP_AT_BP => memory.word(from.bp),
             words => memory.word(cfa.wrapping_sub(u64::from(words) * 8)),
@@ -431,7 +473,7 @@ mod tests {
         #[test]
         fn any_row_and_stack_step_as_the_reference_does(
             rule in 0u8..10,
-            offset_words in -20i16..40,
+            offset_words in -20i32..40,
             bp_words in prop_oneof![0u8..6, Just(BP_AT_BP)],
             pc: u64,
             sp in 0u64..40,
@@ -439,9 +481,9 @@ mod tests {
             words in prop::collection::vec(prop_oneof![Just(0u64), (0u64..48).prop_map(|w| BASE + w * 8), any::<u64>()], 0..40),
         ) {
             let memory = Words(BASE, words);
-            let row = Row { start: 0, offset_words, rule, bp_words };
+            let row = Row { start: 0, says: Row::packed(rule, offset_words, bp_words) };
             let registers = Registers { pc, sp: BASE + sp * 8, bp: BASE + bp * 8 };
-            prop_assert_eq!(step(row, registers, &mut &memory), reference(row, registers, &memory));
+            prop_assert_eq!(step(row, registers, &mut &memory), reference(rule, row, registers, &memory));
         }
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn run(files: &[PathBuf]) -> Result<ExitCode, Failure> {
             None => Vec::new(),
         };
         let ms = begun.elapsed().as_secs_f64() * 1000.0;
-        let unknown = rows.iter().filter(|row| row.rule == CfaRule::Unknown as u8).count();
+        let unknown = rows.iter().filter(|row| row.rule() == Some(CfaRule::Unknown)).count();
         println!(
             "| {} | {:.1} | {} | {unknown} | {ms:.1} | {:.0} | {:.0} |",
             path.display(),

@@ -167,9 +167,9 @@ fn compact<'a, S>(section: &S, row: &UnwindTableRow<usize>, is_signal: bool, sta
 where
     S: UnwindSection<Reader<'a>>,
 {
-    let with = |rule: CfaRule, offset: i64, bp_words: u8| match i16::try_from(offset / 8) {
-        Ok(offset_words) if offset % 8 == 0 => Row { start, offset_words, rule: rule as u8, bp_words },
-        _ => Row::unknown(start),
+    let with = |rule: CfaRule, offset: i64, bp_words: u8| {
+        let offset_words = i32::try_from(offset / 8).ok().filter(|_| offset % 8 == 0);
+        offset_words.and_then(|words| Row::new(start, rule, words, bp_words)).unwrap_or(Row::unknown(start))
     };
     if is_signal {
         return with(CfaRule::Signal, 0, 0);
@@ -282,9 +282,9 @@ mod tests {
         let rows = rows(LIBC);
         assert!(rows.len() > 10_000, "{}", rows.len());
         assert!(rows.windows(2).all(|pair| pair[0].start < pair[1].start && !pair[0].says_the_same(&pair[1])));
-        let plt = rows.iter().filter(|row| row.rule == CfaRule::Plt as u8).count();
-        let signal = rows.iter().filter(|row| row.rule == CfaRule::Signal as u8).count();
-        let end = rows.iter().filter(|row| row.rule == CfaRule::End as u8).count();
+        let plt = rows.iter().filter(|row| row.rule() == Some(CfaRule::Plt)).count();
+        let signal = rows.iter().filter(|row| row.rule() == Some(CfaRule::Signal)).count();
+        let end = rows.iter().filter(|row| row.rule() == Some(CfaRule::End)).count();
         assert!(plt >= 1 && signal >= 1 && end >= 1, "{plt} {signal} {end}");
     }
 
@@ -295,9 +295,9 @@ mod tests {
         let start = image.virtual_offset(malloc.file_offset).unwrap();
         let rows = rows(LIBC);
         let row = row_at(&rows, start);
-        assert_eq!((row.rule, row.offset_words, row.bp_words), (CfaRule::Sp as u8, 1, 0));
+        assert_eq!((row.rule(), row.offset_words(), row.bp_words()), (Some(CfaRule::Sp), 1, 0));
         // After `push %r12`.
-        assert_eq!(row_at(&rows, start + 2).offset_words, 2);
+        assert_eq!(row_at(&rows, start + 2).offset_words(), 2);
     }
 
     #[test]

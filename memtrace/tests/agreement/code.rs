@@ -80,7 +80,7 @@ impl Code {
     fn row_at(&self, address: u64) -> Option<Row> {
         let image = self.ours.iter().find(|image| image.addresses.contains(&address))?;
         let after = image.rows.partition_point(|row| u64::from(row.start) <= address - image.bias);
-        image.rows[..after].last().copied().filter(|row| row.rule != CfaRule::Unknown as u8)
+        image.rows[..after].last().copied().filter(|row| row.rule() != Some(CfaRule::Unknown))
     }
 
     /// Our walk.

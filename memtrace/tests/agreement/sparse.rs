@@ -89,7 +89,7 @@ mod tests {
         let sparse = cfi::compile(&FrameSection::EhFrame { bytes, address }).unwrap();
         let says_at = |rows: &[Row], offset: u64| {
             let after = rows.partition_point(|row| u64::from(row.start) <= offset);
-            rows[..after].last().map(|row| (row.rule, row.offset_words, row.bp_words)).unwrap_or_default()
+            rows[..after].last().map(|row| (row.rule(), row.offset_words(), row.bp_words())).unwrap_or_default()
         };
         assert!(sparse.len() * 2 < rows.len());
         for offset in wanted {
