@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::{
     build, lint, setup,
-    shell::{cargo, run, say},
+    shell::{cargo, root, run, say, target},
 };
 
 /// What the tests trace and compare with, as Debian packages.
@@ -54,6 +54,8 @@ pub(crate) fn prepare() -> Result<Command> {
     setup::apt_install(&PACKAGES)?;
     let object = build::bpf_object()?;
     let memtrace = build::build(true)?;
+    build_rust_program("jemalloc", &["--features", "jemalloc"])?;
+    build_rust_program("system", &[])?;
     let mut command = cargo();
     command
         .args(["test", "--workspace", "--exclude", "memtrace-ebpf"])
@@ -61,4 +63,14 @@ pub(crate) fn prepare() -> Result<Command> {
         // The tests run the very binary that users do.
         .env("MEMTRACE", memtrace);
     Ok(command)
+}
+
+/// Builds the Rust program that tests trace, with one allocator, to where they look for it. (It is not of our
+/// workspace, whose machine for tests on another kernel has no cargo.)
+fn build_rust_program(allocator: &str, features: &[&str]) -> Result<()> {
+    let mut build = cargo();
+    build.args(["build", "--quiet", "--release", "--locked", "--manifest-path"]);
+    build.arg(root().join("memtrace/tests/programs/rust/Cargo.toml"));
+    build.arg("--target-dir").arg(target().join("tmp").join(format!("rust-{allocator}")));
+    run(build.args(features))
 }

@@ -59,6 +59,11 @@ impl Profile {
         self.sites.is_empty()
     }
 
+    /// Whether the target has called a hooked function.
+    pub(super) fn is_active(&self) -> bool {
+        !self.is_empty() || self.count(Counter::UnmatchedFrees) > 0
+    }
+
     /// Whether some stack left the code that is known: the mappings may be out of date.
     pub(super) fn has_tentative_stacks(&self) -> bool {
         self.has_tentative

@@ -155,7 +155,9 @@ impl Targets {
         let is_due = |followed: &mut Followed| {
             let cut_stacks = followed.profile.count(Counter::UnwindNoCode);
             let more_cut = std::mem::replace(&mut followed.cut_stacks, cut_stacks) < cut_stacks;
-            more_cut || followed.profile.has_tentative_stacks() || followed.target.wants_look()
+            // What never calls a hooked function has nothing to show: a host is full of such processes.
+            let unfinished = followed.target.wants_look() && followed.profile.is_active();
+            more_cut || followed.profile.has_tentative_stacks() || unfinished
         };
         let due = self.live.iter_mut().filter_map(|(slot, followed)| is_due(followed).then_some(*slot));
         due.collect()
