@@ -6,7 +6,7 @@
 
 mod support;
 
-use std::{collections::HashSet, path::Path, process::Command};
+use std::{collections::HashSet, path::Path, process::Command, time::Instant};
 
 use serde_json::Value;
 use support::{FRAME_POINTERS, Target, Tracing, assert_truth, compile, compile_by, process};
@@ -334,11 +334,13 @@ fn an_allocator_that_nobody_knows_is_hooked_as_such_once_it_is_loaded() {
     let program = compile("own.c", &[&FRAME_POINTERS[..], &["-ldl"]].concat());
     let mut target = Target::start(Command::new(program).arg(&library));
     assert_eq!(target.line(), "running");
-    let tracing = Tracing::start(&["--pid", &target.pid().to_string(), "--format", "json"]);
+    let mut tracing = Tracing::start(&["-v", "--pid", &target.pid().to_string(), "--format", "json"]);
     target.say("load");
     assert_eq!(target.line(), "loaded");
-    // What the README promises.
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    let loaded = Instant::now();
+    // Some milliseconds; but whoever detaches probes elsewhere at this moment makes the kernel keep us waiting.
+    tracing.wait_for("hooked other");
+    println!("hooked {:?} after it was loaded", loaded.elapsed());
     target.say("allocate");
     let truth: Value = serde_json::from_str(&target.line()).unwrap();
     let report = tracing.stop();
