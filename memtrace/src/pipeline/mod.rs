@@ -104,7 +104,7 @@ pub async fn run(options: &Options, sink: Sink<'_>) -> Result<Option<ExitStatus>
     let Selection::Command(command) = &options.selection else {
         // Before anything else: a wrong pid must not cost the loading of programs.
         if let Selection::Pids(pids) = &options.selection {
-            pids.iter().try_for_each(|pid| Target::find(*pid).map(drop))?;
+            pids.iter().try_for_each(|pid| session::find(*pid).map(drop))?;
         }
         let mut session = Session::start(options)?;
         session.attach()?;

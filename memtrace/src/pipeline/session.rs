@@ -167,13 +167,8 @@ impl Session {
         if self.targets.has_pid(pid) {
             return Ok(());
         }
-        let Some(slot) = self.add(Target::find(pid)?)? else { return Ok(()) };
-        match self.targets.look(slot, &mut self.kernel) {
-            Ok(()) => {}
-            // Whatever failed, it failed because the process ended meanwhile.
-            Err(_) if watch::has_ended(pid.get()) => return Err(TargetError::NoSuchProcess { pid: pid.get() }.into()),
-            Err(error) => return Err(error.into()),
-        }
+        let Some(slot) = self.add(find(pid)?)? else { return Ok(()) };
+        self.targets.look(slot, &mut self.kernel).map_err(|error| unless_ended(pid, error))?;
         let Some(followed) = self.targets.get(slot) else { return Ok(()) };
         followed.target.check_custom(&self.targets.images)?;
         if followed.target.allocators.is_empty() {
@@ -477,6 +472,17 @@ impl Session {
             self.over.push((id, Over::Ended));
         }
     }
+}
+
+/// Looks at a process that is to be a target, without touching it.
+pub(super) fn find(pid: NonZeroU32) -> Result<Target, TargetError> {
+    Target::find(pid).map_err(|error| unless_ended(pid, error))
+}
+
+/// What failed: that the process has ended meanwhile, if it has.
+fn unless_ended(pid: NonZeroU32, error: TargetError) -> TargetError {
+    let pid = pid.get();
+    if watch::has_ended(pid) { TargetError::NoSuchProcess { pid } } else { error }
 }
 
 /// Whether other targets may do better.
