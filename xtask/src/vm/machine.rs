@@ -20,7 +20,7 @@ const VIRTIOFSD: &str = "/usr/lib/qemu/virtiofsd";
 const MEMORY: &str = "4G";
 
 /// How long the tests may take, in seconds, before that counts as a hang.
-const LIMIT_S: &str = "1800";
+const LIMIT_S: &str = "5400";
 /// The status of `timeout` where the time was up.
 const TIMED_OUT: i32 = 124;
 
