@@ -107,7 +107,8 @@ impl Target {
     }
 
     pub(crate) fn say(&mut self, line: &str) {
-        writeln!(self.input.as_mut().unwrap(), "{line}").unwrap();
+        // In one piece: a target that reads what there is must not take half of a line for a line.
+        self.input.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
     }
 
     pub(crate) fn is_alive(&mut self) -> bool {
