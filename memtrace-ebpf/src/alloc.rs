@@ -20,16 +20,11 @@ use memtrace_common::{
 };
 
 use crate::{
-    maps::{BLOCKS, EMPTY_THREAD, SITES, THREADS, TRAMPOLINES, Thread},
+    maps::{ALREADY_THERE, BLOCKS, EMPTY_THREAD, NO_EXIST, SITES, THREADS, TRAMPOLINES, Thread},
     registers::{argument_with, requested_bytes},
     site, stack,
     target::{Target, add},
 };
-
-/// `BPF_NOEXIST` of `<linux/bpf.h>`: insert only.
-const NO_EXIST: u64 = 1;
-/// `-EEXIST` of `<asm-generic/errno-base.h>`.
-const ALREADY_THERE: i32 = -17;
 
 /// Entry of a function that hands out a new block.
 #[inline(always)]
@@ -90,7 +85,7 @@ pub(crate) fn leave_at_ret(ctx: &ProbeContext) {
 /// Entry of a function that leaves its callers by other ways than a return: an exception or a longjmp.
 #[inline(always)]
 pub(crate) fn begin_to_leave() {
-    if let Some(thread) = known_thread() {
+    if let Some(thread) = Target::counted().and_then(|target| known_thread(&target)) {
         thread.pending.is_left = 1;
     }
 }
@@ -99,17 +94,9 @@ pub(crate) fn begin_to_leave() {
 /// it is.
 #[inline(always)]
 pub(crate) fn catch(ctx: &ProbeContext) {
-    if let Some(thread) = known_thread() {
+    if let Some(thread) = Target::counted().and_then(|target| known_thread(&target)) {
         thread.pending.catch(registers(ctx.regs).rsp);
     }
-}
-
-/// The current thread, if it was seen before.
-#[inline(always)]
-fn known_thread<'a>() -> Option<&'a mut Thread> {
-    let target = Target::counted()?;
-    // SAFETY: the entry is this thread's own and is removed only when the thread ends.
-    THREADS.get_ptr_mut(&target.tid).map(|thread| unsafe { &mut *thread })
 }
 
 /// The call under way has ended with `returned`, if it is this one that returns to `caller`, in a way in
@@ -117,9 +104,7 @@ fn known_thread<'a>() -> Option<&'a mut Thread> {
 #[inline(always)]
 fn end_call(ctx: &impl EbpfContext, caller: Registers, returned: u64, is_seen: impl Fn(&PendingCall) -> bool) {
     let Some(target) = Target::counted() else { return };
-    let Some(thread) = THREADS.get_ptr_mut(&target.tid) else { return };
-    // SAFETY: the entry is this thread's own and is removed only when the thread ends.
-    let thread = unsafe { &mut *thread };
+    let Some(thread) = known_thread(&target) else { return };
     if !thread.pending.returns_at(caller.sp) || !is_seen(&thread.pending) {
         return;
     }
@@ -167,19 +152,16 @@ pub(crate) fn enter_free(ctx: &ProbeContext) {
 /// has just begun.
 #[inline(always)]
 fn hand_on(target: &Target, address: u64) {
-    if let Some(thread) = THREADS.get_ptr_mut(&target.tid).or_else(|| new_thread(target.tid)) {
-        // SAFETY: the entry is this thread's own and is removed only when the thread ends.
-        unsafe { (*thread).handed_on = address };
+    if let Some(thread) = known_thread(target).or_else(|| new_thread(target)) {
+        thread.handed_on = address;
     }
 }
 
 /// Whether this is the inner free of a block that was handed on. Once: nobody else can free it in between.
 #[inline(always)]
 fn was_handed_on(target: &Target, address: u64) -> bool {
-    let Some(thread) = THREADS.get_ptr_mut(&target.tid) else { return false };
-    // SAFETY: the entry is this thread's own and is removed only when the thread ends.
-    let handed_on = unsafe { &mut (*thread).handed_on };
-    *handed_on == address && core::mem::replace(handed_on, 0) == address
+    let Some(thread) = known_thread(target) else { return false };
+    thread.handed_on == address && core::mem::replace(&mut thread.handed_on, 0) == address
 }
 
 #[inline(always)]
@@ -201,13 +183,20 @@ fn outermost<'a>(target: &Target, regs: &pt_regs) -> Option<&'a mut Thread> {
     if is_nested(target, &thread.pending, regs) { None } else { Some(thread) }
 }
 
-/// What is remembered of the current thread.
+/// What is remembered of the current thread, from now on if it was not seen before.
 #[inline(always)]
 pub(crate) fn current_thread<'a>(target: &Target) -> Option<&'a mut Thread> {
-    let Some(thread) = THREADS.get_ptr_mut(&target.tid).or_else(|| new_thread(target.tid)) else {
+    let thread = known_thread(target).or_else(|| new_thread(target));
+    if thread.is_none() {
         target.count(Counter::ThreadsFull);
-        return None;
-    };
+    }
+    thread
+}
+
+/// What is remembered of the current thread, if it was seen before.
+#[inline(always)]
+fn known_thread<'a>(target: &Target) -> Option<&'a mut Thread> {
+    let thread = THREADS.get_ptr_mut(&target.tid)?;
     // SAFETY: the entry is this thread's own and is removed only when the thread ends.
     Some(unsafe { &mut *thread })
 }
@@ -215,8 +204,7 @@ pub(crate) fn current_thread<'a>(target: &Target) -> Option<&'a mut Thread> {
 /// Whether the current thread is inside another hooked call.
 #[inline(always)]
 pub(crate) fn is_within_call(target: &Target, regs: &pt_regs) -> bool {
-    // SAFETY: the entry is this thread's own and is removed only when the thread ends.
-    let Some(thread) = (unsafe { THREADS.get(&target.tid) }) else { return false };
+    let Some(thread) = known_thread(target) else { return false };
     is_nested(target, &thread.pending, regs)
 }
 
@@ -226,13 +214,13 @@ fn is_nested(target: &Target, pending: &PendingCall, regs: &pt_regs) -> bool {
 }
 
 #[inline(always)]
-fn new_thread(tid: u32) -> Option<*mut Thread> {
+fn new_thread<'a>(target: &Target) -> Option<&'a mut Thread> {
     // Zeros from a map: they would not fit on the BPF stack.
     let empty = EMPTY_THREAD.get_ptr(0)?;
     // SAFETY: an array map's entry lives as long as the map.
     let empty = unsafe { &*empty };
-    THREADS.insert(&tid, empty, NO_EXIST).ok()?;
-    THREADS.get_ptr_mut(&tid)
+    THREADS.insert(&target.tid, empty, NO_EXIST).ok()?;
+    known_thread(target)
 }
 
 /// Whether a call has neither returned nor been left by other ways.

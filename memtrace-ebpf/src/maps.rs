@@ -15,6 +15,11 @@ use memtrace_common::{
     window::Window,
 };
 
+/// `BPF_NOEXIST` of `<linux/bpf.h>`: insert only.
+pub(crate) const NO_EXIST: u64 = 1;
+/// `-EEXIST` of `<asm-generic/errno-base.h>`.
+pub(crate) const ALREADY_THERE: i32 = -17;
+
 /// What one thread is doing, and the memory in which its stack is walked: per thread, not per CPU,
 /// because a preempted program must find its own stack again.
 #[repr(C)]

@@ -7,14 +7,9 @@ use memtrace_common::{
 };
 
 use crate::{
-    maps::{FREE_SITES, SITE_COUNT, SITE_INDICES, SITES, STACKS, Thread},
+    maps::{ALREADY_THERE, FREE_SITES, NO_EXIST, SITE_COUNT, SITE_INDICES, SITES, STACKS, Thread},
     target::{Target, next},
 };
-
-/// `BPF_NOEXIST` of `<linux/bpf.h>`: insert only.
-const NO_EXIST: u64 = 1;
-/// `-EEXIST` of `<asm-generic/errno-base.h>`.
-const ALREADY_THERE: i32 = -17;
 
 /// Where the site of `stack`, which was just walked for `thread`, has its counters.
 #[inline(always)]
