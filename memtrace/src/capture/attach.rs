@@ -93,16 +93,16 @@ pub struct Plan {
 #[derive(Clone, Debug, Default)]
 pub struct Survey {
     /// Where the dynamic linker gives notice of what it loads, if the image is one.
-    pub linker_notices: Vec<FunctionAt>,
-    /// Where calls are left by other ways than a return, with the program that takes note of it.
-    pub ways_out: Vec<WayOut>,
+    pub linker_notices: Vec<Watched>,
+    /// Where calls are left by other ways than a return.
+    pub ways_out: Vec<Watched>,
     /// The allocators.
     pub plans: Vec<Plan>,
 }
 
-/// A function through which calls are left by other ways than a return.
+/// A function that allocates nothing, but whose calls matter, and the program that takes note of them.
 #[derive(Clone, Copy, Debug)]
-pub struct WayOut {
+pub struct Watched {
     name: &'static str,
     program: &'static str,
     at: FunctionAt,
@@ -141,25 +141,24 @@ pub fn survey(image: &Image, custom: &[CustomFunction]) -> Result<Survey, Attach
     let known = known_names();
     let found = image.functions_where(|name| {
         known.contains(name)
-            || name == LINKER_NOTICE
-            || WAYS_OUT.iter().any(|(way, _)| *way == name)
+            || LINKER_NOTICES.iter().chain(&WAYS_OUT).any(|(watched, _)| *watched == name)
             || custom.iter().any(|function| function.is_called(name))
     })?;
     let mut planner = Planner::new(image, &found);
     // The user's come first: a place that they name is theirs.
     let mut plans = planner.custom(&custom)?;
     plans.extend(planner.families());
-    let linker_notices = found.get(LINKER_NOTICE).cloned().unwrap_or_default();
-    Ok(Survey { linker_notices, ways_out: ways_out(&found), plans })
+    Ok(Survey { linker_notices: watched(&found, &LINKER_NOTICES), ways_out: watched(&found, &WAYS_OUT), plans })
 }
 
-fn ways_out(found: &HashMap<String, Vec<FunctionAt>>) -> Vec<WayOut> {
+/// Where the functions of these names are, each place once.
+fn watched(found: &HashMap<String, Vec<FunctionAt>>, names: &[(&'static str, &'static str)]) -> Vec<Watched> {
     let mut taken = HashSet::new();
-    let of_name = |(name, program)| {
-        let places = found.get(name).into_iter().flatten();
-        places.map(move |at| WayOut { name, program, at: *at })
+    let of_name = |(name, program): &(&'static str, &'static str)| {
+        let (name, program) = (*name, *program);
+        found.get(name).into_iter().flatten().map(move |at| Watched { name, program, at: *at })
     };
-    WAYS_OUT.into_iter().flat_map(of_name).filter(|way| taken.insert(way.at.file_offset)).collect()
+    names.iter().flat_map(of_name).filter(|function| taken.insert(function.at.file_offset)).collect()
 }
 
 /// Every symbol that matters for some family.
@@ -396,39 +395,21 @@ fn attach_exit(
 
 /// The function that dynamic linkers (glibc's, musl's) call after each change of what is loaded, for
 /// debuggers to break on: `r_brk` of `<link.h>`.
-const LINKER_NOTICE: &str = "_dl_debug_state";
+const LINKER_NOTICES: [(&str, &str); 1] = [("_dl_debug_state", "linker_notice")];
 
-/// Attaches to the dynamic linker, if the image is one, so that libraries which are loaded later are
-/// noticed.
-///
-/// # Errors
-/// Where the kernel refuses the probe.
-pub fn attach_to_linker(
-    kernel: &mut Kernel,
-    pid: Option<NonZeroU32>,
-    image: &Image,
-    survey: &Survey,
-) -> Result<(), AttachError> {
-    for at in &survey.linker_notices {
-        let point = at.file_offset + place(image, at, CallRoles::NONE).offset;
-        attach_at(kernel, "linker_notice", pid, image, LINKER_NOTICE, point, CallRoles::NONE)?;
-    }
-    Ok(())
-}
-
-/// Attaches to the ways out of an image.
+/// Attaches to functions of an image that are only watched.
 ///
 /// # Errors
 /// Where the kernel refuses a probe.
-pub fn attach_to_ways_out(
+pub fn attach_to_watched(
     kernel: &mut Kernel,
     pid: Option<NonZeroU32>,
     image: &Image,
-    ways_out: &[WayOut],
+    functions: &[Watched],
 ) -> Result<(), AttachError> {
-    for way in ways_out {
-        let point = way.at.file_offset + place(image, &way.at, CallRoles::NONE).offset;
-        attach_at(kernel, way.program, pid, image, way.name, point, CallRoles::NONE)?;
+    for Watched { name, program, at } in functions {
+        let point = at.file_offset + place(image, at, CallRoles::NONE).offset;
+        attach_at(kernel, program, pid, image, name, point, CallRoles::NONE)?;
     }
     Ok(())
 }

@@ -195,7 +195,7 @@ impl Images {
             Scope::EveryProcess => None,
         };
         if pid.is_some() || self.hooked.insert(index) {
-            attach::attach_to_linker(kernel, pid, image, survey)?;
+            attach::attach_to_watched(kernel, pid, image, &survey.linker_notices)?;
             for plan in &survey.plans {
                 attach::attach(kernel, pid, image, plan, self.programs)?;
             }
@@ -215,7 +215,7 @@ impl Images {
         }
         for index in self.unwatched.remove(&pid).unwrap_or_default() {
             if let (Some(image), Some(survey)) = (&self.all[index].image, self.surveys.get(&index)) {
-                attach::attach_to_ways_out(kernel, pid, image, &survey.ways_out)?;
+                attach::attach_to_watched(kernel, pid, image, &survey.ways_out)?;
             }
         }
         Ok(())
