@@ -322,15 +322,19 @@ impl Kernel {
             }
         };
         self.set("PROCESSES", slot.0, Process { tgid, ..Process::default() })?;
+        // Before the other map: from then on an exec keeps both up to date.
         if is_first {
             self.set("FIRST_PROCESS", 0, SlotOfProcess::new(tgid, slot))?;
         }
         let mut slots: HashMap<_, u32, ProcessSlot> = self.map_mut("PROCESS_SLOTS")?;
-        // The kernel side may have found it in the meantime.
-        match slots.insert(tgid, slot, BPF_NOEXIST) {
-            Ok(()) => Ok(Some(slot)),
-            Err(_) => self.free_slots([slot]).map(|()| None),
+        if slots.insert(tgid, slot, BPF_NOEXIST).is_ok() {
+            return Ok(Some(slot));
         }
+        // The kernel side has found it in the meantime, at another slot.
+        if is_first {
+            self.set("FIRST_PROCESS", 0, SlotOfProcess::default())?;
+        }
+        self.free_slots([slot]).map(|()| None)
     }
 
     /// Programs that are over: no thread of theirs can count any more, but their blocks are still there.
