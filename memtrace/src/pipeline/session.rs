@@ -289,7 +289,7 @@ impl Session {
 
     /// Whether there is nothing left to follow.
     fn is_done(&self, child: Option<&Child>) -> bool {
-        let begins_by_itself = matches!(self.selection, Selection::Comm(_) | Selection::Cgroup(_) | Selection::All);
+        let begins_by_itself = self.selection.adoption(false) != Adoption::default();
         let ended = |pid: u32| NonZeroU32::new(pid).is_none_or(|pid| !self.targets.has_pid(pid));
         !begins_by_itself && (self.targets.live().next().is_none() || child.is_some_and(|child| ended(child.id())))
     }
@@ -440,8 +440,7 @@ impl Session {
         // It may have ended already.
         let next = next.unwrap_or_else(|_| Target::vanished(pid));
         if let Some(followed) = before {
-            let was_named =
-                self.selection.adoption(false) == Adoption::default() && self.adoption == Adoption::default();
+            let was_named = self.adoption == Adoption::default();
             if was_named && (!self.stops_on_image || !followed.profile.is_empty()) {
                 let (was, is) = (&followed.target.exe, &next.exe);
                 eprintln!("memtrace: process {pid} now runs {is} (was {was}): its figures start afresh");

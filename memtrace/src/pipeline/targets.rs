@@ -170,7 +170,6 @@ impl Targets {
 
     /// Takes in what the kernel side has counted by now, `elapsed` after the start.
     pub(super) fn read(&mut self, kernel: &Kernel, elapsed: Duration) -> Result<(), KernelError> {
-        self.read_log();
         let mut sites = by_slot(kernel)?;
         for (slot, followed) in &mut self.live {
             let sites = sites.remove(slot).unwrap_or_default();
@@ -197,6 +196,7 @@ impl Targets {
             leaving.iter().map(|(followed, _)| (followed.target.slot, followed.target.pid.get())).collect();
         kernel.close_processes(&closed)?;
         kernel.sweep()?;
+        // Once more, though it was just read: what has ended since has told the last of it since.
         self.read_log();
         let mut sites = by_slot(kernel)?;
         for (Followed { target, profile, mapped, .. }, _) in leaving.iter_mut().filter(|(_, why)| *why == Over::Ended) {

@@ -29,6 +29,8 @@ pub struct Told {
     pub mappings: Vec<Mapping>,
     /// Its short name, where it has taken one.
     pub comm: Option<String>,
+    /// Whether it was gone at the last forgetting.
+    was_gone: bool,
 }
 
 /// What processes of the host have told since the log was opened, or since they were last asked for.
@@ -82,7 +84,11 @@ impl MappingLog {
         }
         if self.forgotten.elapsed() > FORGETTING {
             self.forgotten = Instant::now();
-            self.told.retain(|pid, _| Path::new(&format!("/proc/{pid}")).exists());
+            // Not at once: whoever has just ended is still to be asked for.
+            self.told.retain(|pid, told| {
+                let is_gone = !Path::new(&format!("/proc/{pid}")).exists();
+                !(std::mem::replace(&mut told.was_gone, is_gone) && is_gone)
+            });
         }
     }
 
