@@ -445,7 +445,10 @@ impl Session {
                 let (was, is) = (&followed.target.exe, &next.exe);
                 eprintln!("memtrace: process {pid} now runs {is} (was {was}): its figures start afresh");
             }
-            self.over.push((followed.id, Over::Replaced));
+            let replaced = followed.id;
+            // Its process may be known to have ended by now, but that was the end of the next program.
+            self.over.retain(|(id, _)| *id != replaced);
+            self.over.push((replaced, Over::Replaced));
         }
         if event.slot != ProcessSlot::NONE {
             self.follow_new(next, event.slot);
