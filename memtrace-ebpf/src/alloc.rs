@@ -7,8 +7,11 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::pt_regs,
-    helpers::{bpf_probe_read_user, generated::bpf_get_attach_cookie},
-    programs::{ProbeContext, RetProbeContext},
+    helpers::{
+        bpf_probe_read_user,
+        generated::{bpf_get_attach_cookie, bpf_get_func_ip},
+    },
+    programs::ProbeContext,
 };
 use aya_log_ebpf::debug;
 use memtrace_common::{
@@ -26,12 +29,29 @@ use crate::{
     target::{Target, add},
 };
 
+/// What the kernel is to do about the return of the call that has just been entered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Return {
+    /// Nobody waits for it: it need not be trapped.
+    Skipped,
+    /// The call is under way until then.
+    Awaited,
+}
+
+/// Whether a program that is attached to both ends of a function runs at its entry: its return leaves the
+/// program counter in the caller.
+#[inline(always)]
+pub(crate) fn is_entry(ctx: &ProbeContext) -> bool {
+    // SAFETY: the helper reads the running program's own attachment.
+    registers(ctx.regs).rip == unsafe { bpf_get_func_ip(ctx.as_ptr()) }
+}
+
 /// Entry of a function that hands out a new block.
 #[inline(always)]
-pub(crate) fn enter_alloc(ctx: &ProbeContext) {
-    let Some(target) = Target::counted() else { return };
+pub(crate) fn enter_alloc(ctx: &ProbeContext) -> Return {
+    let Some(target) = Target::counted() else { return Return::Skipped };
     let regs = registers(ctx.regs);
-    let Some(thread) = outermost(&target, regs) else { return };
+    let Some(thread) = outermost(&target, regs) else { return Return::Skipped };
     let roles = roles(ctx);
     thread.pending = PendingCall {
         stack_pointer: regs.rsp,
@@ -42,16 +62,17 @@ pub(crate) fn enter_alloc(ctx: &ProbeContext) {
         return_address: if roles.is(Trait::MayThrow) { word_at(regs.rsp) } else { 0 },
         is_left: 0,
     };
+    Return::Awaited
 }
 
 /// Entry of a function that resizes a block.
 #[inline(always)]
-pub(crate) fn enter_resize(ctx: &ProbeContext) {
-    let Some(target) = Target::counted() else { return };
+pub(crate) fn enter_resize(ctx: &ProbeContext) -> Return {
+    let Some(target) = Target::counted() else { return Return::Skipped };
     let regs = registers(ctx.regs);
     let roles = roles(ctx);
     let address = argument_with(regs, roles, Role::Block);
-    let Some(thread) = outermost(&target, regs) else { return };
+    let Some(thread) = outermost(&target, regs) else { return Return::Skipped };
     let block = if address == 0 { None } else { take(&target.block(address)) };
     thread.pending = PendingCall {
         stack_pointer: regs.rsp,
@@ -62,12 +83,13 @@ pub(crate) fn enter_resize(ctx: &ProbeContext) {
         return_address: if roles.is(Trait::MayThrow) { word_at(regs.rsp) } else { 0 },
         is_left: 0,
     };
+    Return::Awaited
 }
 
 /// Return of a function that hands out or resizes a block: its caller's code is about to go on.
 #[inline(always)]
-pub(crate) fn leave(ctx: &RetProbeContext) {
-    let regs = registers(ctx.regs);
+pub(crate) fn leave(ctx: &impl EbpfContext) {
+    let regs = registers(ctx.as_ptr().cast());
     let caller = Registers { pc: regs.rip, sp: regs.rsp, bp: regs.rbp };
     end_call(ctx, caller, regs.rax, |call| call.return_address == 0);
 }

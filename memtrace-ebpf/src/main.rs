@@ -16,6 +16,7 @@ mod target;
 mod task;
 mod vm;
 
+use alloc::Return;
 use aya_ebpf::{
     macros::{raw_tracepoint, uprobe, uretprobe},
     programs::{ProbeContext, RawTracePointContext, RetProbeContext},
@@ -40,6 +41,28 @@ fn resize_entry(ctx: ProbeContext) -> u32 {
 fn alloc_return(ctx: RetProbeContext) -> u32 {
     alloc::leave(&ctx);
     0
+}
+
+/// Entry and return of a function that hands out a new block, by one probe ("uprobe session", Linux 6.13).
+#[uprobe]
+fn alloc_call(ctx: ProbeContext) -> u32 {
+    session(&ctx, alloc::enter_alloc)
+}
+
+/// Entry and return of a function that resizes a block, by one probe.
+#[uprobe]
+fn resize_call(ctx: ProbeContext) -> u32 {
+    session(&ctx, alloc::enter_resize)
+}
+
+/// What a program of a uprobe session does: at the entry it says, by 1, that the return is of no interest.
+#[inline(always)]
+fn session(ctx: &ProbeContext, enter: impl Fn(&ProbeContext) -> Return) -> u32 {
+    if !alloc::is_entry(ctx) {
+        alloc::leave(ctx);
+        return 0;
+    }
+    u32::from(enter(ctx) == Return::Skipped)
 }
 
 /// A `ret` of a function that hands out or resizes a block, and may throw.
@@ -79,6 +102,12 @@ fn empty_entry(_ctx: ProbeContext) -> u32 {
 /// See [`empty_entry`].
 #[uretprobe]
 fn empty_return(_ctx: RetProbeContext) -> u32 {
+    0
+}
+
+/// See [`empty_entry`]: of a uprobe session.
+#[uprobe]
+fn empty_call(_ctx: ProbeContext) -> u32 {
     0
 }
 

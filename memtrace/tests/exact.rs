@@ -36,6 +36,25 @@ fn five_million_operations_of_eight_threads_are_exact_in_total_and_by_site_ten_t
 }
 
 #[test]
+fn every_kind_of_link_is_exact_or_refused_by_a_kernel_that_is_too_old() {
+    for (links, since) in [("perf-event", (5, 15)), ("multi", (6, 6)), ("session", (6, 13))] {
+        let mut target = waiting_truth("200000");
+        let pid = target.pid().to_string();
+        let arguments = ["--pid", &pid, "--links", links, "--format", "json"];
+        if support::kernel_version() < since {
+            let (status, _, messages) = support::run(&arguments);
+            assert_eq!(status, 1, "{links}: {messages}");
+            assert!(messages.contains("hint: leave out --links"), "{messages}");
+            continue;
+        }
+        let tracing = Tracing::start(&arguments);
+        target.say("go");
+        let truth = truth_of(&mut target);
+        assert_truth(&tracing.stop(), &truth, true);
+    }
+}
+
+#[test]
 fn code_without_frame_pointers_is_exact_by_site_and_its_stacks_are_whole() {
     let program = compile("truth.c", &["-O2", "-fomit-frame-pointer", "-fno-optimize-sibling-calls"]);
     let mut target = Target::start(Command::new(program).args(["1000000", "wait"]));

@@ -2,7 +2,7 @@
 
 use std::{
     cell::OnceCell,
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     num::NonZeroU32,
     ops::Range,
 };
@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use super::{
     allocators::{Effect, FAMILIES, custom::CustomFunction},
-    kernel::{Kernel, KernelError},
+    kernel::{Handler, Kernel, KernelError, Point},
     placement::{self, Placement},
     returns::{self, Linked, Text},
 };
@@ -31,11 +31,11 @@ pub enum AttachError {
     /// The image's symbols or code cannot be read.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// The kernel refused a probe.
-    #[error("cannot attach to `{function}` in {image}: {source}")]
+    /// The kernel refused probes.
+    #[error("cannot attach to {functions} in {image}: {source}")]
     Probe {
-        /// The function's symbol.
-        function: String,
+        /// The functions' symbols.
+        functions: String,
         /// The image's path as the target sees it.
         image: String,
         /// Why.
@@ -100,26 +100,26 @@ pub struct Survey {
     pub plans: Vec<Plan>,
 }
 
-/// A function that allocates nothing, but whose calls matter, and the program that takes note of them.
+/// A function that allocates nothing, but whose calls matter, and what is to be done about them.
 #[derive(Clone, Copy, Debug)]
 pub struct Watched {
     name: &'static str,
-    program: &'static str,
+    handler: Handler,
     at: FunctionAt,
 }
 
 /// The functions through which exceptions and longjmps leave calls, and the one in which C++ code learns
 /// that it has caught one. They need not be watched where every hooked call has a return probe: then the
 /// place of the return address tells enough, and no exception passes.
-const WAYS_OUT: [(&str, &str); 8] = [
-    ("_Unwind_RaiseException", "call_left"),
-    ("_Unwind_Resume_or_Rethrow", "call_left"),
-    ("_Unwind_ForcedUnwind", "call_left"),
-    ("longjmp", "call_left"),
-    ("_longjmp", "call_left"),
-    ("siglongjmp", "call_left"),
-    ("__longjmp_chk", "call_left"),
-    ("__cxa_begin_catch", "call_caught"),
+const WAYS_OUT: [(&str, Handler); 8] = [
+    ("_Unwind_RaiseException", Handler::CallLeft),
+    ("_Unwind_Resume_or_Rethrow", Handler::CallLeft),
+    ("_Unwind_ForcedUnwind", Handler::CallLeft),
+    ("longjmp", Handler::CallLeft),
+    ("_longjmp", Handler::CallLeft),
+    ("siglongjmp", Handler::CallLeft),
+    ("__longjmp_chk", Handler::CallLeft),
+    ("__cxa_begin_catch", Handler::CallCaught),
 ];
 
 /// What the probes run.
@@ -152,11 +152,10 @@ pub fn survey(image: &Image, custom: &[CustomFunction]) -> Result<Survey, Attach
 }
 
 /// Where the functions of these names are, each place once.
-fn watched(found: &HashMap<String, Vec<FunctionAt>>, names: &[(&'static str, &'static str)]) -> Vec<Watched> {
+fn watched(found: &HashMap<String, Vec<FunctionAt>>, names: &[(&'static str, Handler)]) -> Vec<Watched> {
     let mut taken = HashSet::new();
-    let of_name = |(name, program): &(&'static str, &'static str)| {
-        let (name, program) = (*name, *program);
-        found.get(name).into_iter().flatten().map(move |at| Watched { name, program, at: *at })
+    let of_name = |&(name, handler): &(&'static str, Handler)| {
+        found.get(name).into_iter().flatten().map(move |at| Watched { name, handler, at: *at })
     };
     names.iter().flat_map(of_name).filter(|function| taken.insert(function.at.file_offset)).collect()
 }
@@ -334,8 +333,8 @@ fn place(image: &Image, at: &FunctionAt, roles: CallRoles) -> Placement {
 
 /// Attaches every hook of `plan` to the process `pid`; to every process without.
 ///
-/// The return probe goes before the entry probe: an entry without a return would be remembered for
-/// nothing.
+/// Frees first, and returns before entries: a block that is allocated under our eyes must not be freed behind our
+/// back, and an entry without a return would be remembered for nothing.
 ///
 /// # Errors
 /// Where the kernel refuses a probe. What is attached by then stays until `kernel` is dropped.
@@ -346,56 +345,81 @@ pub fn attach(
     plan: &Plan,
     programs: Programs,
 ) -> Result<(), AttachError> {
+    let mut batches: BTreeMap<Handler, Batch> = BTreeMap::new();
     for hook in &plan.hooks {
-        attach_exit(kernel, pid, image, hook, programs)?;
-        let entry = match (programs, hook.effect) {
-            (Programs::Empty, _) => "empty_entry",
-            (_, Effect::Alloc) => "alloc_entry",
-            (_, Effect::Resize) => "resize_entry",
-            (_, Effect::Free) => "free_entry",
-        };
-        attach_at(kernel, entry, pid, image, &hook.name, hook.at.file_offset + hook.placement.offset, hook.roles)?;
-        let exit = match &hook.exit {
-            Exit::Unseen => String::new(),
-            Exit::ReturnProbe => ", with a return probe".to_owned(),
-            Exit::Rets(rets) => format!(", with probes on {} more `ret`s", rets.len()),
-        };
-        log::info!(
-            "{} in {}: probe at +{:#x}, {}{exit}",
-            hook.name,
-            image.path.display(),
-            hook.placement.offset,
-            if hook.placement.emulated { "emulated" } else { "single-stepped" },
-        );
+        for (handler, point) in hook.points() {
+            let handler = if programs == Programs::Empty { handler.emptied() } else { handler };
+            batches.entry(handler).or_default().add(&hook.name, point);
+        }
+    }
+    for (handler, batch) in batches {
+        batch.attach(kernel, handler, pid, image)?;
+    }
+    for hook in &plan.hooks {
+        log::info!("{} in {}: {}", hook.name, image.path.display(), hook.described());
     }
     Ok(())
 }
 
-fn attach_exit(
-    kernel: &mut Kernel,
-    pid: Option<NonZeroU32>,
-    image: &Image,
-    hook: &Hook,
-    programs: Programs,
-) -> Result<(), AttachError> {
-    match &hook.exit {
-        Exit::Unseen => Ok(()),
-        Exit::ReturnProbe => {
-            let program = if programs == Programs::Empty { "empty_return" } else { "alloc_return" };
-            let point = hook.at.file_offset + hook.placement.offset;
-            attach_at(kernel, program, pid, image, &hook.name, point, hook.roles)
-        }
-        Exit::Rets(rets) => {
-            let program = if programs == Programs::Empty { "empty_entry" } else { "alloc_ret" };
-            let mut rets = rets.iter();
-            rets.try_for_each(|ret| attach_at(kernel, program, pid, image, &hook.name, *ret, CallRoles::NONE))
-        }
+/// Points of an image that go into one link.
+#[derive(Default)]
+struct Batch<'a> {
+    points: Vec<Point>,
+    functions: BTreeSet<&'a str>,
+}
+
+impl<'a> Batch<'a> {
+    fn add(&mut self, function: &'a str, point: Point) {
+        self.points.push(point);
+        self.functions.insert(function);
+    }
+
+    fn attach(
+        self,
+        kernel: &mut Kernel,
+        handler: Handler,
+        pid: Option<NonZeroU32>,
+        image: &Image,
+    ) -> Result<(), AttachError> {
+        let attached = kernel.attach(handler, pid, &image.probe_path(), &self.points);
+        attached.map_err(|source| AttachError::Probe {
+            functions: self.functions.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
+            image: image.path.display().to_string(),
+            source,
+        })
+    }
+}
+
+impl Hook {
+    /// Where its probes go, and what they are to do.
+    fn points(&self) -> Vec<(Handler, Point)> {
+        let entry = Point { file_offset: self.at.file_offset + self.placement.offset, cookie: self.roles.0 };
+        let handler = match (self.effect, &self.exit) {
+            (Effect::Free, _) => Handler::Free,
+            (Effect::Alloc, Exit::Rets(_)) => Handler::AllocEntry,
+            (Effect::Alloc, _) => Handler::AllocCall,
+            (Effect::Resize, Exit::Rets(_)) => Handler::ResizeEntry,
+            (Effect::Resize, _) => Handler::ResizeCall,
+        };
+        let rets = if let Exit::Rets(rets) = &self.exit { rets.as_slice() } else { &[] };
+        let ret = |ret: &u64| (Handler::AllocRet, Point { file_offset: *ret, cookie: CallRoles::NONE.0 });
+        rets.iter().map(ret).chain([(handler, entry)]).collect()
+    }
+
+    fn described(&self) -> String {
+        let exit = match &self.exit {
+            Exit::Unseen => String::new(),
+            Exit::ReturnProbe => ", with a return probe".to_owned(),
+            Exit::Rets(rets) => format!(", with probes on {} more `ret`s", rets.len()),
+        };
+        let how = if self.placement.emulated { "emulated" } else { "single-stepped" };
+        format!("probe at +{:#x}, {how}{exit}", self.placement.offset)
     }
 }
 
 /// The function that dynamic linkers (glibc's, musl's) call after each change of what is loaded, for
 /// debuggers to break on: `r_brk` of `<link.h>`.
-const LINKER_NOTICES: [(&str, &str); 1] = [("_dl_debug_state", "linker_notice")];
+const LINKER_NOTICES: [(&str, Handler); 1] = [("_dl_debug_state", Handler::LinkerNotice)];
 
 /// Attaches to functions of an image that are only watched.
 ///
@@ -407,26 +431,10 @@ pub fn attach_to_watched(
     image: &Image,
     functions: &[Watched],
 ) -> Result<(), AttachError> {
-    for Watched { name, program, at } in functions {
-        let point = at.file_offset + place(image, at, CallRoles::NONE).offset;
-        attach_at(kernel, program, pid, image, name, point, CallRoles::NONE)?;
+    let mut batches: BTreeMap<Handler, Batch> = BTreeMap::new();
+    for Watched { name, handler, at } in functions {
+        let file_offset = at.file_offset + place(image, at, CallRoles::NONE).offset;
+        batches.entry(*handler).or_default().add(name, Point { file_offset, cookie: CallRoles::NONE.0 });
     }
-    Ok(())
-}
-
-fn attach_at(
-    kernel: &mut Kernel,
-    program: &'static str,
-    pid: Option<NonZeroU32>,
-    image: &Image,
-    function: &str,
-    file_offset: u64,
-    roles: CallRoles,
-) -> Result<(), AttachError> {
-    let attached = kernel.attach_uprobe(program, pid, &image.probe_path(), file_offset, roles.0);
-    attached.map_err(|source| AttachError::Probe {
-        function: function.to_owned(),
-        image: image.path.display().to_string(),
-        source,
-    })
+    batches.into_iter().try_for_each(|(handler, batch)| batch.attach(kernel, handler, pid, image))
 }

@@ -94,6 +94,10 @@ pub(super) struct TraceArguments {
     #[arg(long, value_enum, default_value_t = UnwindArgument::Auto)]
     pub(super) unwind: UnwindArgument,
 
+    /// How to attach probes
+    #[arg(long, value_enum, default_value_t = LinksArgument::Auto, hide_short_help = true)]
+    pub(super) links: LinksArgument,
+
     /// Which memory: of allocators, or mapped by the program itself
     #[arg(long = "category", value_enum, value_name = "CATEGORY", value_delimiter = ',',
           default_values_t = [CategoryArgument::Heap])]
@@ -260,6 +264,18 @@ pub(super) enum UnwindArgument {
     Fp,
     /// By call frame information, as exceptions and debuggers do
     Dwarf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum LinksArgument {
+    /// The last of these that the kernel has (`memtrace doctor` says which)
+    Auto,
+    /// A perf event for each probe
+    PerfEvent,
+    /// One link for many probes (Linux 6.6)
+    Multi,
+    /// The same, and one probe for a call's entry and return (Linux 6.13)
+    Session,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

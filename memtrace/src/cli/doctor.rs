@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::failure::Failure;
 use crate::capture::{
-    kernel::{Capacities, Kernel, Settings, Unwind},
+    kernel::{Capacities, Kernel, Links, Settings, Unwind},
     preflight::{self, Outcome},
 };
 
@@ -34,6 +34,16 @@ pub(super) fn run() -> Result<ExitCode, Failure> {
     }
 }
 
+/// How probes are attached here, and what that costs.
+fn links(links: Links) -> String {
+    let what = match links {
+        Links::Session => return format!("ok       probes: {links}"),
+        Links::Multi => "nested calls pay for a return probe; Linux 6.13 or later has uprobe sessions",
+        Links::PerfEvent => "letting go takes some 90 ms a probe; Linux 6.6 or later has uprobe_multi links",
+    };
+    format!("limited  probes: {links}\n         hint: {what}")
+}
+
 /// The proof: loads every program and attaches those that follow tasks, then lets go.
 fn try_kernel() -> u32 {
     let settings = Settings {
@@ -42,10 +52,13 @@ fn try_kernel() -> u32 {
         debug_lines: false,
         task_pid_offset: 0,
         address_spaces: false,
+        links: None,
     };
-    match Kernel::load(settings).and_then(|mut kernel| kernel.follow_tasks(true)) {
-        Ok(()) => {
+    let kernel = Kernel::load(settings).and_then(|mut kernel| kernel.follow_tasks(true).map(|()| kernel));
+    match kernel {
+        Ok(kernel) => {
             println!("ok       programs: the kernel accepts and attaches them");
+            println!("{}", links(kernel.links()));
             0
         }
         Err(error) => {

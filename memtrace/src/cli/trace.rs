@@ -8,12 +8,16 @@ use std::{
 };
 
 use super::{
-    args::{TierArgument, TraceArguments, UnwindArgument},
+    args::{LinksArgument, TierArgument, TraceArguments, UnwindArgument},
     failure::Failure,
     output::Output,
 };
 use crate::{
-    capture::{attach::Programs, kernel::Unwind, preflight},
+    capture::{
+        attach::Programs,
+        kernel::{Links, Unwind},
+        preflight,
+    },
     pipeline::{self, Options, PipelineError},
 };
 
@@ -52,6 +56,15 @@ fn check_tier(tier: TierArgument) -> Result<(), Failure> {
 }
 
 /// How to walk stacks. That the kernel cannot do what was not asked for is worth saying.
+fn links(argument: LinksArgument) -> Option<Links> {
+    match argument {
+        LinksArgument::Auto => None,
+        LinksArgument::PerfEvent => Some(Links::PerfEvent),
+        LinksArgument::Multi => Some(Links::Multi),
+        LinksArgument::Session => Some(Links::Session),
+    }
+}
+
 fn unwind(argument: UnwindArgument) -> Unwind {
     match argument {
         UnwindArgument::Fp => Unwind::FramePointers,
@@ -76,6 +89,7 @@ fn options(arguments: &TraceArguments, verbose: u8, is_live: bool) -> Options {
         unwind: unwind(arguments.unwind),
         debug_lines: verbose >= 2,
         custom: arguments.alloc.iter().chain(&arguments.free).cloned().collect(),
+        links: links(arguments.links),
         programs: if arguments.empty_probes { Programs::Empty } else { Programs::Tracing },
     }
 }

@@ -15,7 +15,7 @@ use crate::{
         allocators::custom::CustomFunction,
         attach::Programs,
         command,
-        kernel::{Capacities, KernelError, Unwind},
+        kernel::{Capacities, KernelError, Links, Unwind},
         preflight,
         selection::{Selection, SelectionError},
         target::{Target, TargetError},
@@ -43,6 +43,8 @@ pub struct Options {
     pub capacities: Capacities,
     /// How stacks are walked.
     pub unwind: Unwind,
+    /// How probes are attached; by the best means that the kernel has where nothing is said.
+    pub links: Option<Links>,
     /// Whether the BPF side writes debug lines to the log.
     pub debug_lines: bool,
     /// Functions that the user named, besides those of the known allocators.

@@ -73,9 +73,11 @@ impl Session {
             unwind: options.unwind,
             debug_lines: options.debug_lines,
             task_pid_offset: if forks { task_type::pid_offset()? } else { 0 },
+            links: options.links,
             address_spaces: options.categories.contains(&Category::Mmap),
         })?;
         log_memory(&kernel);
+        log::info!("probes are attached by {}", kernel.links());
         if options.debug_lines {
             watch::forward_debug_lines(&mut kernel)?;
         }

@@ -19,6 +19,13 @@ use serde_json::Value;
 /// How long anything may take before it counts as hung, on a noisy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The first two numbers of the running kernel's release.
+pub(crate) fn kernel_version() -> (u32, u32) {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split('.').map(|number| number.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
 /// A number of operations, or the part of it that `MEMTRACE_TEST_SCALE` asks for on a slow machine.
 pub(crate) fn scaled(operations: u64) -> u64 {
     let divisor = std::env::var("MEMTRACE_TEST_SCALE").map_or(1, |scale| scale.parse().unwrap());

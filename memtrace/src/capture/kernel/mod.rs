@@ -2,6 +2,8 @@
 
 mod code;
 mod mapped;
+mod multi;
+mod probes;
 
 use std::{
     collections::HashSet,
@@ -16,10 +18,7 @@ use std::{
 use aya::{
     Ebpf, EbpfError, EbpfLoader, Pod,
     maps::{Array, CgroupArray, HashMap, Map, MapData, MapError, Queue, RingBuf},
-    programs::{
-        Program, ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun, UProbe,
-        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope},
-    },
+    programs::{Program, ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun},
 };
 use memtrace_common::{
     control::Control,
@@ -30,8 +29,11 @@ use memtrace_common::{
 };
 use thiserror::Error;
 
-pub use self::code::RowPlace;
-use self::{code::CodeStore, mapped::MappedArray};
+use self::{code::CodeStore, mapped::MappedArray, probes::Probes};
+pub use self::{
+    code::RowPlace,
+    probes::{Handler, Links, Point},
+};
 use super::images::Scope;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtrace-ebpf.o"));
@@ -105,6 +107,25 @@ pub enum KernelError {
         /// Why.
         source: Box<ProgramError>,
     },
+    /// The object cannot be made ready for uprobe_multi links.
+    #[error("cannot prepare the BPF object for uprobe_multi links: {0}")]
+    Links(#[source] io::Error),
+    /// A program for uprobe_multi links was refused.
+    #[error("cannot load the BPF program `{name}` for uprobe_multi links: {source}")]
+    MultiProgram {
+        /// The program's name.
+        name: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// A uprobe_multi link was refused.
+    #[error("cannot attach the BPF program `{name}`: {source}")]
+    Link {
+        /// The program's name.
+        name: &'static str,
+        /// Why.
+        source: io::Error,
+    },
     /// A probe was refused.
     #[error("cannot attach the BPF program `{name}`: {source}")]
     Attach {
@@ -151,6 +172,7 @@ fn without_verifier_log(error: &ProgramError) -> String {
 /// comes, because the kernel keeps programs and probes only while a file descriptor refers to them.
 pub struct Kernel {
     ebpf: Ebpf,
+    probes: Probes,
     capacities: Capacities,
     sites: MappedArray<Site>,
     oldest: MappedArray<u64>,
@@ -170,6 +192,8 @@ pub struct Settings {
     pub task_pid_offset: u32,
     /// Whether changes of address spaces will be followed.
     pub address_spaces: bool,
+    /// How probes are attached; by the best means that the kernel has where nothing is said.
+    pub links: Option<Links>,
 }
 
 /// The room for changes of address spaces that were not read yet, in bytes: some 300,000.
@@ -180,27 +204,13 @@ const PAGE_BYTES: u32 = 4096;
 /// `BPF_NOEXIST` of `<linux/bpf.h>`: insert only.
 const BPF_NOEXIST: u64 = 1;
 
-/// The uprobe programs, each loaded once and attached at many places.
-const UPROBES: [&str; 10] = [
-    "alloc_entry",
-    "resize_entry",
-    "alloc_return",
-    "alloc_ret",
-    "call_left",
-    "call_caught",
-    "free_entry",
-    "linker_notice",
-    "empty_entry",
-    "empty_return",
-];
-
 impl Kernel {
     /// Loads programs and maps.
     ///
     /// # Errors
     /// Where the kernel refuses, mostly for want of privileges or of memory.
     pub fn load(settings: Settings) -> Result<Self, KernelError> {
-        let Settings { capacities, unwind, debug_lines, task_pid_offset, address_spaces } = settings;
+        let Settings { capacities, unwind, debug_lines, task_pid_offset, address_spaces, links } = settings;
         let log_level = if debug_lines { aya_log::Level::Debug as u8 } else { 0 };
         let by_rows = u8::from(unwind == Unwind::Rows);
         // Both are numbered from 1.
@@ -225,14 +235,11 @@ impl Kernel {
             .override_global("UNWIND_BY_ROWS", &by_rows, true)
             .override_global("TASK_PID_OFFSET", &task_pid_offset, true)
             .override_global(aya_log::LEVEL, &log_level, true);
-        let ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
+        let mut ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
         let code = CodeStore::new(mapped(&ebpf, "ROWS", capacities.rows)?, mapped(&ebpf, "CODE_RANGES", MAX_RANGES)?);
         let (sites, oldest) = (mapped(&ebpf, "SITES", sites)?, mapped(&ebpf, "OLDEST", sites)?);
-        let mut kernel = Self { ebpf, capacities, sites, oldest, code };
-        for name in UPROBES {
-            let program: &mut UProbe = kernel.program(name)?;
-            program.load().map_err(|source| KernelError::Program { name, source: Box::new(source) })?;
-        }
+        let probes = Probes::load(&mut ebpf, links)?;
+        let mut kernel = Self { ebpf, probes, capacities, sites, oldest, code };
         kernel.load_tracepoint("sweep_blocks")?;
         kernel.free_slots((1..=capacities.processes).map(ProcessSlot))?;
         Ok(kernel)
@@ -278,25 +285,24 @@ impl Kernel {
         attached.map(drop).map_err(|source| KernelError::Program { name, source: Box::new(source) })
     }
 
-    /// Attaches a uprobe program this many bytes into a file, with a cookie that the program can read: for
-    /// the process `pid`, or for every process of the host.
+    /// How probes are attached.
+    #[must_use]
+    pub fn links(&self) -> Links {
+        self.probes.links()
+    }
+
+    /// Puts probes at these points of the file at `path`, for the process `pid` or for every process of the host.
     ///
     /// # Errors
-    /// Where the object has no such program, or the kernel refuses the probe.
-    pub fn attach_uprobe(
+    /// Where the kernel refuses a probe. Those that were attached by then stay until `self` is dropped.
+    pub fn attach(
         &mut self,
-        name: &'static str,
+        handler: Handler,
         pid: Option<NonZeroU32>,
         path: &Path,
-        file_offset: u64,
-        cookie: u64,
+        points: &[Point],
     ) -> Result<(), KernelError> {
-        let point =
-            UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(file_offset), cookie: Some(cookie) };
-        let scope = pid.map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
-        let program: &mut UProbe = self.program(name)?;
-        let attached = program.attach(point, path, scope);
-        attached.map(drop).map_err(|source| KernelError::Attach { name, source: Box::new(source) })
+        if points.is_empty() { Ok(()) } else { self.probes.attach(&mut self.ebpf, handler, pid, path, points) }
     }
 
     fn program<'a, P>(&'a mut self, name: &'static str) -> Result<&'a mut P, KernelError>
@@ -545,7 +551,7 @@ impl Kernel {
             .ebpf
             .maps()
             .filter_map(|(name, map)| {
-                let descriptor = map_fd(map)?;
+                let descriptor = map_data(map)?.fd().as_fd().as_raw_fd();
                 let text = fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}")).ok()?;
                 let bytes = text.lines().find_map(|line| line.strip_prefix("memlock:"))?.trim().parse().ok()?;
                 Some((name.to_owned(), bytes))
@@ -578,9 +584,16 @@ fn failed(action: &'static str, name: &'static str) -> impl Fn(MapError) -> Kern
     move |source| KernelError::Map { action, name, source: Box::new(source) }
 }
 
-fn map_fd(map: &Map) -> Option<i32> {
+/// The kinds of maps that memtrace has.
+fn map_data(map: &Map) -> Option<&MapData> {
     match map {
-        Map::Array(data) | Map::HashMap(data) | Map::RingBuf(data) => Some(data.fd().as_fd().as_raw_fd()),
+        Map::Array(data)
+        | Map::CgroupArray(data)
+        | Map::HashMap(data)
+        | Map::PerfEventArray(data)
+        | Map::Queue(data)
+        | Map::RingBuf(data)
+        | Map::Unsupported(data) => Some(data),
         _ => None,
     }
 }

@@ -1,0 +1,239 @@
+//! Probes: which programs serve a place in an image's code, and how they are attached there, by the best means
+//! that this kernel has.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    fmt,
+    num::NonZeroU32,
+    os::fd::OwnedFd,
+    path::Path,
+};
+
+use aya::{
+    Ebpf,
+    programs::{
+        ProgramError, UProbe,
+        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope},
+    },
+};
+
+use super::{
+    KernelError, OBJECT,
+    multi::{self, MultiObject, When},
+};
+
+/// A place in a file for a probe, with what its program is told there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// Bytes into the file.
+    pub file_offset: u64,
+    /// The cookie that the program reads.
+    pub cookie: u64,
+}
+
+/// What is to be done when a probe is hit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Handler {
+    /// A free begins.
+    Free,
+    /// A call that resizes a block begins, and returns.
+    ResizeCall,
+    /// A call that hands out a block begins, and returns.
+    AllocCall,
+    /// One of the returns of a function whose return address must be left alone.
+    AllocRet,
+    /// A call that resizes a block begins; its returns are seen by [`Handler::AllocRet`].
+    ResizeEntry,
+    /// A call that hands out a block begins; its returns are seen by [`Handler::AllocRet`].
+    AllocEntry,
+    /// An exception is thrown, or a longjmp begins.
+    CallLeft,
+    /// An exception is caught.
+    CallCaught,
+    /// The dynamic linker has loaded or unloaded images.
+    LinkerNotice,
+    /// Nothing, at the entry and at the return: what the probes themselves cost.
+    EmptyCall,
+    /// Nothing: what the probe itself costs.
+    EmptyEntry,
+}
+
+/// How probes are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Links {
+    /// A perf event for each probe; any kernel.
+    PerfEvent,
+    /// One link for many probes of an image (uprobe_multi); Linux 6.6.
+    Multi,
+    /// The same, and one probe for a call's entry and return (uprobe session); Linux 6.13.
+    Session,
+}
+
+impl fmt::Display for Links {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::PerfEvent => "a perf event for each probe",
+            Self::Multi => "uprobe_multi links",
+            Self::Session => "uprobe sessions",
+        })
+    }
+}
+
+/// A program and when it runs.
+type Served = (&'static str, When);
+
+impl Handler {
+    /// Those that tracing needs.
+    const TRACING: [Self; 9] = [
+        Self::Free,
+        Self::ResizeCall,
+        Self::AllocCall,
+        Self::AllocRet,
+        Self::ResizeEntry,
+        Self::AllocEntry,
+        Self::CallLeft,
+        Self::CallCaught,
+        Self::LinkerNotice,
+    ];
+
+    /// What takes the same probes and does nothing.
+    #[must_use]
+    pub fn emptied(self) -> Self {
+        match self {
+            Self::AllocCall | Self::ResizeCall => Self::EmptyCall,
+            _ => Self::EmptyEntry,
+        }
+    }
+
+    /// The programs that do it, in the order in which they must be attached: an entry whose return is not seen
+    /// would be remembered for nothing.
+    fn programs(self, links: Links) -> &'static [Served] {
+        use When::{Both, Entry, Return};
+        let is_session = links == Links::Session;
+        match self {
+            Self::AllocCall if is_session => &[("alloc_call", Both)],
+            Self::AllocCall => &[("alloc_return", Return), ("alloc_entry", Entry)],
+            Self::ResizeCall if is_session => &[("resize_call", Both)],
+            Self::ResizeCall => &[("alloc_return", Return), ("resize_entry", Entry)],
+            Self::AllocRet => &[("alloc_ret", Entry)],
+            Self::AllocEntry => &[("alloc_entry", Entry)],
+            Self::ResizeEntry => &[("resize_entry", Entry)],
+            Self::Free => &[("free_entry", Entry)],
+            Self::CallLeft => &[("call_left", Entry)],
+            Self::CallCaught => &[("call_caught", Entry)],
+            Self::LinkerNotice => &[("linker_notice", Entry)],
+            Self::EmptyCall if is_session => &[("empty_call", Both)],
+            Self::EmptyCall => &[("empty_return", Return), ("empty_entry", Entry)],
+            Self::EmptyEntry => &[("empty_entry", Entry)],
+        }
+    }
+}
+
+/// The uprobe programs, each loaded once and attached at many places.
+pub(super) struct Probes {
+    links: Links,
+    multi: Option<MultiObject>,
+    programs: HashMap<Served, OwnedFd>,
+    /// What holds the probes in place.
+    attached: Vec<OwnedFd>,
+}
+
+impl Probes {
+    /// Loads the programs for links of this kind; of the best kind that the kernel has where `links` is `None`.
+    pub(super) fn load(ebpf: &mut Ebpf, links: Option<Links>) -> Result<Self, KernelError> {
+        let mut probes = match links {
+            Some(links) => Self::of(links, ebpf)?,
+            None => Self::best(ebpf),
+        };
+        for handler in Handler::TRACING {
+            for served in handler.programs(probes.links) {
+                probes.load_program(ebpf, *served)?;
+            }
+        }
+        Ok(probes)
+    }
+
+    /// How probes are attached.
+    pub(super) fn links(&self) -> Links {
+        self.links
+    }
+
+    fn of(links: Links, ebpf: &Ebpf) -> Result<Self, KernelError> {
+        let multi = match links {
+            Links::PerfEvent => None,
+            _ => Some(MultiObject::parse(OBJECT, ebpf).map_err(KernelError::Links)?),
+        };
+        Ok(Self { links, multi, programs: HashMap::new(), attached: Vec::new() })
+    }
+
+    fn best(ebpf: &mut Ebpf) -> Self {
+        let empty = [(Links::Session, ("empty_call", When::Both)), (Links::Multi, ("empty_entry", When::Entry))];
+        for (links, served) in empty {
+            let Ok(mut probes) = Self::of(links, ebpf) else { continue };
+            let loaded = probes.load_program(ebpf, served).is_ok();
+            if loaded && multi::means_processes(&probes.programs[&served], served.1) {
+                return probes;
+            }
+        }
+        Self { links: Links::PerfEvent, multi: None, programs: HashMap::new(), attached: Vec::new() }
+    }
+
+    fn load_program(&mut self, ebpf: &mut Ebpf, (name, when): Served) -> Result<(), KernelError> {
+        let Some(multi) = &self.multi else {
+            let program = uprobe(ebpf, name)?;
+            return match program.load() {
+                Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(()),
+                Err(source) => Err(KernelError::Program { name, source: Box::new(source) }),
+            };
+        };
+        if let Entry::Vacant(unloaded) = self.programs.entry((name, when)) {
+            let program = multi.load(name, when).map_err(|source| KernelError::MultiProgram { name, source })?;
+            unloaded.insert(program);
+        }
+        Ok(())
+    }
+
+    /// Attaches what serves `handler` to these points of the file at `path`: in the process `pid`, or in every
+    /// process of the host.
+    pub(super) fn attach(
+        &mut self,
+        ebpf: &mut Ebpf,
+        handler: Handler,
+        pid: Option<NonZeroU32>,
+        path: &Path,
+        points: &[Point],
+    ) -> Result<(), KernelError> {
+        for served @ (name, when) in handler.programs(self.links) {
+            self.load_program(ebpf, *served)?;
+            match self.programs.get(served) {
+                Some(program) => {
+                    let link = multi::link(program, *when, pid, path, points);
+                    self.attached.push(link.map_err(|source| KernelError::Link { name, source })?);
+                }
+                None => attach_one_by_one(uprobe(ebpf, name)?, name, pid, path, points)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn uprobe<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut UProbe, KernelError> {
+    let program = ebpf.program_mut(name).ok_or(KernelError::Missing(name))?;
+    program.try_into().map_err(|_| KernelError::Missing(name))
+}
+
+fn attach_one_by_one(
+    program: &mut UProbe,
+    name: &'static str,
+    pid: Option<NonZeroU32>,
+    path: &Path,
+    points: &[Point],
+) -> Result<(), KernelError> {
+    for point in points {
+        let location = UProbeAttachLocation::AbsoluteOffset(point.file_offset);
+        let scope = pid.map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
+        let attached = program.attach(UProbeAttachPoint { location, cookie: Some(point.cookie) }, path, scope);
+        attached.map_err(|source| KernelError::Attach { name, source: Box::new(source) })?;
+    }
+    Ok(())
+}
