@@ -8,6 +8,7 @@
 #![cfg_attr(not(any(test, feature = "user")), no_std)]
 
 pub mod block;
+pub mod block_table;
 pub mod call;
 pub mod control;
 pub mod event;

@@ -2,6 +2,7 @@
 
 use crate::{
     block::{BlockKey, LiveBlock},
+    block_table::Bucket,
     control::Control,
     process::{Process, ProcessSlot, SlotOfProcess},
     site::{Site, SiteId, SiteIndex},
@@ -19,6 +20,7 @@ macro_rules! pod {
 
 pod!(
     BlockKey,
+    Bucket,
     CodeRange,
     CodeTable,
     Row,

@@ -136,8 +136,8 @@ impl ProcessSlot {
 pub struct Process {
     /// The process, by thread group id.
     pub tgid: u32,
-    /// 1 once the program has ended: its blocks are to be forgotten.
-    pub is_over: u32,
+    /// Makes the counters aligned.
+    pub unused: u32,
     /// By [`Counter`].
     pub counters: [u64; Counter::ALL.len()],
 }

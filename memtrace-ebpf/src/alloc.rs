@@ -15,7 +15,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use memtrace_common::{
-    block::{BlockKey, LiveBlock},
+    block::LiveBlock,
     call::{CallRoles, PendingCall, ResizedBlock, Role, Trait},
     process::Counter,
     site::{Category, SiteIndex},
@@ -23,10 +23,13 @@ use memtrace_common::{
 };
 
 use crate::{
-    maps::{ALREADY_THERE, BLOCKS, EMPTY_THREAD, NO_EXIST, SITES, THREADS, TRAMPOLINES, Thread},
+    atomic::add,
+    blocks,
+    maps::{SITES, TRAMPOLINES, ThreadMemory},
     registers::{argument_with, requested_bytes},
     site, stack,
-    target::{Target, add},
+    target::Target,
+    threads,
 };
 
 /// What the kernel is to do about the return of the call that has just been entered.
@@ -73,7 +76,7 @@ pub(crate) fn enter_resize(ctx: &ProbeContext) -> Return {
     let roles = roles(ctx);
     let address = argument_with(regs, roles, Role::Block);
     let Some(thread) = outermost(&target, regs) else { return Return::Skipped };
-    let block = if address == 0 { None } else { take(&target.block(address)) };
+    let block = if address == 0 { None } else { blocks::take(target.block(address)) };
     thread.pending = PendingCall {
         stack_pointer: regs.rsp,
         size_bytes: requested_bytes(regs, roles),
@@ -155,7 +158,7 @@ pub(crate) fn enter_free(ctx: &ProbeContext) {
     if address == 0 {
         return;
     }
-    match take(&target.block(address)) {
+    match blocks::take(target.block(address)) {
         Some(block) => count_freed(&block),
         None if was_handed_on(&target, address) => {}
         // A resize frees the old block by calling `free`; its own entry has taken the record out.
@@ -200,14 +203,14 @@ fn roles(ctx: &ProbeContext) -> CallRoles {
 
 /// The current thread, if the call it has just entered is not nested in another hooked one.
 #[inline(always)]
-fn outermost<'a>(target: &Target, regs: &pt_regs) -> Option<&'a mut Thread> {
+fn outermost<'a>(target: &Target, regs: &pt_regs) -> Option<&'a mut ThreadMemory> {
     let thread = current_thread(target)?;
     if is_nested(target, &thread.pending, regs) { None } else { Some(thread) }
 }
 
 /// What is remembered of the current thread, from now on if it was not seen before.
 #[inline(always)]
-pub(crate) fn current_thread<'a>(target: &Target) -> Option<&'a mut Thread> {
+pub(crate) fn current_thread<'a>(target: &Target) -> Option<&'a mut ThreadMemory> {
     let thread = known_thread(target).or_else(|| new_thread(target));
     if thread.is_none() {
         target.count(Counter::ThreadsFull);
@@ -217,10 +220,8 @@ pub(crate) fn current_thread<'a>(target: &Target) -> Option<&'a mut Thread> {
 
 /// What is remembered of the current thread, if it was seen before.
 #[inline(always)]
-fn known_thread<'a>(target: &Target) -> Option<&'a mut Thread> {
-    let thread = THREADS.get_ptr_mut(&target.tid)?;
-    // SAFETY: the entry is this thread's own and is removed only when the thread ends.
-    Some(unsafe { &mut *thread })
+fn known_thread<'a>(target: &Target) -> Option<&'a mut ThreadMemory> {
+    threads::known(target.tid).map(|thread| &mut thread.memory)
 }
 
 /// Whether the current thread is inside another hooked call.
@@ -236,13 +237,8 @@ fn is_nested(target: &Target, pending: &PendingCall, regs: &pt_regs) -> bool {
 }
 
 #[inline(always)]
-fn new_thread<'a>(target: &Target) -> Option<&'a mut Thread> {
-    // Zeros from a map: they would not fit on the BPF stack.
-    let empty = EMPTY_THREAD.get_ptr(0)?;
-    // SAFETY: an array map's entry lives as long as the map.
-    let empty = unsafe { &*empty };
-    THREADS.insert(&target.tid, empty, NO_EXIST).ok()?;
-    known_thread(target)
+fn new_thread<'a>(target: &Target) -> Option<&'a mut ThreadMemory> {
+    if threads::begin(target.tid) == 1 { known_thread(target) } else { None }
 }
 
 /// Whether a call has neither returned nor been left by other ways.
@@ -292,7 +288,7 @@ fn settle_resize(target: &Target, call: &PendingCall, address: u64) -> Resize {
     let known = resized.block.site != SiteIndex::NONE;
     // One that returns no block has freed the old one, or left it as it was.
     if address == 0 && !call.frees_without_block() {
-        if known && BLOCKS.insert(&target.block(resized.address), &resized.block, NO_EXIST).is_err() {
+        if known && !put(target, resized.address, &resized.block) {
             // Another thread took the room in between.
             count_freed(&resized.block);
             target.count(Counter::PutBackFull);
@@ -305,16 +301,6 @@ fn settle_resize(target: &Target, call: &PendingCall, address: u64) -> Resize {
         target.count(Counter::UnmatchedFrees);
     }
     Resize::Done
-}
-
-/// Takes a block's record out.
-#[inline(always)]
-fn take(key: &BlockKey) -> Option<LiveBlock> {
-    // SAFETY: the record is copied at once; only a program that frees the block twice at the same time
-    // could change it meanwhile, and then one of the two removals below fails.
-    let block = *unsafe { BLOCKS.get(key) }?;
-    BLOCKS.remove(key).ok()?;
-    Some(block)
 }
 
 #[inline(always)]
@@ -332,7 +318,7 @@ fn record(
     ctx: &impl EbpfContext,
     target: &Target,
     caller: Registers,
-    thread: &mut Thread,
+    thread: &mut ThreadMemory,
     address: u64,
     size_bytes: u64,
 ) {
@@ -350,9 +336,9 @@ fn record(
         target.count(Counter::SiteCollisions);
     }
     let block = LiveBlock { size_bytes, site: index, born_ms: target.now_ms };
-    if let Err(why) = put(target, &target.block(address), &block) {
+    if !put(target, address, &block) {
         debug!(ctx, "no room for a block of process {}", target.tgid);
-        return target.count(why);
+        return target.count(Counter::BlocksFull);
     }
     // SAFETY: as above; the counters are touched atomically only.
     let (bytes, objects) = unsafe { (&raw mut (*site).alloc_bytes, &raw mut (*site).alloc_objects) };
@@ -360,18 +346,13 @@ fn record(
     add(objects, 1);
 }
 
-/// Puts a block's record in; a record that is already there was never seen freed.
+/// Puts a block's record in; a record that is already there was never seen freed. Returns whether there was room.
 #[inline(always)]
-fn put(target: &Target, key: &BlockKey, block: &LiveBlock) -> Result<(), Counter> {
-    match BLOCKS.insert(key, block, NO_EXIST) {
-        Ok(()) => Ok(()),
-        Err(ALREADY_THERE) => {
-            if let Some(old) = take(key) {
-                count_freed(&old);
-                target.count(Counter::MissedFrees);
-            }
-            BLOCKS.insert(key, block, 0).map_err(|_| Counter::BlocksFull)
-        }
-        Err(_) => Err(Counter::BlocksFull),
+fn put(target: &Target, address: u64, block: &LiveBlock) -> bool {
+    let blocks::Put { is_in, old } = blocks::put(target.block(address), block);
+    if let Some(old) = old {
+        count_freed(&old);
+        target.count(Counter::MissedFrees);
     }
+    is_in
 }

@@ -7,13 +7,15 @@
 #![feature(asm_experimental_arch)]
 
 mod alloc;
+mod atomic;
+mod blocks;
 mod maps;
 mod registers;
 mod site;
 mod stack;
-mod sweep;
 mod target;
 mod task;
+mod threads;
 mod vm;
 
 use alloc::Return;
@@ -129,13 +131,6 @@ fn process_exec(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "task_newtask")]
 fn new_task(ctx: RawTracePointContext) -> i32 {
     task::begin_process(&ctx);
-    0
-}
-
-/// Attached to nothing: user space runs it when it wants every block looked at.
-#[raw_tracepoint(tracepoint = "task_newtask")]
-fn sweep_blocks(_ctx: RawTracePointContext) -> i32 {
-    sweep::sweep();
     0
 }
 

@@ -5,7 +5,7 @@ use aya_ebpf::{
     maps::{Array, CgroupArray, HashMap, Queue, RingBuf},
 };
 use memtrace_common::{
-    block::{BlockKey, LiveBlock},
+    block_table::Bucket,
     call::PendingCall,
     control::Control,
     process::{Process, ProcessSlot, SlotOfProcess},
@@ -20,11 +20,20 @@ pub(crate) const NO_EXIST: u64 = 1;
 /// `-EEXIST` of `<asm-generic/errno-base.h>`.
 pub(crate) const ALREADY_THERE: i32 = -17;
 
+/// One thread's place.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Thread {
+    /// Whose it is, by thread id; 0 where nobody's.
+    pub(crate) tid: u64,
+    pub(crate) memory: ThreadMemory,
+}
+
 /// What one thread is doing, and the memory in which its stack is walked: per thread, not per CPU,
 /// because a preempted program must find its own stack again.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Thread {
+pub(crate) struct ThreadMemory {
     pub(crate) pending: PendingCall,
     /// The block of a free that may reach another hooked free of it; 0 where there is none.
     pub(crate) handed_on: u64,
@@ -64,28 +73,24 @@ pub(crate) static PROCESSES: Array<Process> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static TRAMPOLINES: Array<u64> = Array::with_max_entries(1, 0);
 
-/// Threads that have called a hooked function, by thread id.
+/// Threads that have called a hooked function: [`crate::threads`].
 #[map]
-pub(crate) static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(1, 0);
+pub(crate) static THREADS: Array<Thread> = Array::with_max_entries(1, 0);
 
 /// A thread that has done nothing yet, at index 0: too large for the BPF stack, so it is kept here.
 #[map]
-pub(crate) static EMPTY_THREAD: Array<Thread> = Array::with_max_entries(1, 0);
-
-/// Blocks allocated and not yet freed.
-#[map]
-pub(crate) static BLOCKS: HashMap<BlockKey, LiveBlock> = HashMap::with_max_entries(1, 0);
+pub(crate) static EMPTY_THREAD: Array<ThreadMemory> = Array::with_max_entries(1, 0);
 
 /// `BPF_F_MMAPABLE` of `<linux/bpf.h>`: user space reads and writes what would be too many calls as memory.
 const MMAPABLE: u32 = 1 << 10;
 
+/// Blocks allocated and not yet freed: [`memtrace_common::block_table`].
+#[map]
+pub(crate) static BLOCKS: Array<Bucket> = Array::with_max_entries(1, MMAPABLE);
+
 /// Allocation sites and their counters, by index.
 #[map]
 pub(crate) static SITES: Array<Site> = Array::with_max_entries(1, MMAPABLE);
-
-/// When the oldest live block of each site was allocated, as of the last sweep, by index.
-#[map]
-pub(crate) static OLDEST: Array<u64> = Array::with_max_entries(1, MMAPABLE);
 
 /// Where the counters of each site stand.
 #[map]

@@ -7,8 +7,9 @@ use memtrace_common::{
 };
 
 use crate::{
-    maps::{ALREADY_THERE, FREE_SITES, NO_EXIST, SITE_COUNT, SITE_INDICES, SITES, STACKS, Thread},
-    target::{Target, next},
+    atomic::next,
+    maps::{ALREADY_THERE, FREE_SITES, NO_EXIST, SITE_COUNT, SITE_INDICES, SITES, STACKS, ThreadMemory},
+    target::Target,
 };
 
 /// Where the site of `stack`, which was just walked for `thread`, has its counters.
@@ -16,7 +17,7 @@ use crate::{
 pub(crate) fn index_of(
     target: &Target,
     stack: StackId,
-    thread: &mut Thread,
+    thread: &mut ThreadMemory,
     category: Category,
 ) -> Result<SiteIndex, Counter> {
     let id = SiteId::of(stack, target.slot);
@@ -39,7 +40,7 @@ fn open(
     target: &Target,
     id: SiteId,
     stack: StackId,
-    thread: &Thread,
+    thread: &ThreadMemory,
     category: Category,
 ) -> Result<SiteIndex, Counter> {
     let index = free_place()?;

@@ -17,7 +17,7 @@ use memtrace_common::{
 };
 
 use crate::{
-    maps::{CODE_RANGES, CODE_TABLES, ROWS, Thread},
+    maps::{CODE_RANGES, CODE_TABLES, ROWS, ThreadMemory},
     target::Target,
 };
 
@@ -29,7 +29,7 @@ static UNWIND_BY_ROWS: Global<u8> = Global::new(0);
 /// Walks the stack from the registers that the call's caller goes on with, into the thread's record, and
 /// names it.
 #[inline(always)]
-pub(crate) fn walk(target: &Target, caller: Registers, thread: &mut Thread) -> StackId {
+pub(crate) fn walk(target: &Target, caller: Registers, thread: &mut ThreadMemory) -> StackId {
     // The thread has written to its stack since its last walk.
     thread.window.forget();
     if UNWIND_BY_ROWS.load() != 0 {
@@ -40,7 +40,7 @@ pub(crate) fn walk(target: &Target, caller: Registers, thread: &mut Thread) -> S
 }
 
 #[inline(always)]
-fn walk_by_frame_pointers(from: Registers, thread: &mut Thread) -> StackId {
+fn walk_by_frame_pointers(from: Registers, thread: &mut ThreadMemory) -> StackId {
     let mut memory = Windowed { window: &mut thread.window, source: UserMemory };
     let record = &mut thread.stack;
     let mut registers = from;
@@ -113,7 +113,7 @@ struct Walk {
 }
 
 #[inline(always)]
-fn walk_by_rows(target: &Target, caller: Registers, thread: &mut Thread) -> StackId {
+fn walk_by_rows(target: &Target, caller: Registers, thread: &mut ThreadMemory) -> StackId {
     thread.stack.frames[0] = caller.pc;
     let mut walk = Walk {
         registers: caller,

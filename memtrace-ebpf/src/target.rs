@@ -7,7 +7,10 @@ use memtrace_common::{
     process::{Counter, Process, ProcessSlot},
 };
 
-use crate::maps::{CONTROL, FIRST_PROCESS, PROCESS_SLOTS, PROCESSES};
+use crate::{
+    atomic::add,
+    maps::{CONTROL, FIRST_PROCESS, PROCESS_SLOTS, PROCESSES},
+};
 
 /// The current thread, of a process that is a target.
 pub(crate) struct Target {
@@ -77,36 +80,4 @@ pub(crate) fn count_of_run(counter: Counter) {
     if let Some(at) = unsafe { &mut (*run).counters }.get_mut(counter as usize) {
         add(at, 1);
     }
-}
-
-/// Adds to a counter in a map that other CPUs add to as well.
-///
-/// `core`'s `AtomicU64` has no `fetch_add` for this target, which declares no compare-and-swap.
-#[inline(always)]
-pub(crate) fn add(counter: *mut u64, amount: u64) {
-    // SAFETY: one atomic addition to an aligned `u64` inside a map value that outlives the program.
-    unsafe {
-        core::arch::asm!(
-            "lock *(u64 *)({counter} + 0) += {amount}",
-            counter = in(reg) counter,
-            amount = in(reg) amount,
-            options(nostack),
-        );
-    }
-}
-
-/// Adds 1 to a counter in a map that other CPUs add to as well. Returns what it was before.
-#[inline(always)]
-pub(crate) fn next(counter: *mut u64) -> u64 {
-    let mut before = 1u64;
-    // SAFETY: as in `add`.
-    unsafe {
-        core::arch::asm!(
-            "{before} = atomic_fetch_add((u64 *)({counter} + 0), {before})",
-            counter = in(reg) counter,
-            before = inout(reg) before,
-            options(nostack),
-        );
-    }
-    before
 }

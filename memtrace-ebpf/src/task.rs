@@ -14,11 +14,9 @@ use memtrace_common::{
 };
 
 use crate::{
-    maps::{
-        CGROUPS, CODE_TABLES, CONTROL, EVENTS, FIRST_PROCESS, FREE_SLOTS, PROCESS_SLOTS, PROCESSES, THREADS,
-        TRAMPOLINES,
-    },
+    maps::{CGROUPS, CODE_TABLES, CONTROL, EVENTS, FIRST_PROCESS, FREE_SLOTS, PROCESS_SLOTS, PROCESSES, TRAMPOLINES},
     target::{Target, count_of_run, slot_of},
+    threads,
 };
 
 /// `mmap` in arch/x86/entry/syscalls/syscall_64.tbl.
@@ -44,7 +42,7 @@ static TASK_PID_OFFSET: Global<u32> = Global::new(0);
 pub(crate) fn end_thread() {
     let (tgid, tid) = current();
     // Most threads of the host were never seen: that there is nothing to remove is no error.
-    _ = THREADS.remove(&tid);
+    threads::end(tid);
     if tgid == tid && slot_of(tgid).is_some_and(|slot| !is_own(slot, tgid)) {
         // It was in its parent's memory to the end; the book there goes on.
         _ = PROCESS_SLOTS.remove(&tgid);
@@ -59,8 +57,8 @@ pub(crate) fn begin_program(ctx: &RawTracePointContext) {
     // sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm): a thread that calls
     // exec takes on the id of its process (include/trace/events/sched.h).
     let old_tid: u32 = ctx.arg(1);
-    _ = THREADS.remove(&old_tid);
-    _ = THREADS.remove(&tid);
+    threads::end(old_tid);
+    threads::end(tid);
     let before = slot_of(tgid);
     // What it shared with its parent was the parent's.
     let own = before.filter(|slot| is_own(*slot, tgid));

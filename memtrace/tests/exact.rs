@@ -135,6 +135,19 @@ fn every_event_that_finds_no_room_is_counted() {
 }
 
 #[test]
+fn blocks_are_exact_in_a_table_that_is_as_full_as_it_can_be() {
+    // As many as live at the same time: four thousand slots, less than half of which hold a block.
+    for max_blocks in ["1750", "2500"] {
+        let mut target = waiting_truth(&scaled(2_000_000).to_string());
+        let pid = target.pid().to_string();
+        let tracing = Tracing::start(&["--pid", &pid, "--format", "json", "--max-blocks", max_blocks]);
+        target.say("go");
+        let truth = truth_of(&mut target);
+        assert_truth(&tracing.stop(), &truth, true);
+    }
+}
+
+#[test]
 fn stacks_and_sites_that_find_no_room_are_counted() {
     for (option, cause) in [("--max-stacks", "stacks_full"), ("--max-sites", "sites_full")] {
         let mut target = waiting_truth("20000");

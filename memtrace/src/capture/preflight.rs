@@ -98,7 +98,7 @@ fn machine(architecture: &str) -> Outcome {
 
 /// Whether the kernel has `bpf_loop`, with which stacks are unwound by call frame information.
 #[must_use]
-pub fn can_unwind_by_rows() -> bool {
+pub fn has_bpf_loop() -> bool {
     release().is_some_and(|release| version(&release) >= Some((5, 17)))
 }
 

@@ -48,7 +48,7 @@ fn links(links: Links) -> String {
 fn try_kernel() -> u32 {
     let settings = Settings {
         capacities: Capacities { blocks: 1, sites: 1, stacks: 1, threads: 1, rows: 1, processes: 1 },
-        unwind: if preflight::can_unwind_by_rows() { Unwind::Rows } else { Unwind::FramePointers },
+        unwind: if preflight::has_bpf_loop() { Unwind::Rows } else { Unwind::FramePointers },
         debug_lines: false,
         task_pid_offset: 0,
         address_spaces: false,

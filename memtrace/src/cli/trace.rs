@@ -69,7 +69,7 @@ fn unwind(argument: UnwindArgument) -> Unwind {
     match argument {
         UnwindArgument::Fp => Unwind::FramePointers,
         UnwindArgument::Dwarf => Unwind::Rows,
-        UnwindArgument::Auto if preflight::can_unwind_by_rows() => Unwind::Rows,
+        UnwindArgument::Auto if preflight::has_bpf_loop() => Unwind::Rows,
         UnwindArgument::Auto => {
             log::warn!("this kernel is older than Linux 5.17: stacks are walked by frame pointers");
             Unwind::FramePointers

@@ -195,7 +195,7 @@ impl Targets {
         let closed: Vec<(ProcessSlot, u32)> =
             leaving.iter().map(|(followed, _)| (followed.target.slot, followed.target.pid.get())).collect();
         kernel.close_processes(&closed)?;
-        kernel.sweep()?;
+        kernel.sweep();
         // Once more, though it was just read: what has ended since has told the last of it since.
         self.read_log();
         let mut sites = by_slot(kernel)?;
@@ -237,7 +237,7 @@ impl Targets {
         kernel: &mut Kernel,
         now: Duration,
     ) -> Result<(Vec<Process>, Unlisted), KernelError> {
-        kernel.sweep()?;
+        kernel.sweep();
         let mut processes = Vec::with_capacity(self.live.len() + self.ended.len());
         let Self { images, symbolizer, categories, .. } = self;
         for Followed { target, profile, mapped, .. } in self.live.values_mut() {

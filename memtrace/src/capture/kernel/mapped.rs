@@ -4,6 +4,7 @@ use std::{
     io,
     os::fd::{AsFd, AsRawFd},
     ptr::NonNull,
+    sync::atomic::AtomicU64,
 };
 
 use aya::Pod;
@@ -46,6 +47,17 @@ impl<T: Pod> MappedArray<T> {
         let entry = unsafe { self.entries.add(index) };
         // SAFETY: mapped and aligned; every bit pattern is a value.
         Some(unsafe { entry.read_volatile() })
+    }
+
+    /// The words of the entry at `index`, which the kernel side may be changing.
+    pub(super) fn words(&self, index: usize) -> Option<&[AtomicU64]> {
+        if index >= self.length {
+            return None;
+        }
+        // SAFETY: within the mapping, as was just checked.
+        let entry = unsafe { self.entries.add(index) };
+        // SAFETY: entries are whole words, and the mapping lives as long as this object.
+        Some(unsafe { std::slice::from_raw_parts(entry.as_ptr().cast(), size_of::<T>() / 8) })
     }
 
     /// Replaces the entry at `index`. Returns whether there is one.

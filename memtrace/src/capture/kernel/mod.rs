@@ -1,12 +1,13 @@
 //! The kernel side as user space sees it: loading, maps, their sizes and what they hold.
 
+mod blocks;
 mod code;
 mod mapped;
 mod multi;
 mod probes;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs,
     fs::File,
     io,
@@ -17,10 +18,11 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader, Pod,
-    maps::{Array, CgroupArray, HashMap, Map, MapData, MapError, Queue, RingBuf},
-    programs::{Program, ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun},
+    maps::{Array, CgroupArray, HashMap as BpfHashMap, Map, MapData, MapError, Queue, RingBuf},
+    programs::{Program, ProgramError, RawTracePoint},
 };
 use memtrace_common::{
+    block_table::buckets_for,
     control::Control,
     process::{Process, ProcessSlot, SlotOfProcess},
     site::{Site, SiteId, SiteIndex},
@@ -29,12 +31,12 @@ use memtrace_common::{
 };
 use thiserror::Error;
 
-use self::{code::CodeStore, mapped::MappedArray, probes::Probes};
+use self::{blocks::BlockTable, code::CodeStore, mapped::MappedArray, probes::Probes};
 pub use self::{
     code::RowPlace,
     probes::{Handler, Links, Point},
 };
-use super::images::Scope;
+use super::{images::Scope, preflight};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtrace-ebpf.o"));
 
@@ -175,7 +177,12 @@ pub struct Kernel {
     probes: Probes,
     capacities: Capacities,
     sites: MappedArray<Site>,
-    oldest: MappedArray<u64>,
+    blocks: BlockTable,
+    /// Programs that are over, whose blocks are still there.
+    over: HashSet<ProcessSlot>,
+    /// When the oldest live block of each site was allocated, in milliseconds since the start, as of the last
+    /// sweep.
+    oldest: HashMap<SiteIndex, u32>,
     code: CodeStore,
 }
 
@@ -212,9 +219,12 @@ impl Kernel {
     pub fn load(settings: Settings) -> Result<Self, KernelError> {
         let Settings { capacities, unwind, debug_lines, task_pid_offset, address_spaces, links } = settings;
         let log_level = if debug_lines { aya_log::Level::Debug as u8 } else { 0 };
+        let has_loop = u8::from(preflight::has_bpf_loop());
         let by_rows = u8::from(unwind == Unwind::Rows);
         // Both are numbered from 1.
         let (slots, sites) = (capacities.processes.saturating_add(1), capacities.sites.saturating_add(1));
+        let threads = capacities.threads.checked_next_power_of_two().unwrap_or(1 << 31);
+        let (thread_mask, buckets) = (threads - 1, buckets_for(capacities.blocks));
         let mut loader = EbpfLoader::new();
         loader
             .map_max_entries("PROCESS_SLOTS", capacities.processes)
@@ -222,10 +232,9 @@ impl Kernel {
             .map_max_entries("PROCESSES", slots)
             .map_max_entries("TRAMPOLINES", slots)
             .map_max_entries("CODE_TABLES", slots)
-            .map_max_entries("THREADS", capacities.threads)
-            .map_max_entries("BLOCKS", capacities.blocks)
+            .map_max_entries("THREADS", threads)
+            .map_max_entries("BLOCKS", buckets)
             .map_max_entries("SITES", sites)
-            .map_max_entries("OLDEST", sites)
             .map_max_entries("FREE_SITES", capacities.sites)
             .map_max_entries("SITE_INDICES", capacities.sites)
             .map_max_entries("STACKS", capacities.stacks)
@@ -233,14 +242,17 @@ impl Kernel {
             .map_max_entries("CODE_RANGES", MAX_RANGES)
             .map_max_entries("VM_EVENTS", if address_spaces { VM_EVENTS_BYTES } else { PAGE_BYTES })
             .override_global("UNWIND_BY_ROWS", &by_rows, true)
+            .override_global("THREAD_MASK", &thread_mask, true)
+            .override_global("BUCKETS", &buckets, true)
+            .override_global("HAS_LOOP", &has_loop, true)
             .override_global("TASK_PID_OFFSET", &task_pid_offset, true)
             .override_global(aya_log::LEVEL, &log_level, true);
         let mut ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
         let code = CodeStore::new(mapped(&ebpf, "ROWS", capacities.rows)?, mapped(&ebpf, "CODE_RANGES", MAX_RANGES)?);
-        let (sites, oldest) = (mapped(&ebpf, "SITES", sites)?, mapped(&ebpf, "OLDEST", sites)?);
+        let (sites, blocks) = (mapped(&ebpf, "SITES", sites)?, BlockTable::new(mapped(&ebpf, "BLOCKS", buckets)?));
         let probes = Probes::load(&mut ebpf, links)?;
-        let mut kernel = Self { ebpf, probes, capacities, sites, oldest, code };
-        kernel.load_tracepoint("sweep_blocks")?;
+        let mut kernel =
+            Self { ebpf, probes, capacities, sites, blocks, over: HashSet::new(), oldest: HashMap::new(), code };
         kernel.free_slots((1..=capacities.processes).map(ProcessSlot))?;
         Ok(kernel)
     }
@@ -332,7 +344,7 @@ impl Kernel {
         if is_first {
             self.set("FIRST_PROCESS", 0, SlotOfProcess::new(tgid, slot))?;
         }
-        let mut slots: HashMap<_, u32, ProcessSlot> = self.map_mut("PROCESS_SLOTS")?;
+        let mut slots: BpfHashMap<_, u32, ProcessSlot> = self.map_mut("PROCESS_SLOTS")?;
         if slots.insert(tgid, slot, BPF_NOEXIST).is_ok() {
             return Ok(Some(slot));
         }
@@ -349,9 +361,8 @@ impl Kernel {
     /// Where a map cannot be written.
     pub fn close_processes(&mut self, slots: &[(ProcessSlot, u32)]) -> Result<(), KernelError> {
         for (slot, tgid) in slots {
-            let process = self.process(*slot)?;
-            self.set("PROCESSES", slot.0, Process { is_over: 1, ..process })?;
-            let mut known: HashMap<_, u32, ProcessSlot> = self.map_mut("PROCESS_SLOTS")?;
+            self.over.insert(*slot);
+            let mut known: BpfHashMap<_, u32, ProcessSlot> = self.map_mut("PROCESS_SLOTS")?;
             // Whoever has that id now may be another.
             if known.get(tgid, 0).is_ok_and(|at| at == *slot) {
                 _ = known.remove(tgid);
@@ -375,7 +386,7 @@ impl Kernel {
         let needed: HashSet<StackId> = others.iter().map(|(_, site)| site.stack).collect();
         let mut unneeded = HashSet::new();
         for (index, site) in gone {
-            let mut indices: HashMap<_, SiteId, SiteIndex> = self.map_mut("SITE_INDICES")?;
+            let mut indices: BpfHashMap<_, SiteId, SiteIndex> = self.map_mut("SITE_INDICES")?;
             // What is gone already need not be removed.
             _ = indices.remove(&SiteId::of(site.stack, site.process));
             if !needed.contains(&site.stack) {
@@ -390,6 +401,7 @@ impl Kernel {
             self.set("CODE_TABLES", slot.0, CodeTable::default())?;
             self.set("TRAMPOLINES", slot.0, 0u64)?;
             self.set("PROCESSES", slot.0, Process::default())?;
+            self.over.remove(slot);
         }
         self.free_slots(slots.iter().copied())
     }
@@ -400,11 +412,11 @@ impl Kernel {
         let mut removed = Vec::new();
         for id in unneeded {
             removed.extend(self.stack(*id)?.map(|record| (*id, record)));
-            let mut stacks: HashMap<_, StackId, StackRecord> = self.map_mut("STACKS")?;
+            let mut stacks: BpfHashMap<_, StackId, StackRecord> = self.map_mut("STACKS")?;
             _ = stacks.remove(id);
         }
         let needed: HashSet<StackId> = self.sites()?.into_iter().map(|(_, site)| site.stack).collect();
-        let mut stacks: HashMap<_, StackId, StackRecord> = self.map_mut("STACKS")?;
+        let mut stacks: BpfHashMap<_, StackId, StackRecord> = self.map_mut("STACKS")?;
         for (id, record) in removed.into_iter().filter(|(id, _)| needed.contains(id)) {
             // It may be there again by now.
             _ = stacks.insert(id, record, BPF_NOEXIST);
@@ -492,7 +504,7 @@ impl Kernel {
     /// [`Kernel::sweep`]; `None` where none lived.
     #[must_use]
     pub fn oldest_born_ms(&self, site: SiteIndex) -> Option<u64> {
-        self.oldest.get(site.0 as usize).filter(|born_ms| *born_ms != u64::MAX)
+        self.oldest.get(&site).copied().map(u64::from)
     }
 
     /// How many places in the table of sites were ever given out.
@@ -505,17 +517,8 @@ impl Kernel {
 
     /// Looks at every block: those of programs that are over go, and each site learns when its oldest was
     /// allocated.
-    ///
-    /// # Errors
-    /// Where the kernel refuses to run the program.
-    pub fn sweep(&mut self) -> Result<(), KernelError> {
-        for index in 1..=self.site_count()? as usize {
-            self.oldest.set(index, u64::MAX);
-        }
-        let name = "sweep_blocks";
-        let program: &mut RawTracePoint = self.program(name)?;
-        let run = program.test_run(RawTracePointRunOptions::default());
-        run.map(drop).map_err(|source| KernelError::Attach { name, source: Box::new(source) })
+    pub fn sweep(&mut self) {
+        self.oldest = self.blocks.sweep(&self.over);
     }
 
     /// The stack of a site; `None` where it is not known.
@@ -523,7 +526,7 @@ impl Kernel {
     /// # Errors
     /// Where the map cannot be read.
     pub fn stack(&self, id: StackId) -> Result<Option<StackRecord>, KernelError> {
-        let stacks: HashMap<_, StackId, StackRecord> = self.map("STACKS")?;
+        let stacks: BpfHashMap<_, StackId, StackRecord> = self.map("STACKS")?;
         lookup(&stacks, "STACKS", &id)
     }
 
@@ -599,7 +602,7 @@ fn map_data(map: &Map) -> Option<&MapData> {
 }
 
 fn lookup<K: Pod, V: Pod>(
-    map: &HashMap<&MapData, K, V>,
+    map: &BpfHashMap<&MapData, K, V>,
     name: &'static str,
     key: &K,
 ) -> Result<Option<V>, KernelError> {

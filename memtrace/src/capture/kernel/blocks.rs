@@ -1,0 +1,77 @@
+//! The table of live blocks, as user space sees it: one look at every block.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use memtrace_common::{
+    block::BlockKey,
+    block_table::{Bucket, FREE, PLACES, TAKEN, after, home},
+    process::ProcessSlot,
+    site::SiteIndex,
+};
+
+use super::mapped::MappedArray;
+
+/// The word of a bucket that counts the blocks it has passed on; before it stand the keys, after it two words for
+/// each block.
+const PASSED_ON: usize = PLACES;
+
+/// The table.
+pub(super) struct BlockTable(MappedArray<Bucket>);
+
+impl BlockTable {
+    pub(super) fn new(buckets: MappedArray<Bucket>) -> Self {
+        Self(buckets)
+    }
+
+    /// Looks at every block: those of programs that are over go. Returns when the oldest of each site was
+    /// allocated, in milliseconds since the start.
+    pub(super) fn sweep(&self, over: &HashSet<ProcessSlot>) -> HashMap<SiteIndex, u32> {
+        let mut oldest = HashMap::new();
+        for (bucket, words) in self.buckets() {
+            for (place, word) in words[..PLACES].iter().enumerate() {
+                let key = word.load(Ordering::Acquire);
+                if key == FREE || key == TAKEN {
+                    continue;
+                }
+                if over.contains(&BlockKey(key).process()) {
+                    self.remove(bucket, word, key);
+                    continue;
+                }
+                // Site and time are the halves of the block's second word.
+                let [site, born_ms] = halves(words[PASSED_ON + 2 + 2 * place].load(Ordering::Relaxed));
+                let known = oldest.entry(SiteIndex(site)).or_insert(born_ms);
+                *known = born_ms.min(*known);
+            }
+        }
+        oldest
+    }
+
+    fn buckets(&self) -> impl Iterator<Item = (u32, &[AtomicU64])> {
+        (0..self.count()).filter_map(|bucket| Some((bucket, self.0.words(bucket as usize)?)))
+    }
+
+    fn count(&self) -> u32 {
+        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
+    }
+
+    fn remove(&self, bucket: u32, word: &AtomicU64, key: u64) {
+        if word.compare_exchange(key, FREE, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return;
+        }
+        let mut passed = home(BlockKey(key), self.count());
+        while passed != bucket {
+            if let Some(words) = self.0.words(passed as usize) {
+                words[PASSED_ON].fetch_sub(1, Ordering::Relaxed);
+            }
+            passed = after(passed, 1, self.count());
+        }
+    }
+}
+
+fn halves(word: u64) -> [u32; 2] {
+    let [a, b, c, d, e, f, g, h] = word.to_le_bytes();
+    [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])]
+}
