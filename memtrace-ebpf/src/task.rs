@@ -181,7 +181,7 @@ fn forget_process(tgid: u32) {
 pub(crate) fn announce_images(ctx: &impl EbpfContext) {
     let Some(target) = Target::current() else { return };
     debug!(ctx, "the linker of process {} has changed what is loaded", target.tgid);
-    announce_mapping(&target);
+    stop_and_announce_mapping(&target);
 }
 
 /// The current process returns from a system call: if that has mapped a file as code, it is stopped
@@ -199,10 +199,7 @@ pub(crate) fn stop_after_mapping_code(ctx: &RawTracePointContext) {
         return;
     }
     debug!(ctx, "process {} has mapped a file as code", target.tgid);
-    if let Some(control) = CONTROL.get(0) {
-        stop_if_asked(control);
-    }
-    announce_mapping(&target);
+    stop_and_announce_mapping(&target);
 }
 
 /// Stops the current process before it returns to its own code, where user space wants that.
@@ -217,8 +214,12 @@ fn stop_if_asked(control: &Control) {
     }
 }
 
+/// Every notice has a stop of its own: the answer to one without would take back the stop of the next.
 #[inline(always)]
-fn announce_mapping(target: &Target) {
+fn stop_and_announce_mapping(target: &Target) {
+    if let Some(control) = CONTROL.get(0) {
+        stop_if_asked(control);
+    }
     let &Target { tgid, slot, .. } = target;
     announce(Event { kind: EventKind::ImageMapped as u32, tgid, slot, previous: slot });
 }
