@@ -45,8 +45,8 @@ impl Bucket {
 /// How many buckets give `blocks` blocks room: half of the places stay free, or searches would be long.
 #[must_use]
 pub const fn buckets_for(blocks: u32) -> u32 {
-    // In this order it fits. Two thirds full, one block in ten thousand found no room.
-    (blocks / PLACES as u32 + 1) * 2 + REACH
+    // `PLACES` to a bucket, in an order in which it fits. Two thirds full, one block in ten thousand found no room.
+    (blocks / 7 + 1) * 2 + REACH
 }
 
 /// The first bucket, of `buckets`, that a block can be in.
