@@ -47,6 +47,10 @@ pub enum Trait {
     InPlace,
     /// A resize that frees the block when it fails.
     FreesOnFailure,
+    /// It calls no other hooked function: where its return is of no interest, it need not be seen.
+    Leaf,
+    /// Not a function's but a call's: it is under way, and not sampled.
+    Unsampled,
     /// It may leave by a C++ exception, so its return address must stay what it is: its returns are seen
     /// by probes on its `ret` instructions.
     MayThrow,
@@ -59,6 +63,8 @@ impl Trait {
             Self::InPlace => 33,
             Self::FreesOnFailure => 34,
             Self::MayThrow => 35,
+            Self::Leaf => 36,
+            Self::Unsampled => 37,
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod control;
 pub mod event;
 pub mod frame_pointer;
 pub mod process;
+pub mod sampling;
 pub mod site;
 pub mod stack;
 pub mod unwind;

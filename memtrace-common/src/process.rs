@@ -140,9 +140,13 @@ pub struct Process {
     pub unused: u32,
     /// By [`Counter`].
     pub counters: [u64; Counter::ALL.len()],
+    /// Bytes ever asked for, where sites have estimates: these are exact, but for calls that fail.
+    pub alloc_bytes: u64,
+    /// Objects ever asked for, likewise.
+    pub alloc_objects: u64,
 }
 
-const _: () = assert!(size_of::<Process>() == 136);
+const _: () = assert!(size_of::<Process>() == 152);
 
 /// A process and where it stands, in one word that is read and changed as one.
 #[repr(transparent)]

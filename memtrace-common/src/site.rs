@@ -73,9 +73,18 @@ pub struct Site {
     pub freed_bytes: u64,
     /// Objects ever freed.
     pub freed_objects: u64,
+    /// Variances of the four, where they are estimates; see [`crate::sampling::Weight`], whose units they and the
+    /// objects then have.
+    pub alloc_bytes_variance: u64,
+    /// See above.
+    pub alloc_objects_variance: u64,
+    /// See above.
+    pub freed_bytes_variance: u64,
+    /// See above.
+    pub freed_objects_variance: u64,
 }
 
-const _: () = assert!(size_of::<Site>() == 48);
+const _: () = assert!(size_of::<Site>() == 80);
 
 /// How many sites a thread remembers, by the low bits of their ids: a power of two.
 pub const REMEMBERED_SITES: usize = 16;

@@ -27,7 +27,7 @@ use crate::{
     blocks,
     maps::{SITES, TRAMPOLINES, ThreadMemory},
     registers::{argument_with, requested_bytes},
-    site, stack,
+    sample, site, stack,
     target::Target,
     threads,
 };
@@ -56,9 +56,14 @@ pub(crate) fn enter_alloc(ctx: &ProbeContext) -> Return {
     let regs = registers(ctx.regs);
     let Some(thread) = outermost(&target, regs) else { return Return::Skipped };
     let roles = roles(ctx);
+    let size_bytes = requested_bytes(regs, roles);
+    let roles = match with_sampling(&target, thread, roles, size_bytes) {
+        roles if roles.is(Trait::Unsampled) && roles.is(Trait::Leaf) => return Return::Skipped,
+        roles => roles,
+    };
     thread.pending = PendingCall {
         stack_pointer: regs.rsp,
-        size_bytes: requested_bytes(regs, roles),
+        size_bytes,
         output: argument_with(regs, roles, Role::Output),
         resized: ResizedBlock::default(),
         roles,
@@ -74,19 +79,35 @@ pub(crate) fn enter_resize(ctx: &ProbeContext) -> Return {
     let Some(target) = Target::counted() else { return Return::Skipped };
     let regs = registers(ctx.regs);
     let roles = roles(ctx);
-    let address = argument_with(regs, roles, Role::Block);
+    let (address, size_bytes) = (argument_with(regs, roles, Role::Block), requested_bytes(regs, roles));
     let Some(thread) = outermost(&target, regs) else { return Return::Skipped };
     let block = if address == 0 { None } else { blocks::take(target.block(address)) };
     thread.pending = PendingCall {
         stack_pointer: regs.rsp,
-        size_bytes: requested_bytes(regs, roles),
+        size_bytes,
         output: 0,
         resized: ResizedBlock { address, block: block.unwrap_or_default() },
         roles,
         return_address: if roles.is(Trait::MayThrow) { word_at(regs.rsp) } else { 0 },
         is_left: 0,
     };
+    // What is resized to nothing is freed.
+    let is_sampled_as_free = sample::is_on() && address != 0 && size_bytes == 0;
+    thread.pending.roles = if is_sampled_as_free {
+        roles.that(Trait::Unsampled)
+    } else {
+        with_sampling(&target, thread, roles, size_bytes)
+    };
     Return::Awaited
+}
+
+/// The roles of the call that has just been entered: in the sampled tier, whether it is sampled is one of them.
+#[inline(always)]
+fn with_sampling(target: &Target, thread: &mut ThreadMemory, roles: CallRoles, size_bytes: u64) -> CallRoles {
+    if !sample::is_on() || sample::takes(target, thread, size_bytes) {
+        return roles;
+    }
+    roles.that(Trait::Unsampled)
 }
 
 /// Return of a function that hands out or resizes a block: its caller's code is about to go on.
@@ -143,7 +164,7 @@ fn end_call(ctx: &impl EbpfContext, caller: Registers, returned: u64, is_seen: i
     if call.resized.address != 0 && settle_resize(&target, &call, address) == Resize::Failed {
         return;
     }
-    if address != 0 {
+    if address != 0 && !call.roles.is(Trait::Unsampled) {
         record(ctx, &target, caller, thread, address, call.size_bytes);
     }
 }
@@ -160,6 +181,8 @@ pub(crate) fn enter_free(ctx: &ProbeContext) {
     }
     match blocks::take(target.block(address)) {
         Some(block) => count_freed(&block),
+        // One that was not sampled, most often.
+        None if sample::is_on() => return,
         None if was_handed_on(&target, address) => {}
         // A resize frees the old block by calling `free`; its own entry has taken the record out.
         None if is_within_call(&target, regs) => {}
@@ -168,7 +191,7 @@ pub(crate) fn enter_free(ctx: &ProbeContext) {
             target.count(Counter::UnmatchedFrees);
         }
     }
-    if roles.is(Trait::HandsOn) {
+    if roles.is(Trait::HandsOn) && !sample::is_on() {
         hand_on(&target, address);
     }
 }
@@ -297,7 +320,7 @@ fn settle_resize(target: &Target, call: &PendingCall, address: u64) -> Resize {
     }
     if known {
         count_freed(&resized.block);
-    } else {
+    } else if !sample::is_on() {
         target.count(Counter::UnmatchedFrees);
     }
     Resize::Done
@@ -306,10 +329,16 @@ fn settle_resize(target: &Target, call: &PendingCall, address: u64) -> Resize {
 #[inline(always)]
 fn count_freed(block: &LiveBlock) {
     let Some(site) = SITES.get_ptr_mut(block.site.0) else { return };
+    let weight = sample::weight(block.size_bytes);
     // SAFETY: an array map's entry lives as long as the map; the counters are touched atomically only.
-    let (bytes, objects) = unsafe { (&raw mut (*site).freed_bytes, &raw mut (*site).freed_objects) };
-    add(bytes, block.size_bytes);
-    add(objects, 1);
+    unsafe {
+        add(&raw mut (*site).freed_bytes, weight.bytes);
+        add(&raw mut (*site).freed_objects, weight.objects);
+        if sample::is_on() {
+            add(&raw mut (*site).freed_bytes_variance, weight.bytes_variance);
+            add(&raw mut (*site).freed_objects_variance, weight.objects_variance);
+        }
+    }
 }
 
 /// Puts a new block on the books.
@@ -340,10 +369,16 @@ fn record(
         debug!(ctx, "no room for a block of process {}", target.tgid);
         return target.count(Counter::BlocksFull);
     }
+    let weight = sample::weight(size_bytes);
     // SAFETY: as above; the counters are touched atomically only.
-    let (bytes, objects) = unsafe { (&raw mut (*site).alloc_bytes, &raw mut (*site).alloc_objects) };
-    add(bytes, size_bytes);
-    add(objects, 1);
+    unsafe {
+        add(&raw mut (*site).alloc_bytes, weight.bytes);
+        add(&raw mut (*site).alloc_objects, weight.objects);
+        if sample::is_on() {
+            add(&raw mut (*site).alloc_bytes_variance, weight.bytes_variance);
+            add(&raw mut (*site).alloc_objects_variance, weight.objects_variance);
+        }
+    }
 }
 
 /// Puts a block's record in; a record that is already there was never seen freed. Returns whether there was room.

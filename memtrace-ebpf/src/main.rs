@@ -11,6 +11,7 @@ mod atomic;
 mod blocks;
 mod maps;
 mod registers;
+mod sample;
 mod site;
 mod stack;
 mod target;
@@ -20,6 +21,7 @@ mod vm;
 
 use alloc::Return;
 use aya_ebpf::{
+    cty::c_void,
     macros::{raw_tracepoint, uprobe, uretprobe},
     programs::{ProbeContext, RawTracePointContext, RetProbeContext},
 };
@@ -46,15 +48,19 @@ fn alloc_return(ctx: RetProbeContext) -> u32 {
 }
 
 /// Entry and return of a function that hands out a new block, by one probe ("uprobe session", Linux 6.13).
-#[uprobe]
-fn alloc_call(ctx: ProbeContext) -> u32 {
-    session(&ctx, alloc::enter_alloc)
+///
+/// Not by aya's macro, which makes every program return 0.
+#[unsafe(link_section = "uprobe")]
+#[unsafe(no_mangle)]
+extern "C" fn alloc_call(ctx: *mut c_void) -> u32 {
+    session(&ProbeContext::new(ctx), alloc::enter_alloc)
 }
 
 /// Entry and return of a function that resizes a block, by one probe.
-#[uprobe]
-fn resize_call(ctx: ProbeContext) -> u32 {
-    session(&ctx, alloc::enter_resize)
+#[unsafe(link_section = "uprobe")]
+#[unsafe(no_mangle)]
+extern "C" fn resize_call(ctx: *mut c_void) -> u32 {
+    session(&ProbeContext::new(ctx), alloc::enter_resize)
 }
 
 /// What a program of a uprobe session does: at the entry it says, by 1, that the return is of no interest.

@@ -9,6 +9,7 @@ use memtrace_common::{
     call::PendingCall,
     control::Control,
     process::{Process, ProcessSlot, SlotOfProcess},
+    sampling,
     site::{RecentSites, Site, SiteId, SiteIndex},
     stack::{StackId, StackRecord},
     unwind::{CodeRange, CodeTable, RecentRows, Row},
@@ -37,6 +38,8 @@ pub(crate) struct ThreadMemory {
     pub(crate) pending: PendingCall,
     /// The block of a free that may reach another hooked free of it; 0 where there is none.
     pub(crate) handed_on: u64,
+    /// How many bytes more until the next sample, plus 1; 0 before the first is drawn.
+    pub(crate) until_sample: u64,
     pub(crate) recent_sites: RecentSites,
     pub(crate) recent_rows: RecentRows,
     pub(crate) stack: StackRecord,
@@ -119,6 +122,14 @@ pub(crate) static CODE_RANGES: Array<CodeRange> = Array::with_max_entries(1, MMA
 /// Where each target's code stands in `CODE_RANGES`, by slot.
 #[map]
 pub(crate) static CODE_TABLES: Array<CodeTable> = Array::with_max_entries(1, 0);
+
+/// What sampled allocations stand for: [`memtrace_common::sampling::weights`].
+#[map]
+pub(crate) static WEIGHTS: Array<u64> = Array::with_max_entries(sampling::WEIGHTS, 0);
+
+/// [`memtrace_common::sampling::logarithms`].
+#[map]
+pub(crate) static LOGARITHMS: Array<u64> = Array::with_max_entries(sampling::LOGARITHMS, 0);
 
 /// Rare events for user space.
 #[map]

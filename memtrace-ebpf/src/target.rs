@@ -50,6 +50,16 @@ impl Target {
         BlockKey::new(self.slot, address)
     }
 
+    /// Counts a call that asks for so many bytes.
+    #[inline(always)]
+    pub(crate) fn count_allocation(&self, size_bytes: u64) {
+        // SAFETY: see `current`; these are touched atomically only.
+        let (bytes, objects) =
+            unsafe { (&raw mut (*self.process).alloc_bytes, &raw mut (*self.process).alloc_objects) };
+        add(bytes, size_bytes);
+        add(objects, 1);
+    }
+
     /// Counts one event that is missing from the figures, or needs explaining.
     #[inline(always)]
     pub(crate) fn count(&self, counter: Counter) {

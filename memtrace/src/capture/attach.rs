@@ -203,7 +203,9 @@ impl<'a> Planner<'a> {
                 }
                 for (name, function) in variant.functions() {
                     for at in self.found.get(&name).into_iter().flatten() {
-                        hooks.extend(self.hook(&name, function.effect, function.roles, *at));
+                        let is_leaf = family.leaves.contains(&function.name);
+                        let roles = if is_leaf { function.roles.that(Trait::Leaf) } else { function.roles };
+                        hooks.extend(self.hook(&name, function.effect, roles, *at));
                     }
                 }
             }

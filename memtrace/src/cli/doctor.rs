@@ -53,6 +53,7 @@ fn try_kernel() -> u32 {
         task_pid_offset: 0,
         address_spaces: false,
         links: None,
+        sample_bytes: None,
     };
     let kernel = Kernel::load(settings).and_then(|mut kernel| kernel.follow_tasks(true).map(|()| kernel));
     match kernel {

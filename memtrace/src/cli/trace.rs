@@ -18,6 +18,7 @@ use crate::{
         kernel::{Links, Unwind},
         preflight,
     },
+    model::report::Tier,
     pipeline::{self, Options, PipelineError},
 };
 
@@ -25,9 +26,9 @@ use crate::{
 const LIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) fn run(arguments: &TraceArguments, verbose: u8) -> Result<ExitCode, Failure> {
-    check_tier(arguments.tier)?;
+    let tier = tier(arguments)?;
     let mut output = Output::open(arguments)?;
-    let options = options(arguments, verbose, output.is_live());
+    let options = options(arguments, tier, verbose, output.is_live());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -46,13 +47,15 @@ pub(super) fn run(arguments: &TraceArguments, verbose: u8) -> Result<ExitCode, F
     }
 }
 
-fn check_tier(tier: TierArgument) -> Result<(), Failure> {
-    let name = match tier {
-        TierArgument::Auto | TierArgument::Exact => return Ok(()),
-        TierArgument::Growth => "growth",
-        TierArgument::Sampled => "sampled",
-    };
-    Err(Failure::usage(format!("this version has no tier `{name}` yet"), "use --tier exact, or leave it out"))
+fn tier(arguments: &TraceArguments) -> Result<Tier, Failure> {
+    match arguments.tier {
+        TierArgument::Auto | TierArgument::Exact => Ok(Tier::Exact),
+        TierArgument::Sampled => Ok(Tier::Sampled { sample_bytes: arguments.sample_bytes }),
+        TierArgument::Growth => Err(Failure::usage(
+            "this version has no tier `growth` yet",
+            "use --tier sampled or --tier exact, or leave it out",
+        )),
+    }
 }
 
 /// How to walk stacks. That the kernel cannot do what was not asked for is worth saying.
@@ -77,7 +80,7 @@ fn unwind(argument: UnwindArgument) -> Unwind {
     }
 }
 
-fn options(arguments: &TraceArguments, verbose: u8, is_live: bool) -> Options {
+fn options(arguments: &TraceArguments, tier: Tier, verbose: u8, is_live: bool) -> Options {
     let selection = arguments.target.selection();
     Options {
         capacities: arguments.capacities.capacities(selection.scope(arguments.follow)),
@@ -86,6 +89,7 @@ fn options(arguments: &TraceArguments, verbose: u8, is_live: bool) -> Options {
         categories: arguments.categories.iter().map(|category| (*category).into()).collect(),
         duration: arguments.duration,
         interval: arguments.interval.or(is_live.then_some(LIVE_INTERVAL)),
+        tier,
         unwind: unwind(arguments.unwind),
         debug_lines: verbose >= 2,
         custom: arguments.alloc.iter().chain(&arguments.free).cloned().collect(),
@@ -103,13 +107,6 @@ fn command_status(status: ExitStatus) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tiers_that_do_not_exist_yet_are_refused() {
-        assert!(check_tier(TierArgument::Sampled).is_err());
-        assert!(check_tier(TierArgument::Growth).is_err());
-        assert!(check_tier(TierArgument::Exact).is_ok());
-    }
 
     #[test]
     fn a_command_that_was_killed_ends_as_in_a_shell() {

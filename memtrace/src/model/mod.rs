@@ -2,6 +2,7 @@
 //!
 //! Imports nothing of the rest. In: counters, frames, times. Out: reports ready to be rendered.
 
+pub mod estimate;
 pub mod frame;
 pub mod growth;
 pub mod ranges;

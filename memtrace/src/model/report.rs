@@ -2,13 +2,22 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{frame::Frame, growth::Trend};
+use super::{
+    estimate::{Intervals, Uncertainty},
+    frame::Frame,
+    growth::Trend,
+};
 
 /// How closely the targets were looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tier {
     /// Every allocation was counted.
     Exact,
+    /// One allocation in so many bytes was, in the mean.
+    Sampled {
+        /// The mean number of bytes between samples.
+        sample_bytes: u64,
+    },
 }
 
 impl Tier {
@@ -17,6 +26,16 @@ impl Tier {
     pub fn name(self) -> &'static str {
         match self {
             Self::Exact => "exact",
+            Self::Sampled { .. } => "sampled",
+        }
+    }
+
+    /// The mean number of bytes between samples; nothing where every allocation is counted.
+    #[must_use]
+    pub fn sample_bytes(self) -> Option<u64> {
+        match self {
+            Self::Exact => None,
+            Self::Sampled { sample_bytes } => Some(sample_bytes),
         }
     }
 }
@@ -150,6 +169,8 @@ pub struct Site {
     pub category: Category,
     /// What it has allocated and freed.
     pub totals: Totals,
+    /// How sure that is; nothing where it was counted.
+    pub uncertainty: Option<Uncertainty>,
     /// The slope of its live bytes.
     pub growth_bytes_per_s: f64,
     /// What is thought of it.
@@ -185,6 +206,8 @@ pub struct Process {
     pub trend: Trend,
     /// Of all its sites.
     pub totals: Totals,
+    /// How sure that is; nothing where it was counted.
+    pub uncertainty: Option<Uncertainty>,
     /// The slope of its live bytes.
     pub growth_bytes_per_s: f64,
     /// What was lost, and what needs explaining.
@@ -193,6 +216,22 @@ pub struct Process {
     pub sites: Vec<Site>,
     /// Whether it had ended when the report was made.
     pub ended: bool,
+}
+
+impl Site {
+    /// Where its true figures lie; nothing where they are known.
+    #[must_use]
+    pub fn intervals(&self) -> Option<Intervals> {
+        self.uncertainty.map(|uncertainty| Intervals::of(&self.totals, &uncertainty))
+    }
+}
+
+impl Process {
+    /// Where its true figures lie; nothing where they are known.
+    #[must_use]
+    pub fn intervals(&self) -> Option<Intervals> {
+        self.uncertainty.map(|uncertainty| Intervals::of(&self.totals, &uncertainty))
+    }
 }
 
 /// What was seen.

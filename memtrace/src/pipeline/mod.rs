@@ -20,7 +20,7 @@ use crate::{
         selection::{Selection, SelectionError},
         target::{Target, TargetError},
     },
-    model::report::{Category, Report},
+    model::report::{Category, Report, Tier},
     process::task_type::TaskTypeError,
 };
 use session::Session;
@@ -45,6 +45,8 @@ pub struct Options {
     pub unwind: Unwind,
     /// How probes are attached; by the best means that the kernel has where nothing is said.
     pub links: Option<Links>,
+    /// How closely to look.
+    pub tier: Tier,
     /// Whether the BPF side writes debug lines to the log.
     pub debug_lines: bool,
     /// Functions that the user named, besides those of the known allocators.

@@ -4,6 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use memtrace_common::{
     process::{Counter, CounterKind, Process as KernelProcess},
+    sampling::{BYTES_VARIANCE, OBJECT, OBJECTS_VARIANCE},
     site::{Category as KernelCategory, Site as KernelSite, SiteIndex},
     stack::{StackId, mix},
 };
@@ -16,6 +17,7 @@ use crate::{
         target::Target,
     },
     model::{
+        estimate::{Uncertainty, Variances},
         frame::{Frame, Reason},
         growth::History,
         report::{Category, HealthCounter, HealthKind, Process, Site, Totals, Verdict},
@@ -38,6 +40,8 @@ struct TrackedSite {
     stack: StackId,
     category: Category,
     totals: Totals,
+    /// How widely the totals scatter; nothing where they were counted.
+    variances: Option<Variances>,
     live_bytes: History,
     oldest_born_ms: Option<u64>,
 }
@@ -92,9 +96,14 @@ impl Profile {
         self.has_tentative = false;
         let mut live_bytes = 0;
         for (id, site) in sites {
-            let (category, totals) = match KernelCategory::try_from(site.category) {
-                Ok(KernelCategory::Mmap) => (Category::Mmap, mapped.map(|book| book.totals(*id)).unwrap_or_default()),
-                Ok(KernelCategory::Heap) | Err(_) => (Category::Heap, totals(site)),
+            let (category, totals, variances) = match KernelCategory::try_from(site.category) {
+                Ok(KernelCategory::Mmap) => {
+                    (Category::Mmap, mapped.map(|book| book.totals(*id)).unwrap_or_default(), None)
+                }
+                Ok(KernelCategory::Heap) | Err(_) => {
+                    let (totals, variances) = figures(site, kernel.sample_bytes());
+                    (Category::Heap, totals, variances)
+                }
             };
             // It was opened, and nothing has come of it yet.
             if totals.alloc_objects == 0 {
@@ -107,9 +116,16 @@ impl Profile {
                 let mut history = History::default();
                 // Before its first allocation it held nothing.
                 history.push(Duration::ZERO, 0);
-                TrackedSite { stack: site.stack, category, totals, live_bytes: history, oldest_born_ms: None }
+                TrackedSite {
+                    stack: site.stack,
+                    category,
+                    totals,
+                    variances,
+                    live_bytes: history,
+                    oldest_born_ms: None,
+                }
             });
-            tracked.totals = totals;
+            (tracked.totals, tracked.variances) = (totals, variances);
             tracked.live_bytes.push(elapsed, live);
         }
         self.live_bytes.push(elapsed, live_bytes);
@@ -158,7 +174,7 @@ impl Profile {
         ended: bool,
     ) -> Process {
         let sites = self.merged_sites(categories, images, symbolizer, now);
-        let totals = sites.iter().fold(Totals::default(), |sum, site| sum.plus(&site.totals));
+        let (totals, uncertainty) = self.sums(categories, &sites);
         Process {
             pid: target.pid.get(),
             comm: target.comm.clone(),
@@ -169,11 +185,28 @@ impl Profile {
             unexplained_rss_bytes: self.unexplained_rss_bytes(self.totals().live_bytes()),
             trend: self.rss.trend(),
             totals,
+            uncertainty,
             growth_bytes_per_s: self.live_bytes.slope_per_s(),
             health: health(&self.counters, Counter::is_of_process),
             sites,
             ended,
         }
+    }
+
+    /// The figures of the whole process. What it has allocated is counted even where sites have estimates.
+    fn sums(&self, categories: &[Category], sites: &[Site]) -> (Totals, Option<Uncertainty>) {
+        let sum = sites.iter().fold(Totals::default(), |sum, site| sum.plus(&site.totals));
+        let variances = sites.iter().filter_map(|site| Some(site.uncertainty?.variances)).reduce(|a, b| a.plus(&b));
+        let KernelProcess { alloc_bytes, alloc_objects, .. } = self.counters;
+        if alloc_objects == 0 || !categories.contains(&Category::Heap) {
+            return (sum, None);
+        }
+        let mapped = sites.iter().filter(|site| site.uncertainty.is_none());
+        let mapped = mapped.fold(Totals::default(), |sum, site| sum.plus(&site.totals));
+        let (bytes, objects) = (alloc_bytes + mapped.alloc_bytes, alloc_objects + mapped.alloc_objects);
+        let (live_bytes, live_objects) = (sum.live_bytes().min(bytes), sum.live_objects().min(objects));
+        let totals = Totals::new(bytes, objects, bytes - live_bytes, objects - live_objects);
+        (totals, Some(Uncertainty { variances: variances.unwrap_or_default(), alloc_is_exact: true }))
     }
 
     fn unexplained_rss_bytes(&self, live_bytes: u64) -> Option<u64> {
@@ -201,6 +234,7 @@ impl Profile {
                     id: site_id(&stack.places, images),
                     category: tracked.category,
                     totals: Totals::default(),
+                    uncertainty: None,
                     growth_bytes_per_s: 0.0,
                     verdict: Verdict::TooEarly,
                     confidence: 0.0,
@@ -210,6 +244,10 @@ impl Profile {
                 }
             });
             site.totals = site.totals.plus(&tracked.totals);
+            if let Some(variances) = &tracked.variances {
+                let uncertainty = site.uncertainty.get_or_insert_default();
+                uncertainty.variances = uncertainty.variances.plus(variances);
+            }
             site.growth_bytes_per_s += tracked.live_bytes.slope_per_s();
             let age = tracked.oldest_born_ms.map(|born_ms| now.saturating_sub(Duration::from_millis(born_ms)));
             site.oldest_age = site.oldest_age.max(age);
@@ -228,8 +266,23 @@ fn starts_nowhere(places: &[CodePlace]) -> bool {
     matches!(places.first(), Some(CodePlace::Address(_, Reason::Unmapped)))
 }
 
-fn totals(site: &KernelSite) -> Totals {
-    Totals::new(site.alloc_bytes, site.alloc_objects, site.freed_bytes, site.freed_objects)
+/// What a site has allocated and freed; where it was sampled, an estimate, with its variances.
+fn figures(site: &KernelSite, sample_bytes: Option<u64>) -> (Totals, Option<Variances>) {
+    let Some(sample_bytes) = sample_bytes else {
+        return (Totals::new(site.alloc_bytes, site.alloc_objects, site.freed_bytes, site.freed_objects), None);
+    };
+    let objects = |parts: u64| (parts + OBJECT / 2) / OBJECT;
+    let totals =
+        Totals::new(site.alloc_bytes, objects(site.alloc_objects), site.freed_bytes, objects(site.freed_objects));
+    let bytes_variance = |parts: u64| parts as f64 / BYTES_VARIANCE as f64 * (sample_bytes as f64).powi(2);
+    let objects_variance = |parts: u64| parts as f64 / OBJECTS_VARIANCE as f64;
+    let variances = Variances {
+        alloc_bytes: bytes_variance(site.alloc_bytes_variance),
+        alloc_objects: objects_variance(site.alloc_objects_variance),
+        freed_bytes: bytes_variance(site.freed_bytes_variance),
+        freed_objects: objects_variance(site.freed_objects_variance),
+    };
+    (totals, Some(variances))
 }
 
 /// A hash over build ids (or paths) and offsets: it does not depend on where images were loaded.

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     capture::{
         images::Images,
-        kernel::{Kernel, KernelError, Settings},
+        kernel::{Kernel, KernelError, Links, Settings},
         selection::Selection,
         target::{Target, TargetError},
     },
@@ -56,6 +56,7 @@ pub(super) struct Session {
     over: Vec<(TargetId, Over)>,
     started: Instant,
     started_at: SystemTime,
+    tier: Tier,
     stops_on_image: bool,
     /// Notices that found no room, as of the last reading.
     lost_events: u64,
@@ -74,10 +75,14 @@ impl Session {
             debug_lines: options.debug_lines,
             task_pid_offset: if forks { task_type::pid_offset()? } else { 0 },
             links: options.links,
+            sample_bytes: options.tier.sample_bytes(),
             address_spaces: options.categories.contains(&Category::Mmap),
         })?;
         log_memory(&kernel);
         log::info!("probes are attached by {}", kernel.links());
+        if options.tier != Tier::Exact && kernel.links() != Links::Session {
+            eprintln!("memtrace: this kernel cannot skip the return of a call (Linux 6.13 can): sampling saves little");
+        }
         if options.debug_lines {
             watch::forward_debug_lines(&mut kernel)?;
         }
@@ -107,6 +112,7 @@ impl Session {
             over: Vec::new(),
             started: Instant::now(),
             started_at: SystemTime::now(),
+            tier: options.tier,
             stops_on_image: false,
             lost_events: 0,
         })
@@ -207,11 +213,12 @@ impl Session {
     pub(super) fn announce(&self) {
         /// More targets than this are told as a sum.
         const TOLD: usize = 4;
+        let tier = self.tier.name();
         let count = self.hooked().count();
         for target in self.hooked().take(if count > TOLD { 0 } else { TOLD }) {
             for allocator in &target.allocators {
                 eprintln!(
-                    "memtrace: tracing {} (pid {}): {} functions of {} in {}, tier exact",
+                    "memtrace: tracing {} (pid {}): {} functions of {} in {}, tier {tier}",
                     target.comm,
                     target.pid,
                     allocator.functions.len(),
@@ -222,10 +229,10 @@ impl Session {
         }
         match &self.selection {
             Selection::Comm(name) if count == 0 => {
-                eprintln!("memtrace: tracing every program called {name}, of which there is none yet, tier exact");
+                eprintln!("memtrace: tracing every program called {name}, of which there is none yet, tier {tier}");
             }
-            _ if count == 0 => eprintln!("memtrace: tracing what begins from now on, tier exact"),
-            _ if count > TOLD => eprintln!("memtrace: tracing {count} processes, tier exact"),
+            _ if count == 0 => eprintln!("memtrace: tracing what begins from now on, tier {tier}"),
+            _ if count > TOLD => eprintln!("memtrace: tracing {count} processes, tier {tier}"),
             _ => {}
         }
     }
@@ -321,7 +328,7 @@ impl Session {
             kernel: read_line("/proc/sys/kernel/osrelease"),
             started_at: self.started_at,
             duration: now,
-            tier: Tier::Exact,
+            tier: self.tier,
             health: health(&self.kernel.process(ProcessSlot::NONE)?, |counter: Counter| !counter.is_of_process()),
             processes,
             unlisted,

@@ -26,6 +26,7 @@ pub(crate) fn report() -> Report {
         id: 0xfeed,
         category: Category::Heap,
         totals: Totals::new(8192, 8, 4096, 4),
+        uncertainty: None,
         growth_bytes_per_s: 409.6,
         verdict: Verdict::TooEarly,
         confidence: 0.0,
@@ -63,6 +64,7 @@ pub(crate) fn report() -> Report {
             unexplained_rss_bytes: Some(3 << 20),
             trend: Trend::Increasing,
             totals: leak.totals.plus(&other.totals),
+            uncertainty: None,
             growth_bytes_per_s: 409.6,
             health: vec![
                 HealthCounter { name: "blocks_full", count: 3, kind: HealthKind::Loss },

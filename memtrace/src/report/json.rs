@@ -10,6 +10,7 @@ use std::{
 use serde::Serialize;
 
 use crate::model::{
+    estimate::{Interval, Intervals},
     frame::{Frame, Place},
     report::{HealthCounter, Process, Report, Site, Totals},
 };
@@ -51,6 +52,7 @@ struct JsonProcess<'a> {
     trend: &'static str,
     #[serde(flatten)]
     totals: JsonTotals,
+    interval_95: Option<JsonIntervals>,
     growth_bytes_per_s: f64,
     health: BTreeMap<&'static str, u64>,
     sites: Vec<JsonSite<'a>>,
@@ -64,6 +66,31 @@ struct JsonTotals {
     alloc_objects: u64,
     freed_bytes: u64,
     freed_objects: u64,
+}
+
+/// Where the true figures lie, 95 times of a hundred: from, to.
+#[derive(Serialize)]
+struct JsonIntervals {
+    live_bytes: [u64; 2],
+    live_objects: [u64; 2],
+    alloc_bytes: [u64; 2],
+    alloc_objects: [u64; 2],
+    freed_bytes: [u64; 2],
+    freed_objects: [u64; 2],
+}
+
+impl From<Intervals> for JsonIntervals {
+    fn from(intervals: Intervals) -> Self {
+        let pair = |interval: Interval| [interval.low, interval.high];
+        Self {
+            live_bytes: pair(intervals.live_bytes),
+            live_objects: pair(intervals.live_objects),
+            alloc_bytes: pair(intervals.alloc_bytes),
+            alloc_objects: pair(intervals.alloc_objects),
+            freed_bytes: pair(intervals.freed_bytes),
+            freed_objects: pair(intervals.freed_objects),
+        }
+    }
 }
 
 impl From<&Totals> for JsonTotals {
@@ -93,6 +120,7 @@ struct JsonSite<'a> {
     category: &'static str,
     #[serde(flatten)]
     totals: JsonTotals,
+    interval_95: Option<JsonIntervals>,
     growth_bytes_per_s: f64,
     verdict: &'static str,
     confidence: f64,
@@ -127,7 +155,7 @@ pub fn render(report: &Report, top: Option<usize>, out: &mut dyn Write) -> io::R
         started_at: humantime::format_rfc3339_millis(report.started_at).to_string(),
         duration_ns: nanoseconds(report.duration),
         tier: report.tier.name(),
-        sample_bytes: None,
+        sample_bytes: report.tier.sample_bytes(),
         health: counters(&report.health),
         processes: report.processes.iter().map(|process| json_process(process, top)).collect(),
         unlisted: JsonUnlisted { processes: report.unlisted.processes, totals: (&report.unlisted.totals).into() },
@@ -156,6 +184,7 @@ fn json_process(process: &Process, top: Option<usize>) -> JsonProcess<'_> {
         unexplained_rss_bytes: process.unexplained_rss_bytes,
         trend: process.trend.name(),
         totals: (&process.totals).into(),
+        interval_95: process.intervals().map(JsonIntervals::from),
         growth_bytes_per_s: process.growth_bytes_per_s,
         health: counters(&process.health),
         sites: process.sites.iter().take(top.unwrap_or(usize::MAX)).map(json_site).collect(),
@@ -171,6 +200,7 @@ fn json_site(site: &Site) -> JsonSite<'_> {
         id: format!("{:016x}", site.id),
         category: site.category.name(),
         totals: (&site.totals).into(),
+        interval_95: site.intervals().map(JsonIntervals::from),
         growth_bytes_per_s: site.growth_bytes_per_s,
         verdict: site.verdict.name(),
         confidence: site.confidence,

@@ -61,6 +61,17 @@ fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Resul
         units::bytes(totals.alloc_bytes),
         units::bytes(totals.freed_bytes),
     )?;
+    if let (Some(intervals), Some(sample_bytes)) = (process.intervals(), report.tier.sample_bytes()) {
+        writeln!(
+            out,
+            "sampled    one in {}: live is {} to {} in {} to {} objects (95 %)",
+            units::bytes(sample_bytes),
+            units::bytes(intervals.live_bytes.low),
+            units::bytes(intervals.live_bytes.high),
+            units::count(intervals.live_objects.low),
+            units::count(intervals.live_objects.high),
+        )?;
+    }
     let rss = process.rss_bytes.map_or_else(|| "unknown".to_owned(), units::bytes);
     let (slope, trend) = (units::bytes_per_s(process.rss_growth_bytes_per_s), process.trend.name());
     writeln!(out, "RSS        {rss}, {slope}, {trend}")?;
@@ -107,20 +118,26 @@ fn sites(process: &Process, top: usize, width: Option<u16>, out: &mut dyn Write)
     if let Some(width) = width {
         table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
     }
-    table.set_header(["LIVE", "OBJECTS", "GROWTH", "ALLOCATED", "OLDEST", "VERDICT", "SITE"]);
-    for column in table.column_iter_mut().take(5) {
+    let estimated = process.uncertainty.is_some();
+    let header = ["LIVE", "95 %", "OBJECTS", "GROWTH", "ALLOCATED", "OLDEST", "VERDICT", "SITE"];
+    table.set_header(header.into_iter().filter(|name| estimated || *name != "95 %"));
+    for column in table.column_iter_mut().take(if estimated { 6 } else { 5 }) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     for site in holding.iter().take(top) {
-        table.add_row([
-            units::bytes(site.totals.live_bytes()),
-            units::count(site.totals.live_objects()),
-            units::bytes_per_s(site.growth_bytes_per_s),
-            units::bytes(site.totals.alloc_bytes),
-            site.oldest_age.map_or_else(|| "-".to_owned(), units::duration),
-            site.verdict.name().to_owned(),
-            stack(site),
-        ]);
+        let interval = site.intervals().map(|intervals| intervals.live_bytes);
+        let range = interval.map(|live| format!("{} - {}", units::bytes(live.low), units::bytes(live.high)));
+        let figures = [
+            Some(units::bytes(site.totals.live_bytes())),
+            range.or(estimated.then(|| "exact".to_owned())),
+            Some(units::count(site.totals.live_objects())),
+            Some(units::bytes_per_s(site.growth_bytes_per_s)),
+            Some(units::bytes(site.totals.alloc_bytes)),
+            Some(site.oldest_age.map_or_else(|| "-".to_owned(), units::duration)),
+            Some(site.verdict.name().to_owned()),
+            Some(stack(site)),
+        ];
+        table.add_row(figures.into_iter().flatten());
     }
     for line in table.lines() {
         writeln!(out, "{}", line.trim_end())?;

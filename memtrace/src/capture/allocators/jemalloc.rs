@@ -16,6 +16,7 @@ const EXTENDED: &[Function] = &[
 
 pub(super) const JEMALLOC: Family = Family {
     name: "jemalloc",
+    leaves: &["malloc", "calloc"],
     variants: &[
         Variant { prefix: "", markers: &["mallctl"], functions: &[standard::C, EXTENDED, standard::CXX] },
         Variant { prefix: "je_", markers: &["je_mallctl"], functions: &[standard::C, EXTENDED] },

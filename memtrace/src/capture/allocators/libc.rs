@@ -5,6 +5,7 @@ use super::{Family, Variant, standard};
 /// The GNU C library. (The second marker is for static programs, where it may be all there is of it.)
 pub(super) const GLIBC: Family = Family {
     name: "glibc",
+    leaves: &["malloc", "calloc"],
     variants: &[Variant { prefix: "", markers: &["gnu_get_libc_version", "__libc_malloc"], functions: &[standard::C] }],
 };
 
@@ -12,6 +13,7 @@ pub(super) const GLIBC: Family = Family {
 /// allocator's parts have names, of the allocator since 1.2.1 and of the older one.
 pub(super) const MUSL: Family = Family {
     name: "musl",
+    leaves: &["malloc"],
     variants: &[Variant {
         prefix: "",
         markers: &["__dls2b", "__dls3", "__libc_malloc_impl", "__malloc_donate", "__expand_heap"],
@@ -22,5 +24,6 @@ pub(super) const MUSL: Family = Family {
 /// Whatever else defines libc's functions: a home-grown allocator, or a wrapper around another.
 pub(super) const OTHER: Family = Family {
     name: "other",
+    leaves: &[],
     variants: &[Variant { prefix: "", markers: &["malloc"], functions: &[standard::C, standard::CXX] }],
 };

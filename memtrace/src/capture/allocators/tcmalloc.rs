@@ -34,6 +34,7 @@ const MARKERS: &[&str] = &["tc_version", "tc_malloc"];
 
 pub(super) const TCMALLOC: Family = Family {
     name: "tcmalloc",
+    leaves: &["malloc", "calloc"],
     variants: &[
         Variant { prefix: "", markers: MARKERS, functions: &[standard::C, standard::CXX] },
         Variant { prefix: "tc_", markers: MARKERS, functions: &[standard::C, OWN] },

@@ -25,6 +25,7 @@ use memtrace_common::{
     block_table::buckets_for,
     control::Control,
     process::{Process, ProcessSlot, SlotOfProcess},
+    sampling,
     site::{Site, SiteId, SiteIndex},
     stack::{StackId, StackRecord},
     unwind::{CodeRange, CodeTable, Row},
@@ -176,6 +177,7 @@ pub struct Kernel {
     ebpf: Ebpf,
     probes: Probes,
     capacities: Capacities,
+    sample_bytes: Option<u64>,
     sites: MappedArray<Site>,
     blocks: BlockTable,
     /// Programs that are over, whose blocks are still there.
@@ -201,6 +203,8 @@ pub struct Settings {
     pub address_spaces: bool,
     /// How probes are attached; by the best means that the kernel has where nothing is said.
     pub links: Option<Links>,
+    /// The mean number of bytes between samples; nothing where every allocation is counted.
+    pub sample_bytes: Option<u64>,
 }
 
 /// The room for changes of address spaces that were not read yet, in bytes: some 300,000.
@@ -217,8 +221,10 @@ impl Kernel {
     /// # Errors
     /// Where the kernel refuses, mostly for want of privileges or of memory.
     pub fn load(settings: Settings) -> Result<Self, KernelError> {
-        let Settings { capacities, unwind, debug_lines, task_pid_offset, address_spaces, links } = settings;
+        let Settings { capacities, unwind, debug_lines, task_pid_offset, address_spaces, links, sample_bytes } =
+            settings;
         let log_level = if debug_lines { aya_log::Level::Debug as u8 } else { 0 };
+        let gap = sample_bytes.unwrap_or(0);
         let has_loop = u8::from(preflight::has_bpf_loop());
         let by_rows = u8::from(unwind == Unwind::Rows);
         // Both are numbered from 1.
@@ -244,6 +250,7 @@ impl Kernel {
             .override_global("UNWIND_BY_ROWS", &by_rows, true)
             .override_global("THREAD_MASK", &thread_mask, true)
             .override_global("BUCKETS", &buckets, true)
+            .override_global("SAMPLE_BYTES", &gap, true)
             .override_global("HAS_LOOP", &has_loop, true)
             .override_global("TASK_PID_OFFSET", &task_pid_offset, true)
             .override_global(aya_log::LEVEL, &log_level, true);
@@ -251,8 +258,21 @@ impl Kernel {
         let code = CodeStore::new(mapped(&ebpf, "ROWS", capacities.rows)?, mapped(&ebpf, "CODE_RANGES", MAX_RANGES)?);
         let (sites, blocks) = (mapped(&ebpf, "SITES", sites)?, BlockTable::new(mapped(&ebpf, "BLOCKS", buckets)?));
         let probes = Probes::load(&mut ebpf, links)?;
-        let mut kernel =
-            Self { ebpf, probes, capacities, sites, blocks, over: HashSet::new(), oldest: HashMap::new(), code };
+        let mut kernel = Self {
+            ebpf,
+            probes,
+            capacities,
+            sample_bytes,
+            sites,
+            blocks,
+            over: HashSet::new(),
+            oldest: HashMap::new(),
+            code,
+        };
+        if sample_bytes.is_some() {
+            kernel.fill("WEIGHTS", &sampling::weights())?;
+            kernel.fill("LOGARITHMS", &sampling::logarithms())?;
+        }
         kernel.free_slots((1..=capacities.processes).map(ProcessSlot))?;
         Ok(kernel)
     }
@@ -488,6 +508,17 @@ impl Kernel {
     fn set<V: Pod>(&mut self, name: &'static str, index: u32, value: V) -> Result<(), KernelError> {
         let mut map: Array<_, V> = self.map_mut(name)?;
         map.set(index, value, 0).map_err(failed("write to", name))
+    }
+
+    fn fill(&mut self, name: &'static str, entries: &[u64]) -> Result<(), KernelError> {
+        let mut map: Array<_, u64> = self.map_mut(name)?;
+        (0..).zip(entries).try_for_each(|(index, entry)| map.set(index, entry, 0)).map_err(failed("write to", name))
+    }
+
+    /// The mean number of bytes between samples; nothing where every allocation is counted.
+    #[must_use]
+    pub fn sample_bytes(&self) -> Option<u64> {
+        self.sample_bytes
     }
 
     /// Every site of every target.

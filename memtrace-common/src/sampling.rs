@@ -1,0 +1,266 @@
+//! Sampling allocations by their bytes: which are sampled, and what each of those stands for.
+//!
+//! Samples are taken at the points of a Poisson process on the bytes that a thread allocates. An allocation of `s` bytes
+//! is sampled with the probability `p = 1 - exp(-s/m)`, `m` being the mean gap, whatever was sampled before; each
+//! sampled one stands for `s/p` bytes and `1/p` objects, so that sums over samples have the true sums as their
+//! expectation, and `(1-p)/p^2` of its squares adds up to an unbiased variance (Horvitz and Thompson, "A
+//! Generalization of Sampling Without Replacement From a Finite Universe", JASA 47, 1952).
+//!
+//! BPF has no floating point: logarithms and `x/(1-exp(-x))` come from tables that user space fills, and are
+//! interpolated. One of a million is wrong by that.
+
+/// Objects of a sampled site are counted in this part of one.
+pub const OBJECT: u64 = 1 << 10;
+
+/// Variances of bytes are counted in this part of the squared mean gap.
+pub const BYTES_VARIANCE: u64 = 1 << 20;
+
+/// Variances of objects are counted in this part of one.
+pub const OBJECTS_VARIANCE: u64 = 1 << 8;
+
+/// The greatest mean gap, in bytes: what is above would overflow.
+pub const MAX_MEAN_BYTES: u64 = 1 << 24;
+
+/// The least, in bytes: below, every allocation may as well be counted.
+pub const MIN_MEAN_BYTES: u64 = 1 << 10;
+
+/// The bits behind the point in tables.
+const FRACTION: u32 = 24;
+
+/// How fine the table of weights is: steps in one mean gap.
+const STEPS: u32 = 128;
+
+/// Sizes of so many gaps are sampled for certain (but for one in nine millions).
+const CERTAIN: u32 = 16;
+
+/// Entries of the table of weights.
+pub const WEIGHTS: u32 = CERTAIN * STEPS + 2;
+
+/// Entries of the table of logarithms.
+pub const LOGARITHMS: u32 = 258;
+
+/// Looks an entry of a table up.
+pub trait Table {
+    /// The entry at `index`.
+    fn get(&self, index: u32) -> Option<u64>;
+}
+
+/// What one sampled allocation stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weight {
+    /// Bytes.
+    pub bytes: u64,
+    /// Objects, in parts of [`OBJECT`].
+    pub objects: u64,
+    /// The variance that it adds to a sum of bytes, in parts of [`BYTES_VARIANCE`] of the squared mean gap.
+    pub bytes_variance: u64,
+    /// The variance that it adds to a sum of objects, in parts of [`OBJECTS_VARIANCE`].
+    pub objects_variance: u64,
+}
+
+/// What a sampled allocation of `size` bytes stands for, where the mean gap is `mean` bytes.
+///
+/// One of no bytes is sampled as if it had one.
+#[inline(always)]
+#[must_use]
+pub fn weight(size: u64, mean: u64, weights: &impl Table) -> Option<Weight> {
+    let sampled_as = if size == 0 { 1 } else { size };
+    if sampled_as >= CERTAIN as u64 * mean {
+        return Some(Weight { bytes: size, objects: OBJECT, bytes_variance: 0, objects_variance: 0 });
+    }
+    // In gaps, with 16 bits behind the point; then the step of the table, and the way to the next, in 512ths.
+    // (Checked: a division that could panic is refused by the verifier.)
+    let gaps = (sampled_as << 16).checked_div(mean)?;
+    let (step, way) = ((gaps >> 9 & 0xffff_ffff) as u32, gaps & 511);
+    let (here, there) = (weights.get(step)?, weights.get(step + 1)?);
+    let factor = here + (((there - here) * way) >> 9);
+    let bytes = (mean * factor) >> FRACTION;
+    let objects = (bytes * OBJECT).checked_div(sampled_as)?;
+    // Both in parts of 4096 of the mean gap.
+    let (stands_for, beyond) = (factor >> 12, (factor >> 12).saturating_sub(gaps >> 4));
+    let beyond_one = objects.saturating_sub(OBJECT);
+    Some(Weight {
+        bytes: if size == 0 { 0 } else { bytes },
+        objects,
+        bytes_variance: if size == 0 { 0 } else { (stands_for * beyond) >> 4 },
+        // 2^20 parts to 2^8; where the product would not fit, before.
+        objects_variance: if objects >> 31 == 0 {
+            (objects * beyond_one) >> 12
+        } else {
+            (objects >> 6) * (beyond_one >> 6)
+        },
+    })
+}
+
+/// The bytes until the next sample: exponentially distributed, made from 32 random bits.
+#[inline(always)]
+#[must_use]
+pub fn gap(random: u32, mean: u64, logarithms: &impl Table) -> Option<u64> {
+    // -log2 of a number in (0, 1], with FRACTION bits behind the point.
+    let number = random as u64 + 1;
+    let mut power = 0u32;
+    let mut rest = number;
+    // The highest bit, by halves: BPF has no instruction for it.
+    if rest >> 32 != 0 {
+        power += 32;
+        rest >>= 32;
+    }
+    if rest >> 16 != 0 {
+        power += 16;
+        rest >>= 16;
+    }
+    if rest >> 8 != 0 {
+        power += 8;
+        rest >>= 8;
+    }
+    if rest >> 4 != 0 {
+        power += 4;
+        rest >>= 4;
+    }
+    if rest >> 2 != 0 {
+        power += 2;
+        rest >>= 2;
+    }
+    if rest >> 1 != 0 {
+        power += 1;
+    }
+    // What follows the highest bit: eight bits choose the entry, sixteen lead to the next.
+    let following = number << (32 - power) & 0xffff_ffff;
+    let (entry, way) = ((following >> 24) as u32, following >> 8 & 0xffff);
+    let (here, there) = (logarithms.get(entry)?, logarithms.get(entry + 1)?);
+    let log2 = ((power as u64) << FRACTION) + here + (((there - here) * way) >> 16);
+    let minus_log2 = (32u64 << FRACTION).saturating_sub(log2);
+    // Natural ones: times ln 2, in 2^-24.
+    let minus_ln = (minus_log2 * LN_2) >> FRACTION;
+    Some((mean * minus_ln) >> FRACTION)
+}
+
+/// ln 2, with FRACTION bits behind the point.
+const LN_2: u64 = 11_629_080;
+
+/// The entries of the table of weights: `x / (1 - exp(-x))`.
+#[cfg(any(feature = "user", test))]
+#[must_use]
+pub fn weights() -> Vec<u64> {
+    let entry = |step: u32| {
+        let x = f64::from(step) / f64::from(STEPS);
+        if x == 0.0 { 1.0 } else { x / -(-x).exp_m1() }
+    };
+    (0..WEIGHTS).map(|step| fixed(entry(step))).collect()
+}
+
+/// The entries of the table of logarithms: `log2(1 + i/256)`.
+#[cfg(any(feature = "user", test))]
+#[must_use]
+pub fn logarithms() -> Vec<u64> {
+    (0..LOGARITHMS).map(|entry| fixed((1.0 + f64::from(entry) / 256.0).log2())).collect()
+}
+
+#[cfg(any(feature = "user", test))]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small positive numbers")]
+fn fixed(number: f64) -> u64 {
+    (number * f64::from(1u32 << FRACTION)).round() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Filled(Vec<u64>);
+
+    impl Table for Filled {
+        fn get(&self, index: u32) -> Option<u64> {
+            self.0.get(index as usize).copied()
+        }
+    }
+
+    /// Bytes, objects and both variances, as floating point has them.
+    fn expected(size: f64, mean: f64) -> [f64; 4] {
+        let p = -(-size / mean).exp_m1();
+        [size / p, 1.0 / p, size * size * (1.0 - p) / (p * p), (1.0 - p) / (p * p)]
+    }
+
+    fn found(size: u64, mean: u64) -> [f64; 4] {
+        let weight = weight(size, mean, &Filled(weights())).unwrap();
+        let squared = (mean * mean) as f64;
+        [
+            weight.bytes as f64,
+            weight.objects as f64 / OBJECT as f64,
+            weight.bytes_variance as f64 / BYTES_VARIANCE as f64 * squared,
+            weight.objects_variance as f64 / OBJECTS_VARIANCE as f64,
+        ]
+    }
+
+    #[test]
+    fn weights_are_those_of_floating_point() {
+        for mean in [MIN_MEAN_BYTES, 512 << 10, MAX_MEAN_BYTES] {
+            for size in [1, 7, 100, 4096, 100_000, mean / 2, mean, 3 * mean, 7 * mean + 13, 15 * mean] {
+                let (found, expected) = (found(size, mean), expected(size as f64, mean as f64));
+                for (index, tolerance) in [(0, 2e-3), (1, 2e-3), (2, 4e-3), (3, 4e-3)] {
+                    // Tiny variances of what is nearly certain need not be close.
+                    let scale = [1.0, 1.0, (mean * mean) as f64 * 0.01, 1.0][index];
+                    let error = (found[index] - expected[index]).abs() / expected[index].max(scale);
+                    assert!(error < tolerance, "{index} of {size} in {mean}: {} for {}", found[index], expected[index]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_large_counts_once_and_what_is_empty_has_no_bytes() {
+        assert_eq!(found(1 << 40, 512 << 10), [(1u64 << 40) as f64, 1.0, 0.0, 0.0]);
+        let [bytes, objects, bytes_variance, _] = found(0, 1024);
+        assert_eq!((bytes, bytes_variance), (0.0, 0.0));
+        assert!((objects - 1024.5).abs() < 1.0);
+    }
+
+    #[test]
+    fn gaps_are_exponential() {
+        let (mean, table) = (512u64 << 10, Filled(logarithms()));
+        for random in [0, 1, 77, 0x1234_5678, 0x7fff_ffff, 0xc000_0000, u32::MAX - 1, u32::MAX] {
+            let exact = -((f64::from(random) + 1.0) / 4_294_967_296.0).ln() * mean as f64;
+            let found = gap(random, mean, &table).unwrap() as f64;
+            assert!((found - exact).abs() < exact * 1e-4 + 2.0, "{random:#x}: {found} for {exact}");
+        }
+    }
+
+    #[test]
+    fn estimates_are_unbiased_and_their_variance_is_theirs() {
+        // A reproducible generator (xorshift64*, Vigna 2016).
+        let mut state = 0x2545_f491_4f6c_dd1du64;
+        let mut random = || {
+            state ^= state >> 12;
+            state ^= state << 25;
+            state ^= state >> 27;
+            (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
+        };
+        let (mean, weights, logarithms) = (4096u64, Filled(weights()), Filled(logarithms()));
+        let sizes: Vec<u64> = (0..400).map(|index| 16 + index * index % 9000).collect();
+        let truth: u64 = sizes.iter().sum();
+        let (mut sum, mut squares, mut claimed) = (0.0, 0.0, 0.0);
+        let rounds = 4000;
+        for _ in 0..rounds {
+            let mut until = gap(random(), mean, &logarithms).unwrap();
+            let (mut estimate, mut variance) = (0u64, 0u64);
+            for size in &sizes {
+                if until >= *size {
+                    until -= size;
+                    continue;
+                }
+                until = gap(random(), mean, &logarithms).unwrap();
+                let weight = weight(*size, mean, &weights).unwrap();
+                estimate += weight.bytes;
+                variance += weight.bytes_variance;
+            }
+            let error = estimate as f64 - truth as f64;
+            sum += error;
+            squares += error * error;
+            claimed += variance as f64 / BYTES_VARIANCE as f64 * (mean * mean) as f64;
+        }
+        let (bias, variance, claimed) =
+            (sum / f64::from(rounds), squares / f64::from(rounds), claimed / f64::from(rounds));
+        // Within four standard errors, and a tenth.
+        assert!(bias.abs() < 4.0 * (variance / f64::from(rounds)).sqrt(), "{bias} of {truth}");
+        assert!((claimed / variance - 1.0).abs() < 0.1, "{claimed} for {variance}");
+    }
+}

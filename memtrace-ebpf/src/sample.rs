@@ -1,0 +1,78 @@
+//! Which allocations are sampled, in the sampled tier; all are counted elsewhere.
+
+use aya_ebpf::{Global, helpers::generated::bpf_get_prandom_u32};
+use memtrace_common::sampling::{self, OBJECT, Table, Weight};
+
+use crate::{
+    maps::{LOGARITHMS, ThreadMemory, WEIGHTS},
+    target::Target,
+};
+
+/// The mean gap between samples, in bytes; 0 where every allocation is counted. Set at load, so that programs which
+/// count all never see the code for samples.
+#[unsafe(no_mangle)]
+static SAMPLE_BYTES: Global<u64> = Global::new(0);
+
+/// Whether this is the sampled tier.
+#[inline(always)]
+pub(crate) fn is_on() -> bool {
+    SAMPLE_BYTES.load() != 0
+}
+
+/// Counts a call that asks for so many bytes, and decides whether it is sampled.
+#[inline(always)]
+pub(crate) fn takes(target: &Target, thread: &mut ThreadMemory, size_bytes: u64) -> bool {
+    // More than there are addresses is refused.
+    if size_bytes >> 47 != 0 {
+        return false;
+    }
+    target.count_allocation(size_bytes);
+    // One more than the bytes that are left, so that 0 is a thread that has not begun.
+    if thread.until_sample == 0 {
+        thread.until_sample = gap() + 1;
+    }
+    // One of no bytes is sampled as if it had one.
+    let exposed = if size_bytes == 0 { 1 } else { size_bytes };
+    if thread.until_sample > exposed {
+        thread.until_sample -= exposed;
+        return false;
+    }
+    thread.until_sample = gap() + 1;
+    true
+}
+
+#[inline(always)]
+fn gap() -> u64 {
+    // SAFETY: a plain call.
+    let random = unsafe { bpf_get_prandom_u32() } as u32;
+    sampling::gap(random, SAMPLE_BYTES.load(), &Logarithms).unwrap_or(0)
+}
+
+/// What a block of this size stands for.
+#[inline(always)]
+pub(crate) fn weight(size_bytes: u64) -> Weight {
+    let itself = Weight { bytes: size_bytes, objects: 1, bytes_variance: 0, objects_variance: 0 };
+    if !is_on() {
+        return itself;
+    }
+    let certain = Weight { objects: OBJECT, ..itself };
+    sampling::weight(size_bytes, SAMPLE_BYTES.load(), &Weights).unwrap_or(certain)
+}
+
+struct Weights;
+
+impl Table for Weights {
+    #[inline(always)]
+    fn get(&self, index: u32) -> Option<u64> {
+        WEIGHTS.get(index).copied()
+    }
+}
+
+struct Logarithms;
+
+impl Table for Logarithms {
+    #[inline(always)]
+    fn get(&self, index: u32) -> Option<u64> {
+        LOGARITHMS.get(index).copied()
+    }
+}

@@ -1,0 +1,179 @@
+//! Estimates: how far from the truth a figure made of samples may be.
+
+use super::report::Totals;
+
+/// The 97.5 % point of the normal distribution: 95 % lie within it on both sides.
+const Z: f64 = 1.959_964;
+
+/// How widely estimates scatter, as variances of the four that are counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Variances {
+    /// In squared bytes.
+    pub alloc_bytes: f64,
+    /// In squared objects.
+    pub alloc_objects: f64,
+    /// In squared bytes.
+    pub freed_bytes: f64,
+    /// In squared objects.
+    pub freed_objects: f64,
+}
+
+impl Variances {
+    /// Those of two sums of different samples, taken together.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            alloc_bytes: self.alloc_bytes + other.alloc_bytes,
+            alloc_objects: self.alloc_objects + other.alloc_objects,
+            freed_bytes: self.freed_bytes + other.freed_bytes,
+            freed_objects: self.freed_objects + other.freed_objects,
+        }
+    }
+}
+
+/// How sure the figures are of which there are samples only.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Uncertainty {
+    /// How widely the samples scatter.
+    pub variances: Variances,
+    /// Whether what was allocated is counted all the same.
+    pub alloc_is_exact: bool,
+}
+
+/// Where the truth lies, 95 times of a hundred.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interval {
+    /// Not below.
+    pub low: u64,
+    /// Not above.
+    pub high: u64,
+}
+
+impl Interval {
+    const fn exactly(figure: u64) -> Self {
+        Self { low: figure, high: figure }
+    }
+}
+
+/// The intervals of all figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Intervals {
+    /// Of live bytes.
+    pub live_bytes: Interval,
+    /// Of live objects.
+    pub live_objects: Interval,
+    /// Of bytes ever allocated.
+    pub alloc_bytes: Interval,
+    /// Of objects ever allocated.
+    pub alloc_objects: Interval,
+    /// Of bytes ever freed.
+    pub freed_bytes: Interval,
+    /// Of objects ever freed.
+    pub freed_objects: Interval,
+}
+
+impl Intervals {
+    /// Those of estimates.
+    #[must_use]
+    pub fn of(totals: &Totals, uncertainty: &Uncertainty) -> Self {
+        let Uncertainty { variances, alloc_is_exact } = uncertainty;
+        let bytes = three(
+            [totals.live_bytes(), totals.alloc_bytes, totals.freed_bytes],
+            [variances.alloc_bytes, variances.freed_bytes],
+            *alloc_is_exact,
+        );
+        let objects = three(
+            [totals.live_objects(), totals.alloc_objects, totals.freed_objects],
+            [variances.alloc_objects, variances.freed_objects],
+            *alloc_is_exact,
+        );
+        Self {
+            live_bytes: bytes[0],
+            live_objects: objects[0],
+            alloc_bytes: bytes[1],
+            alloc_objects: objects[1],
+            freed_bytes: bytes[2],
+            freed_objects: objects[2],
+        }
+    }
+}
+
+/// Of what is live, was allocated and was freed. Live and freed ones are different samples, so that variances
+/// subtract as figures do.
+fn three(
+    [live, alloc, freed]: [u64; 3],
+    [alloc_variance, freed_variance]: [f64; 2],
+    alloc_is_exact: bool,
+) -> [Interval; 3] {
+    // What one sample stands for, where there is none to tell.
+    let unit = if alloc == 0 { 0.0 } else { alloc_variance / alloc as f64 };
+    let of_live = score(live, (alloc_variance - freed_variance).max(0.0), unit);
+    if !alloc_is_exact {
+        return [of_live, score(alloc, alloc_variance, unit), score(freed, freed_variance, unit)];
+    }
+    let of_live = Interval { low: of_live.low.min(alloc), high: of_live.high.min(alloc) };
+    let of_freed = Interval { low: alloc - of_live.high, high: alloc - of_live.low };
+    [of_live, Interval::exactly(alloc), of_freed]
+}
+
+/// The score interval of a sum of weighted Poisson counts: all truths `t` with `(t - estimate)^2 <= z^2 k t`, `k` being
+/// the variance a unit of the figure. Unlike the estimate plus and minus two standard errors, it holds for a few samples
+/// as well, and for none (Brown, Cai and DasGupta, "Interval Estimation in Exponential Families", Statistica
+/// Sinica 13, 2003).
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rounded outwards, and not negative")]
+fn score(estimate: u64, variance: f64, unit: f64) -> Interval {
+    let figure = estimate as f64;
+    let k = if estimate == 0 { unit } else { variance / figure };
+    let half = Z * Z * k / 2.0;
+    let reach = (Z * Z * k * figure + half * half).sqrt();
+    let low = (figure + half - reach).max(0.0);
+    Interval { low: (low.floor() as u64).min(estimate), high: ((figure + half + reach).ceil() as u64).max(estimate) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_scatter_is_exact() {
+        let totals = Totals::new(1000, 10, 400, 4);
+        let intervals = Intervals::of(&totals, &Uncertainty::default());
+        assert_eq!(intervals.live_bytes, Interval::exactly(600));
+        assert_eq!(intervals.freed_objects, Interval::exactly(4));
+    }
+
+    #[test]
+    fn intervals_cover_small_poisson_counts_as_often_as_they_say() {
+        // Each of ten expected counts stands for 512 bytes; probabilities by the Poisson distribution itself.
+        for expected in [5.0f64, 10.0, 30.0, 200.0] {
+            let mut covered = 0.0;
+            let mut probability = (-expected).exp();
+            for count in 0..2000u32 {
+                let estimate = u64::from(count) * 512;
+                let interval = score(estimate, f64::from(count) * 512.0 * 512.0, 512.0);
+                let truth = expected * 512.0;
+                if interval.low as f64 <= truth && truth <= interval.high as f64 {
+                    covered += probability;
+                }
+                probability *= expected / f64::from(count + 1);
+            }
+            assert!((0.93..0.975).contains(&covered), "{covered} of {expected}");
+        }
+    }
+
+    #[test]
+    fn nothing_seen_is_not_nothing_there() {
+        let interval = score(0, 0.0, 512.0);
+        assert_eq!((interval.low, interval.high), (0, 1967));
+    }
+
+    #[test]
+    fn where_allocations_are_counted_only_the_rest_is_unsure() {
+        let variances = Variances { alloc_bytes: 90_000.0, freed_bytes: 40_000.0, ..Variances::default() };
+        let uncertainty = Uncertainty { variances, alloc_is_exact: true };
+        let intervals = Intervals::of(&Totals::new(10_000, 10, 4000, 4), &uncertainty);
+        assert_eq!(intervals.alloc_bytes, Interval::exactly(10_000));
+        assert!(intervals.live_bytes.low < 6000 && 6000 < intervals.live_bytes.high);
+        assert_eq!(intervals.freed_bytes.low, 10_000 - intervals.live_bytes.high);
+    }
+}
