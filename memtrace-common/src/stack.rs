@@ -39,6 +39,13 @@ impl StackHasher {
         Self(x ^ (x >> 29))
     }
 
+    /// The hash of the frames so far.
+    #[inline(always)]
+    #[must_use]
+    pub fn so_far(self) -> u64 {
+        self.0
+    }
+
     /// The name of the stack walked so far.
     #[inline(always)]
     #[must_use]

@@ -30,6 +30,7 @@ use crate::{
     sample, site, stack,
     target::Target,
     threads,
+    verifier::forgotten,
 };
 
 /// What the kernel is to do about the return of the call that has just been entered.
@@ -165,7 +166,9 @@ fn end_call(ctx: &impl EbpfContext, caller: Registers, returned: u64, is_seen: i
         return;
     }
     if address != 0 && !call.roles.is(Trait::Unsampled) {
-        record(ctx, &target, caller, thread, address, call.size_bytes);
+        // However it came to this.
+        let (address, size_bytes) = (forgotten(address, caller.sp), forgotten(call.size_bytes, caller.sp));
+        record(ctx, &target, caller, thread, address, size_bytes);
     }
 }
 

@@ -12,6 +12,7 @@ use memtrace_common::{
 use crate::{
     atomic::{add, compare_exchange, store, subtract},
     maps::BLOCKS,
+    verifier::forgotten,
 };
 
 /// How many buckets there are: set at load.
@@ -153,19 +154,7 @@ fn put_into(bucket: &mut Bucket, key: BlockKey, block: &LiveBlock) -> bool {
 /// The place of a key in a bucket; `PLACES` where it is not there.
 #[inline(always)]
 fn place_of(bucket: &Bucket, key: u64) -> usize {
-    let mut place = bucket.place_of(key);
-    // It stays what it is, but the verifier does not know that, and follows what comes next once and not eight times.
-    // SAFETY: two operations on registers.
-    unsafe {
-        core::arch::asm!(
-            "{place} ^= {key}",
-            "{place} ^= {key}",
-            place = inout(reg) place,
-            key = in(reg) key,
-            options(pure, nomem, nostack),
-        );
-    }
-    place
+    forgotten(bucket.place_of(key) as u64, key) as usize
 }
 
 /// Calls `step` up to so many times. Returns how often it was called.

@@ -17,6 +17,7 @@ mod stack;
 mod target;
 mod task;
 mod threads;
+mod verifier;
 mod vm;
 
 use alloc::Return;

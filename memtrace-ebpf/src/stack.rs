@@ -19,6 +19,7 @@ use memtrace_common::{
 use crate::{
     maps::{CODE_RANGES, CODE_TABLES, ROWS, ThreadMemory},
     target::Target,
+    verifier::forgotten,
 };
 
 /// 1 where stacks are unwound by call frame information, 0 where by frame pointers: set at load, so that
@@ -101,8 +102,8 @@ enum Ending {
 /// A walk by call frame information, from frame to frame.
 struct Walk {
     registers: Registers,
-    /// Whether the program counter is that of the next instruction, not a return address.
-    is_exact: bool,
+    /// 1 where the program counter is a return address, 0 where it is that of the next instruction.
+    is_return: u64,
     frame_count: u32,
     hasher: StackHasher,
     code: CodeTable,
@@ -117,7 +118,7 @@ fn walk_by_rows(target: &Target, caller: Registers, thread: &mut ThreadMemory) -
     thread.stack.frames[0] = caller.pc;
     let mut walk = Walk {
         registers: caller,
-        is_exact: false,
+        is_return: 1,
         frame_count: 1,
         hasher: StackHasher::new().frame(caller.pc),
         code: CODE_TABLES.get(target.slot.0).copied().unwrap_or_default(),
@@ -163,7 +164,7 @@ impl Walk {
         let recent = unsafe { &mut *self.recent };
         for _ in 0..FRAMES_A_CALL {
             // A return address may belong to the next function: the call is the instruction before it.
-            let address = self.registers.pc.wrapping_sub(!self.is_exact as u64);
+            let address = self.registers.pc.wrapping_sub(self.is_return);
             let Some(row) = recent.find(address, self.code) else {
                 let row = find_row(address, self.code).map_err(Ending::Cut)?;
                 recent.remember(address, self.code, row);
@@ -178,16 +179,20 @@ impl Walk {
     fn step(&mut self, row: Row) -> Result<(), Ending> {
         // SAFETY: the window is the thread's own and outlives the walk.
         let window = unsafe { &mut *self.window };
-        let (registers, is_exact) = match step(row, self.registers, &mut Windowed { window, source: UserMemory }) {
-            Step::Caller(registers) => (registers, false),
-            Step::Interrupted(registers) => (registers, true),
+        let (registers, is_return) = match step(row, self.registers, &mut Windowed { window, source: UserMemory }) {
+            Step::Caller(registers) => (registers, 1),
+            Step::Interrupted(registers) => (registers, 0),
             Step::End => return Err(Ending::FirstFrame),
             Step::Failed(why) => return Err(Ending::Cut(counter_of(why))),
         };
+        let Registers { pc, sp, bp } = registers;
+        let unknown = self.hasher.so_far();
+        let registers =
+            Registers { pc: forgotten(pc, unknown), sp: forgotten(sp, unknown), bp: forgotten(bp, unknown) };
         self.registers = registers;
-        self.is_exact = is_exact;
+        self.is_return = forgotten(is_return, unknown);
         // Kept as if it were a return address: whoever symbolises looks one byte before.
-        self.push(registers.pc.wrapping_add(is_exact as u64))
+        self.push(registers.pc.wrapping_add(1 - self.is_return))
     }
 
     #[inline(always)]
@@ -198,7 +203,8 @@ impl Walk {
         let slot = record.frames.get_mut(self.frame_count as usize).ok_or(Ending::TooDeep)?;
         *slot = frame;
         self.hasher = self.hasher.frame(frame);
-        self.frame_count += 1;
+        // A constant, for the verifier, which would go through all of them.
+        self.frame_count = forgotten(self.frame_count as u64 + 1, frame) as u32;
         Ok(())
     }
 }

@@ -26,22 +26,38 @@ enum Column {
     Floor,
     Exact,
     ExactByFramePointers,
+    /// As `Exact`, with stacks of 20 frames.
+    ExactAtTwenty,
     /// As `Exact`, this much deeper in calls.
     ExactDeep,
+    Sampled,
     Bpftrace,
 }
 
-const COLUMNS: [Column; 6] =
-    [Column::Untraced, Column::Floor, Column::Exact, Column::ExactByFramePointers, Column::ExactDeep, Column::Bpftrace];
+const COLUMNS: [Column; 8] = [
+    Column::Untraced,
+    Column::Floor,
+    Column::Sampled,
+    Column::Exact,
+    Column::ExactByFramePointers,
+    Column::ExactAtTwenty,
+    Column::ExactDeep,
+    Column::Bpftrace,
+];
+
+/// Frames that the program's stacks have without more calls.
+const SHALLOW: u32 = 6;
 
 /// How many more frames the deep column's stacks have.
 const DEPTH: u32 = 50;
 
 /// The ratios that are wanted, with the most that each may be.
-const RATIOS: [(&str, Column, Column, f64); 3] = [
-    ("exact / floor", Column::Exact, Column::Floor, 1.4),
-    ("exact by frame pointers / floor", Column::ExactByFramePointers, Column::Floor, 1.4),
-    ("exact / bpftrace", Column::Exact, Column::Bpftrace, 0.4),
+const RATIOS: [(&str, Column, Column, f64); 5] = [
+    ("sampled / floor", Column::Sampled, Column::Floor, 0.75),
+    ("exact / floor", Column::Exact, Column::Floor, 1.25),
+    ("exact by frame pointers / floor", Column::ExactByFramePointers, Column::Floor, 1.25),
+    ("exact, 20 frames / floor", Column::ExactAtTwenty, Column::Floor, 1.7),
+    ("exact / bpftrace", Column::Exact, Column::Bpftrace, 0.35),
 ];
 
 /// The nanoseconds that a frame of a repeated stack may take.
@@ -54,7 +70,9 @@ impl Column {
             Self::Floor => "floor: empty probes at the same places",
             Self::Exact => "memtrace, tier exact",
             Self::ExactByFramePointers => "memtrace, tier exact, --unwind fp",
+            Self::ExactAtTwenty => "memtrace, tier exact, stacks of 20 frames",
             Self::ExactDeep => "memtrace, tier exact, 50 frames deeper",
+            Self::Sampled => "memtrace, tier sampled",
             Self::Bpftrace => "bpftrace script of the same job",
         }
     }
@@ -63,14 +81,18 @@ impl Column {
     fn pairs(self) -> u64 {
         match self {
             Self::Untraced => 20_000_000,
-            Self::Floor | Self::Exact | Self::ExactByFramePointers | Self::ExactDeep => 200_000,
             Self::Bpftrace => 50_000,
+            _ => 200_000,
         }
     }
 
     /// How deep in calls the pairs are made.
     fn depth(self) -> u32 {
-        if self == Self::ExactDeep { DEPTH } else { 0 }
+        match self {
+            Self::ExactDeep => DEPTH,
+            Self::ExactAtTwenty => 20 - SHALLOW,
+            _ => 0,
+        }
     }
 }
 
@@ -174,6 +196,7 @@ impl Tracer {
                 command.args(["--pid", &pid, "--format", "json"]);
                 match column {
                     Column::Floor => command.arg("--empty-probes"),
+                    Column::Sampled => command.args(["--tier", "sampled"]),
                     Column::ExactByFramePointers => command.args(["--unwind", "fp"]),
                     _ => &mut command,
                 };
@@ -331,8 +354,10 @@ mod tests {
         let figures = vec![
             vec![1.0, 1.0],
             vec![10.0, 20.0],
+            vec![7.0, 7.0],
             vec![12.0, 30.0],
             vec![11.0, 11.0],
+            vec![13.0, 31.0],
             vec![512.0, 530.0],
             vec![40.0, 40.0],
         ];

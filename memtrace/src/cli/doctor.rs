@@ -55,7 +55,8 @@ fn try_kernel() -> u32 {
         links: None,
         sample_bytes: None,
     };
-    let kernel = Kernel::load(settings).and_then(|mut kernel| kernel.follow_tasks(true).map(|()| kernel));
+    let kernel = Kernel::load(settings)
+        .and_then(|mut kernel| kernel.load_every_program().and_then(|()| kernel.follow_tasks(true)).map(|()| kernel));
     match kernel {
         Ok(kernel) => {
             println!("ok       programs: the kernel accepts and attaches them");

@@ -323,6 +323,15 @@ impl Kernel {
         self.probes.links()
     }
 
+    /// Loads every program that tracing may need, also those for allocators that few programs have: to see whether
+    /// the kernel takes them.
+    ///
+    /// # Errors
+    /// Where the kernel refuses one.
+    pub fn load_every_program(&mut self) -> Result<(), KernelError> {
+        self.probes.load_rare(&mut self.ebpf)
+    }
+
     /// Puts probes at these points of the file at `path`, for the process `pid` or for every process of the host.
     ///
     /// # Errors

@@ -83,18 +83,11 @@ impl fmt::Display for Links {
 type Served = (&'static str, When);
 
 impl Handler {
-    /// Those that tracing needs.
-    const TRACING: [Self; 9] = [
-        Self::Free,
-        Self::ResizeCall,
-        Self::AllocCall,
-        Self::AllocRet,
-        Self::ResizeEntry,
-        Self::AllocEntry,
-        Self::CallLeft,
-        Self::CallCaught,
-        Self::LinkerNotice,
-    ];
+    /// Those that nearly every target needs.
+    const USUAL: [Self; 4] = [Self::Free, Self::ResizeCall, Self::AllocCall, Self::LinkerNotice];
+
+    /// Those that only targets need whose allocator may throw.
+    const RARE: [Self; 5] = [Self::AllocRet, Self::ResizeEntry, Self::AllocEntry, Self::CallLeft, Self::CallCaught];
 
     /// What takes the same probes and does nothing.
     #[must_use]
@@ -139,18 +132,25 @@ pub(super) struct Probes {
 }
 
 impl Probes {
-    /// Loads the programs for links of this kind; of the best kind that the kernel has where `links` is `None`.
+    /// Loads the usual programs for links of this kind; of the best kind that the kernel has where `links` is `None`.
     pub(super) fn load(ebpf: &mut Ebpf, links: Option<Links>) -> Result<Self, KernelError> {
         let mut probes = match links {
             Some(links) => Self::of(links, ebpf)?,
             None => Self::best(ebpf),
         };
-        for handler in Handler::TRACING {
-            for served in handler.programs(probes.links) {
-                probes.load_program(ebpf, *served)?;
-            }
-        }
+        probes.load_programs(ebpf, &Handler::USUAL)?;
         Ok(probes)
+    }
+
+    /// Loads the programs that are otherwise loaded where the first target needs them.
+    pub(super) fn load_rare(&mut self, ebpf: &mut Ebpf) -> Result<(), KernelError> {
+        self.load_programs(ebpf, &Handler::RARE)
+    }
+
+    fn load_programs(&mut self, ebpf: &mut Ebpf, handlers: &[Handler]) -> Result<(), KernelError> {
+        let links = self.links;
+        let mut programs = handlers.iter().flat_map(|handler| handler.programs(links));
+        programs.try_for_each(|served| self.load_program(ebpf, *served))
     }
 
     /// How probes are attached.
