@@ -118,7 +118,7 @@ fn target_hint(error: &TargetError) -> String {
 
 fn kernel_hint(error: &KernelError) -> String {
     let text = chain(error);
-    if matches!(error, KernelError::Links(_) | KernelError::MultiProgram { .. }) {
+    if matches!(error, KernelError::NoLinks(_)) {
         "leave out --links: memtrace takes the best that the kernel has; `memtrace doctor` says which".into()
     } else if text.contains("Cannot allocate memory") || text.contains("E2BIG") || text.contains("os error 12") {
         "the kernel has no memory for maps of this size; lower --max-blocks or --max-stacks".into()

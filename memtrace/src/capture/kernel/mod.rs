@@ -110,9 +110,9 @@ pub enum KernelError {
         /// Why.
         source: Box<ProgramError>,
     },
-    /// The object cannot be made ready for uprobe_multi links.
-    #[error("cannot prepare the BPF object for uprobe_multi links: {0}")]
-    Links(#[source] io::Error),
+    /// The kernel does not have what was asked for.
+    #[error("this kernel does not have {0}")]
+    NoLinks(Links),
     /// A program for uprobe_multi links was refused.
     #[error("cannot load the BPF program `{name}` for uprobe_multi links: {source}")]
     MultiProgram {

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashSet,
-    ffi::{CString, c_int},
+    ffi::{CStr, CString, c_int},
     io,
     num::NonZeroU32,
     os::{
@@ -144,7 +144,7 @@ fn link_raw(
     program: &OwnedFd,
     when: When,
     pid: u32,
-    path: &CString,
+    path: &CStr,
     offsets: &[u64],
     cookies: &[u64],
 ) -> io::Result<OwnedFd> {
@@ -165,11 +165,15 @@ fn link_raw(
     descriptor_of(bpf_cmd::BPF_LINK_CREATE, &mut attr)
 }
 
-/// Whether the kernel takes links of this program, and with a process means all of its threads. The first
-/// versions meant one thread; those that refuse the process -1 mean all (Linux 6.10, 6.9.4, 6.6.33).
-pub(super) fn means_processes(program: &OwnedFd, when: When) -> bool {
-    let none = link_raw(program, when, u32::MAX, &CString::default(), &[0], &[0]);
-    none.is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
+/// Whether the kernel takes links of this program, and with a process means all of its threads.
+///
+/// Older kernels know nothing of such links, and say that of any; who knows them finds that this is no file. The first
+/// versions meant one thread of a process; those that refuse the process -1 mean all (Linux 6.10, 6.9.4, 6.6.33).
+pub(super) fn is_known(program: &OwnedFd, when: When) -> bool {
+    let answer =
+        |pid, path: &CStr| link_raw(program, when, pid, path, &[0], &[0]).map_err(|error| error.raw_os_error());
+    answer(0, c"/").is_err_and(|error| error == Some(libc::EBADF))
+        && answer(u32::MAX, c"/").is_err_and(|error| error == Some(libc::EINVAL))
 }
 
 fn load_btf(bytes: &[u8]) -> io::Result<OwnedFd> {

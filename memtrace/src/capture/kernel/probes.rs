@@ -59,9 +59,10 @@ pub enum Handler {
 }
 
 /// How probes are attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Links {
     /// A perf event for each probe; any kernel.
+    #[default]
     PerfEvent,
     /// One link for many probes of an image (uprobe_multi); Linux 6.6.
     Multi,
@@ -123,6 +124,7 @@ impl Handler {
 }
 
 /// The uprobe programs, each loaded once and attached at many places.
+#[derive(Default)]
 pub(super) struct Probes {
     links: Links,
     multi: Option<MultiObject>,
@@ -135,8 +137,10 @@ impl Probes {
     /// Loads the usual programs for links of this kind; of the best kind that the kernel has where `links` is `None`.
     pub(super) fn load(ebpf: &mut Ebpf, links: Option<Links>) -> Result<Self, KernelError> {
         let mut probes = match links {
-            Some(links) => Self::of(links, ebpf)?,
-            None => Self::best(ebpf),
+            Some(links) => Self::of(links, ebpf).ok_or(KernelError::NoLinks(links))?,
+            None => {
+                [Links::Session, Links::Multi].into_iter().find_map(|links| Self::of(links, ebpf)).unwrap_or_default()
+            }
         };
         probes.load_programs(ebpf, &Handler::USUAL)?;
         Ok(probes)
@@ -158,24 +162,17 @@ impl Probes {
         self.links
     }
 
-    fn of(links: Links, ebpf: &Ebpf) -> Result<Self, KernelError> {
-        let multi = match links {
-            Links::PerfEvent => None,
-            _ => Some(MultiObject::parse(OBJECT, ebpf).map_err(KernelError::Links)?),
+    /// Probes with links of this kind; `None` where the kernel does not have them.
+    fn of(links: Links, ebpf: &mut Ebpf) -> Option<Self> {
+        let empty = match links {
+            Links::PerfEvent => return Some(Self::default()),
+            Links::Multi => ("empty_entry", When::Entry),
+            Links::Session => ("empty_call", When::Both),
         };
-        Ok(Self { links, multi, programs: HashMap::new(), attached: Vec::new() })
-    }
-
-    fn best(ebpf: &mut Ebpf) -> Self {
-        let empty = [(Links::Session, ("empty_call", When::Both)), (Links::Multi, ("empty_entry", When::Entry))];
-        for (links, served) in empty {
-            let Ok(mut probes) = Self::of(links, ebpf) else { continue };
-            let loaded = probes.load_program(ebpf, served).is_ok();
-            if loaded && multi::means_processes(&probes.programs[&served], served.1) {
-                return probes;
-            }
-        }
-        Self { links: Links::PerfEvent, multi: None, programs: HashMap::new(), attached: Vec::new() }
+        let multi = MultiObject::parse(OBJECT, ebpf).inspect_err(|error| log::info!("{links}: {error}")).ok()?;
+        let mut probes = Self { links, multi: Some(multi), ..Self::default() };
+        probes.load_program(ebpf, empty).ok()?;
+        multi::is_known(&probes.programs[&empty], empty.1).then_some(probes)
     }
 
     fn load_program(&mut self, ebpf: &mut Ebpf, (name, when): Served) -> Result<(), KernelError> {
