@@ -236,7 +236,13 @@ fn nanoseconds(duration: std::time::Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::fixture;
+    use crate::{
+        model::{
+            estimate::{Uncertainty, Variances},
+            report::Tier,
+        },
+        report::fixture,
+    };
     use serde_json::Value;
 
     fn rendered(top: Option<usize>) -> Value {
@@ -251,6 +257,27 @@ mod tests {
         let validator = jsonschema::validator_for(&schema).unwrap();
         let errors: Vec<String> = validator.iter_errors(&rendered(None)).map(|error| error.to_string()).collect();
         assert!(errors.is_empty(), "{errors:#?}");
+    }
+
+    #[test]
+    fn estimates_have_intervals_and_keep_to_the_schema() {
+        let mut sampled = fixture::report();
+        sampled.tier = Tier::Sampled { sample_bytes: 4096 };
+        let variances = Variances { alloc_bytes: 4e6, alloc_objects: 9.0, freed_bytes: 2e6, freed_objects: 4.0 };
+        let process = &mut sampled.processes[0];
+        process.sites[0].uncertainty = Some(Uncertainty { variances, alloc_is_exact: false });
+        process.uncertainty = Some(Uncertainty { variances, alloc_is_exact: true });
+        let mut out = Vec::new();
+        render(&sampled, None, &mut out).unwrap();
+        let report: Value = serde_json::from_slice(&out).unwrap();
+        let schema: Value = serde_json::from_str(include_str!("../../../docs/schema.json")).unwrap();
+        assert!(jsonschema::is_valid(&schema, &report), "{report:#}");
+        assert_eq!(report["sample_bytes"], 4096);
+        let process = &report["processes"][0];
+        assert_eq!(process["interval_95"]["alloc_bytes"][0], process["alloc_bytes"]);
+        let live = &process["sites"][0]["interval_95"]["live_bytes"];
+        assert!(live[0].as_u64() < Some(4096) && Some(4096) < live[1].as_u64(), "{live}");
+        assert_eq!(process["sites"][1]["interval_95"], Value::Null);
     }
 
     #[test]
