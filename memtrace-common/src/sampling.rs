@@ -85,7 +85,7 @@ pub fn weight(size: u64, mean: u64, weights: &impl Table) -> Option<Weight> {
         bytes_variance: if size == 0 { 0 } else { (stands_for * beyond) >> 4 },
         // 2^20 parts to 2^8; where the product would not fit, before.
         objects_variance: if objects >> 31 == 0 {
-            (objects * beyond_one) >> 12
+            (objects * beyond_one + (1 << 11)) >> 12
         } else {
             (objects >> 6) * (beyond_one >> 6)
         },
