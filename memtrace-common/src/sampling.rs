@@ -98,32 +98,7 @@ pub fn weight(size: u64, mean: u64, weights: &impl Table) -> Option<Weight> {
 pub fn gap(random: u32, mean: u64, logarithms: &impl Table) -> Option<u64> {
     // -log2 of a number in (0, 1], with FRACTION bits behind the point.
     let number = random as u64 + 1;
-    let mut power = 0u32;
-    let mut rest = number;
-    // The highest bit, by halves: BPF has no instruction for it.
-    if rest >> 32 != 0 {
-        power += 32;
-        rest >>= 32;
-    }
-    if rest >> 16 != 0 {
-        power += 16;
-        rest >>= 16;
-    }
-    if rest >> 8 != 0 {
-        power += 8;
-        rest >>= 8;
-    }
-    if rest >> 4 != 0 {
-        power += 4;
-        rest >>= 4;
-    }
-    if rest >> 2 != 0 {
-        power += 2;
-        rest >>= 2;
-    }
-    if rest >> 1 != 0 {
-        power += 1;
-    }
+    let power = u64::BITS - 1 - number.leading_zeros();
     // What follows the highest bit: eight bits choose the entry, sixteen lead to the next.
     let following = number << (32 - power) & 0xffff_ffff;
     let (entry, way) = ((following >> 24) as u32, following >> 8 & 0xffff);

@@ -85,7 +85,7 @@ pub enum Exit {
 pub struct Plan {
     /// What the report calls it.
     pub name: String,
-    /// Its functions, in the order in which they must be attached.
+    /// Its functions: frees, then resizes, then allocations.
     pub hooks: Vec<Hook>,
 }
 
@@ -269,7 +269,6 @@ impl<'a> Planner<'a> {
     }
 
     fn plan(&mut self, name: &str, mut hooks: Vec<Hook>) -> Plan {
-        // Frees first: a block that is allocated under our eyes must not be freed behind our back.
         hooks.sort_by_key(|hook| hook.effect);
         for hook in &mut hooks {
             if let Exit::Rets(rets) = &mut hook.exit {
@@ -335,8 +334,7 @@ fn place(image: &Image, at: &FunctionAt, roles: CallRoles) -> Placement {
 
 /// Attaches every hook of `plan` to the process `pid`; to every process without.
 ///
-/// Frees first, and returns before entries: a block that is allocated under our eyes must not be freed behind our
-/// back, and an entry without a return would be remembered for nothing.
+/// In the order of [`Handler`].
 ///
 /// # Errors
 /// Where the kernel refuses a probe. What is attached by then stays until `kernel` is dropped.

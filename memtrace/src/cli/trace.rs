@@ -58,7 +58,7 @@ fn tier(arguments: &TraceArguments) -> Result<Tier, Failure> {
     }
 }
 
-/// How to walk stacks. That the kernel cannot do what was not asked for is worth saying.
+/// How to attach probes.
 fn links(argument: LinksArgument) -> Option<Links> {
     match argument {
         LinksArgument::Auto => None,
@@ -68,6 +68,7 @@ fn links(argument: LinksArgument) -> Option<Links> {
     }
 }
 
+/// How to walk stacks. That the kernel cannot do what was not asked for is worth saying.
 fn unwind(argument: UnwindArgument) -> Unwind {
     match argument {
         UnwindArgument::Fp => Unwind::FramePointers,

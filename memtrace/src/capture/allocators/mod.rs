@@ -40,8 +40,8 @@ pub struct Function {
 pub struct Family {
     /// What the report calls it.
     pub name: &'static str,
-    /// Functions, without prefix, that call no other of those that are hooked, and neither do their wrappers: where
-    /// their return is of no interest, it need not be seen. The commonest, of which that is certain.
+    /// Functions, without prefix, that call no other of those that are hooked: where their return is of no interest,
+    /// it need not be seen. The commonest, of which that is certain.
     pub leaves: &'static [&'static str],
     /// The names under which it comes.
     pub variants: &'static [Variant],

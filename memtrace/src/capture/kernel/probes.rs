@@ -31,7 +31,10 @@ pub struct Point {
     pub cookie: u64,
 }
 
-/// What is to be done when a probe is hit.
+/// What is to be done when a probe is hit; in the order in which probes must be attached.
+///
+/// Frees first, and returns before entries: a block that is allocated under our eyes must not be freed behind our
+/// back, and an entry whose return is not seen would be remembered for nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Handler {
     /// A free begins.
@@ -99,8 +102,7 @@ impl Handler {
         }
     }
 
-    /// The programs that do it, in the order in which they must be attached: an entry whose return is not seen
-    /// would be remembered for nothing.
+    /// The programs that do it, in the order in which they must be attached, for the same reason.
     fn programs(self, links: Links) -> &'static [Served] {
         use When::{Both, Entry, Return};
         let is_session = links == Links::Session;
