@@ -45,12 +45,14 @@ pub trait Table {
     fn get(&self, index: u32) -> Option<u64>;
 }
 
-/// What one sampled allocation stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What one sampled allocation stands for, or many do together. Where all are counted, one is its own bytes and one
+/// object, without variance.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Weight {
     /// Bytes.
     pub bytes: u64,
-    /// Objects, in parts of [`OBJECT`].
+    /// Objects, in parts of [`OBJECT`] where they are samples.
     pub objects: u64,
     /// The variance that it adds to a sum of bytes, in parts of [`BYTES_VARIANCE`] of the squared mean gap.
     pub bytes_variance: u64,

@@ -1,6 +1,6 @@
 //! Allocation sites: a distinct stack of one process, with its counters.
 
-use crate::{process::ProcessSlot, stack::StackId};
+use crate::{process::ProcessSlot, sampling::Weight, stack::StackId};
 
 /// Names an allocation site by what it is: [`SiteId::of`] its program and stack.
 #[repr(transparent)]
@@ -55,7 +55,7 @@ impl TryFrom<u32> for Category {
 
 /// One allocation site and what it has done so far.
 ///
-/// Counters only grow. `live = alloc - freed` is left to the reader, so that it holds by construction.
+/// Sums only grow. `live = alloc - freed` is left to the reader, so that it holds by construction.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Site {
@@ -65,23 +65,10 @@ pub struct Site {
     pub process: ProcessSlot,
     /// A [`Category`] code.
     pub category: u32,
-    /// Bytes ever allocated.
-    pub alloc_bytes: u64,
-    /// Objects ever allocated.
-    pub alloc_objects: u64,
-    /// Bytes ever freed.
-    pub freed_bytes: u64,
-    /// Objects ever freed.
-    pub freed_objects: u64,
-    /// Variances of the four, where they are estimates; see [`crate::sampling::Weight`], whose units they and the
-    /// objects then have.
-    pub alloc_bytes_variance: u64,
-    /// See above.
-    pub alloc_objects_variance: u64,
-    /// See above.
-    pub freed_bytes_variance: u64,
-    /// See above.
-    pub freed_objects_variance: u64,
+    /// All that was ever allocated.
+    pub alloc: Weight,
+    /// All that was ever freed.
+    pub freed: Weight,
 }
 
 const _: () = assert!(size_of::<Site>() == 80);

@@ -18,6 +18,7 @@ use memtrace_common::{
     block::LiveBlock,
     call::{CallRoles, PendingCall, ResizedBlock, Role, Trait},
     process::Counter,
+    sampling::Weight,
     site::{Category, SiteIndex},
     unwind::Registers,
 };
@@ -332,14 +333,21 @@ fn settle_resize(target: &Target, call: &PendingCall, address: u64) -> Resize {
 #[inline(always)]
 fn count_freed(block: &LiveBlock) {
     let Some(site) = SITES.get_ptr_mut(block.site.0) else { return };
-    let weight = sample::weight(block.size_bytes);
-    // SAFETY: an array map's entry lives as long as the map; the counters are touched atomically only.
+    // SAFETY: an array map's entry lives as long as the map.
+    count(unsafe { &raw mut (*site).freed }, block.size_bytes);
+}
+
+/// Adds what a block of this size stands for.
+#[inline(always)]
+fn count(sum: *mut Weight, size_bytes: u64) {
+    let weight = sample::weight(size_bytes);
+    // SAFETY: a part of an entry of an array map, which lives as long as the map; it is touched atomically only.
     unsafe {
-        add(&raw mut (*site).freed_bytes, weight.bytes);
-        add(&raw mut (*site).freed_objects, weight.objects);
+        add(&raw mut (*sum).bytes, weight.bytes);
+        add(&raw mut (*sum).objects, weight.objects);
         if sample::is_on() {
-            add(&raw mut (*site).freed_bytes_variance, weight.bytes_variance);
-            add(&raw mut (*site).freed_objects_variance, weight.objects_variance);
+            add(&raw mut (*sum).bytes_variance, weight.bytes_variance);
+            add(&raw mut (*sum).objects_variance, weight.objects_variance);
         }
     }
 }
@@ -372,16 +380,8 @@ fn record(
         debug!(ctx, "no room for a block of process {}", target.tgid);
         return target.count(Counter::BlocksFull);
     }
-    let weight = sample::weight(size_bytes);
-    // SAFETY: as above; the counters are touched atomically only.
-    unsafe {
-        add(&raw mut (*site).alloc_bytes, weight.bytes);
-        add(&raw mut (*site).alloc_objects, weight.objects);
-        if sample::is_on() {
-            add(&raw mut (*site).alloc_bytes_variance, weight.bytes_variance);
-            add(&raw mut (*site).alloc_objects_variance, weight.objects_variance);
-        }
-    }
+    // SAFETY: as above.
+    count(unsafe { &raw mut (*site).alloc }, size_bytes);
 }
 
 /// Puts a block's record in; a record that is already there was never seen freed. Returns whether there was room.

@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use memtrace_common::{
     process::{Counter, CounterKind, Process as KernelProcess},
-    sampling::{BYTES_VARIANCE, OBJECT, OBJECTS_VARIANCE},
+    sampling::{BYTES_VARIANCE, OBJECT, OBJECTS_VARIANCE, Weight},
     site::{Category as KernelCategory, Site as KernelSite, SiteIndex},
     stack::{StackId, mix},
 };
@@ -268,21 +268,21 @@ fn starts_nowhere(places: &[CodePlace]) -> bool {
 
 /// What a site has allocated and freed; where it was sampled, an estimate, with its variances.
 fn figures(site: &KernelSite, sample_bytes: Option<u64>) -> (Totals, Option<Variances>) {
+    let KernelSite { alloc, freed, .. } = site;
     let Some(sample_bytes) = sample_bytes else {
-        return (Totals::new(site.alloc_bytes, site.alloc_objects, site.freed_bytes, site.freed_objects), None);
+        return (Totals::new(alloc.bytes, alloc.objects, freed.bytes, freed.objects), None);
     };
-    let objects = |parts: u64| (parts + OBJECT / 2) / OBJECT;
-    let totals =
-        Totals::new(site.alloc_bytes, objects(site.alloc_objects), site.freed_bytes, objects(site.freed_objects));
-    let bytes_variance = |parts: u64| parts as f64 / BYTES_VARIANCE as f64 * (sample_bytes as f64).powi(2);
-    let objects_variance = |parts: u64| parts as f64 / OBJECTS_VARIANCE as f64;
+    let objects = |sum: &Weight| (sum.objects + OBJECT / 2) / OBJECT;
+    let bytes_variance =
+        |sum: &Weight| sum.bytes_variance as f64 / BYTES_VARIANCE as f64 * (sample_bytes as f64).powi(2);
+    let objects_variance = |sum: &Weight| sum.objects_variance as f64 / OBJECTS_VARIANCE as f64;
     let variances = Variances {
-        alloc_bytes: bytes_variance(site.alloc_bytes_variance),
-        alloc_objects: objects_variance(site.alloc_objects_variance),
-        freed_bytes: bytes_variance(site.freed_bytes_variance),
-        freed_objects: objects_variance(site.freed_objects_variance),
+        alloc_bytes: bytes_variance(alloc),
+        alloc_objects: objects_variance(alloc),
+        freed_bytes: bytes_variance(freed),
+        freed_objects: objects_variance(freed),
     };
-    (totals, Some(variances))
+    (Totals::new(alloc.bytes, objects(alloc), freed.bytes, objects(freed)), Some(variances))
 }
 
 /// A hash over build ids (or paths) and offsets: it does not depend on where images were loaded.
