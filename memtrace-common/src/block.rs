@@ -20,6 +20,13 @@ impl BlockKey {
         Self((process.0 as u64) << ADDRESS_BITS | address & ((1 << ADDRESS_BITS) - 1))
     }
 
+    /// Where the block is.
+    #[inline(always)]
+    #[must_use]
+    pub const fn address(self) -> u64 {
+        self.0 & ((1 << ADDRESS_BITS) - 1)
+    }
+
     /// The program that owns the block.
     #[inline(always)]
     #[must_use]
@@ -55,5 +62,6 @@ mod tests {
         assert_ne!(BlockKey::new(one, address), BlockKey::new(other, address));
         assert_eq!(BlockKey::new(other, address).process(), other);
         assert_eq!(BlockKey::new(one, address).process(), one);
+        assert_eq!(BlockKey::new(one, address).address(), address);
     }
 }

@@ -19,6 +19,18 @@ pub const FREE: u64 = 0;
 /// No block's key: the place is taken, by a block that is about to be written to it.
 pub const TAKEN: u64 = u64::MAX;
 
+/// Entries of the filter of sampled blocks: how many of them hash to the same entry. It fits into a core's cache, so
+/// that the free of one that was not sampled, as nearly all are, needs to know nothing more.
+pub const FILTER: u32 = 1 << 15;
+
+/// Where in the filter blocks at this address are counted.
+#[inline(always)]
+#[must_use]
+pub const fn filter_entry(address: u64) -> u32 {
+    // Blocks lie 16 bytes apart, mapped ones whole pages.
+    (((address >> 4 ^ address >> 19) & 0xffff_ffff) as u32) % FILTER
+}
+
 /// Some blocks.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -17,6 +17,7 @@ pub mod process;
 pub mod sampling;
 pub mod site;
 pub mod stack;
+pub mod thread;
 pub mod unwind;
 pub mod vm;
 pub mod window;

@@ -7,6 +7,7 @@ use crate::{
     process::{Process, ProcessSlot, SlotOfProcess},
     site::{Site, SiteId, SiteIndex},
     stack::{StackId, StackRecord},
+    thread::Thread,
     unwind::{CodeRange, CodeTable, Row},
 };
 
@@ -33,5 +34,6 @@ pod!(
     SiteIndex,
     SlotOfProcess,
     StackId,
-    StackRecord
+    StackRecord,
+    Thread
 );

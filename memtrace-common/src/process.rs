@@ -1,5 +1,7 @@
 //! Targets, and the counters of what could not be counted.
 
+use crate::thread::Requested;
+
 /// Why an event is missing from a target's figures, or needs explaining.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -140,10 +142,8 @@ pub struct Process {
     pub unused: u32,
     /// By [`Counter`].
     pub counters: [u64; Counter::ALL.len()],
-    /// Bytes ever asked for, where sites have estimates: these are exact, but for calls that fail.
-    pub alloc_bytes: u64,
-    /// Objects ever asked for, likewise.
-    pub alloc_objects: u64,
+    /// What its threads that have ended had asked for, where sites have estimates.
+    pub requested: Requested,
 }
 
 const _: () = assert!(size_of::<Process>() == 152);

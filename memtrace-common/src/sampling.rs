@@ -6,6 +6,9 @@
 //! expectation, and `(1-p)/p^2` of its squares adds up to an unbiased variance (Horvitz and Thompson, "A
 //! Generalization of Sampling Without Replacement From a Finite Universe", JASA 47, 1952).
 //!
+//! What is small is sampled as if it had [`least_exposed`] bytes, and `s/p` is made with that `p`: otherwise the few small
+//! ones that are seen would stand for thousands of objects each.
+//!
 //! BPF has no floating point: logarithms and `x/(1-exp(-x))` come from tables that user space fills, and are
 //! interpolated. One of a million is wrong by that.
 
@@ -13,7 +16,7 @@
 pub const OBJECT: u64 = 1 << 10;
 
 /// Variances of bytes are counted in this part of the squared mean gap.
-pub const BYTES_VARIANCE: u64 = 1 << 20;
+pub const BYTES_VARIANCE: u64 = 1 << 28;
 
 /// Variances of objects are counted in this part of one.
 pub const OBJECTS_VARIANCE: u64 = 1 << 8;
@@ -28,7 +31,7 @@ pub const MIN_MEAN_BYTES: u64 = 1 << 10;
 const FRACTION: u32 = 24;
 
 /// How fine the table of weights is: steps in one mean gap.
-const STEPS: u32 = 128;
+const STEPS: u32 = 256;
 
 /// Sizes of so many gaps are sampled for certain (but for one in nine millions).
 const CERTAIN: u32 = 16;
@@ -38,6 +41,14 @@ pub const WEIGHTS: u32 = CERTAIN * STEPS + 2;
 
 /// Entries of the table of logarithms.
 pub const LOGARITHMS: u32 = 258;
+
+/// As how many bytes an allocation counts at least when samples are drawn: one step of the table of weights, so that none
+/// stands for more than 257 objects.
+#[inline(always)]
+#[must_use]
+pub const fn least_exposed(mean: u64) -> u64 {
+    mean / STEPS as u64
+}
 
 /// Looks an entry of a table up.
 pub trait Table {
@@ -61,36 +72,31 @@ pub struct Weight {
 }
 
 /// What a sampled allocation of `size` bytes stands for, where the mean gap is `mean` bytes.
-///
-/// One of no bytes is sampled as if it had one.
 #[inline(always)]
 #[must_use]
 pub fn weight(size: u64, mean: u64, weights: &impl Table) -> Option<Weight> {
-    let sampled_as = if size == 0 { 1 } else { size };
-    if sampled_as >= CERTAIN as u64 * mean {
+    let least = least_exposed(mean);
+    let exposed = if size < least { least } else { size };
+    if exposed >= CERTAIN as u64 * mean {
         return Some(Weight { bytes: size, objects: OBJECT, bytes_variance: 0, objects_variance: 0 });
     }
-    // In gaps, with 16 bits behind the point; then the step of the table, and the way to the next, in 512ths.
+    // In gaps, with 16 bits behind the point; then the step of the table, and the way to the next, in 256ths.
     // (Checked: a division that could panic is refused by the verifier.)
-    let gaps = (sampled_as << 16).checked_div(mean)?;
-    let (step, way) = ((gaps >> 9 & 0xffff_ffff) as u32, gaps & 511);
+    let gaps = (exposed << 16).checked_div(mean)?;
+    let (step, way) = ((gaps >> 8 & 0xffff_ffff) as u32, gaps & 255);
     let (here, there) = (weights.get(step)?, weights.get(step + 1)?);
-    let factor = here + (((there - here) * way) >> 9);
-    let bytes = (mean * factor) >> FRACTION;
-    let objects = (bytes * OBJECT).checked_div(sampled_as)?;
-    // Both with 16 bits behind the point, in mean gaps.
-    let (stands_for, beyond) = (factor >> 8, (factor >> 8).saturating_sub(gaps));
-    let beyond_one = objects.saturating_sub(OBJECT);
+    let factor = here + (((there - here) * way) >> 8);
+    // Both in mean gaps, with FRACTION bits behind the point: what it stands for, and how much of that is not itself.
+    let (mut stands_for, mut beyond) = (factor, factor.saturating_sub(gaps << 8));
+    let objects = (((mean * factor) >> FRACTION) * OBJECT).checked_div(exposed)?;
+    if size < least {
+        (stands_for, beyond) = ((stands_for * size).checked_div(least)?, (beyond * size).checked_div(least)?);
+    }
     Some(Weight {
-        bytes: if size == 0 { 0 } else { bytes },
+        bytes: (mean * stands_for) >> FRACTION,
         objects,
-        bytes_variance: if size == 0 { 0 } else { (stands_for * beyond) >> 12 },
-        // 2^20 parts to 2^8; where the product would not fit, before.
-        objects_variance: if objects >> 31 == 0 {
-            (objects * beyond_one + (1 << 11)) >> 12
-        } else {
-            (objects >> 6) * (beyond_one >> 6)
-        },
+        bytes_variance: (stands_for * beyond) >> (2 * FRACTION - BYTES_VARIANCE.ilog2()),
+        objects_variance: (objects * objects.saturating_sub(OBJECT) + (1 << 11)) >> 12,
     })
 }
 
@@ -153,7 +159,7 @@ mod tests {
 
     /// Bytes, objects and both variances, as floating point has them.
     fn expected(size: f64, mean: f64) -> [f64; 4] {
-        let p = -(-size / mean).exp_m1();
+        let p = -(-size.max(mean / 256.0) / mean).exp_m1();
         [size / p, 1.0 / p, size * size * (1.0 - p) / (p * p), (1.0 - p) / (p * p)]
     }
 
@@ -174,8 +180,8 @@ mod tests {
             for size in [1, 7, 100, 4096, 100_000, mean / 2, mean, 3 * mean, 7 * mean + 13, 15 * mean] {
                 let (found, expected) = (found(size, mean), expected(size as f64, mean as f64));
                 for (index, tolerance) in [(0, 2e-3), (1, 2e-3), (2, 4e-3), (3, 4e-3)] {
-                    // Tiny variances of what is nearly certain need not be close.
-                    let scale = [1.0, 1.0, (mean * mean) as f64 * 0.03, 1.0][index];
+                    // Bytes are whole, and tiny variances of what is nearly certain need not be close.
+                    let scale = [256.0, 1.0, (mean * mean) as f64 * 0.03, 1.0][index];
                     let error = (found[index] - expected[index]).abs() / expected[index].max(scale);
                     assert!(error < tolerance, "{index} of {size} in {mean}: {} for {}", found[index], expected[index]);
                 }
@@ -188,7 +194,7 @@ mod tests {
         assert_eq!(found(1 << 40, 512 << 10), [(1u64 << 40) as f64, 1.0, 0.0, 0.0]);
         let [bytes, objects, bytes_variance, _] = found(0, 1024);
         assert_eq!((bytes, bytes_variance), (0.0, 0.0));
-        assert!((objects - 1024.5).abs() < 1.0);
+        assert!((objects - 256.5).abs() < 0.2);
     }
 
     #[test]
@@ -212,7 +218,7 @@ mod tests {
             (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
         };
         let (mean, weights, logarithms) = (4096u64, Filled(weights()), Filled(logarithms()));
-        let sizes: Vec<u64> = (0..400).map(|index| 16 + index * index % 9000).collect();
+        let sizes: Vec<u64> = (0..400).map(|index| index * index % 9000).collect();
         let truth: u64 = sizes.iter().sum();
         let (mut sum, mut squares, mut claimed) = (0.0, 0.0, 0.0);
         let rounds = 4000;
@@ -220,8 +226,9 @@ mod tests {
             let mut until = gap(random(), mean, &logarithms).unwrap();
             let (mut estimate, mut variance) = (0u64, 0u64);
             for size in &sizes {
-                if until >= *size {
-                    until -= size;
+                let exposed = least_exposed(mean).max(*size);
+                if until >= exposed {
+                    until -= exposed;
                     continue;
                 }
                 until = gap(random(), mean, &logarithms).unwrap();

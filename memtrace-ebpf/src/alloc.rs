@@ -20,16 +20,17 @@ use memtrace_common::{
     process::Counter,
     sampling::Weight,
     site::{Category, SiteIndex},
+    thread::ThreadMemory,
     unwind::Registers,
 };
 
 use crate::{
     atomic::add,
     blocks,
-    maps::{SITES, TRAMPOLINES, ThreadMemory},
+    maps::{SITES, TRAMPOLINES},
     registers::{argument_with, requested_bytes},
     sample, site, stack,
-    target::Target,
+    target::{self, Target},
     threads,
     verifier::forgotten,
 };
@@ -51,6 +52,20 @@ pub(crate) fn is_entry(ctx: &ProbeContext) -> bool {
     registers(ctx.regs).rip == unsafe { bpf_get_func_ip(ctx.as_ptr()) }
 }
 
+/// Whether this is an entry of a call of which nothing but its size will be known: nearly every one, where samples are
+/// taken, so it is found out with as little as can be. A thread without a call under way awaits no return either.
+#[inline(always)]
+pub(crate) fn is_passed_over(ctx: &ProbeContext) -> bool {
+    if !sample::is_on() || !target::is_counting() {
+        return false;
+    }
+    let Some(thread) = threads::known(target::current_tid()).map(|thread| &mut thread.memory) else { return false };
+    let roles = roles(ctx);
+    thread.pending.stack_pointer == 0
+        && roles.is(Trait::Leaf)
+        && sample::passes_over(thread, requested_bytes(registers(ctx.regs), roles))
+}
+
 /// Entry of a function that hands out a new block.
 #[inline(always)]
 pub(crate) fn enter_alloc(ctx: &ProbeContext) -> Return {
@@ -59,7 +74,7 @@ pub(crate) fn enter_alloc(ctx: &ProbeContext) -> Return {
     let Some(thread) = outermost(&target, regs) else { return Return::Skipped };
     let roles = roles(ctx);
     let size_bytes = requested_bytes(regs, roles);
-    let roles = match with_sampling(&target, thread, roles, size_bytes) {
+    let roles = match with_sampling(thread, roles, size_bytes) {
         roles if roles.is(Trait::Unsampled) && roles.is(Trait::Leaf) => return Return::Skipped,
         roles => roles,
     };
@@ -95,18 +110,15 @@ pub(crate) fn enter_resize(ctx: &ProbeContext) -> Return {
     };
     // What is resized to nothing is freed.
     let is_sampled_as_free = sample::is_on() && address != 0 && size_bytes == 0;
-    thread.pending.roles = if is_sampled_as_free {
-        roles.that(Trait::Unsampled)
-    } else {
-        with_sampling(&target, thread, roles, size_bytes)
-    };
+    thread.pending.roles =
+        if is_sampled_as_free { roles.that(Trait::Unsampled) } else { with_sampling(thread, roles, size_bytes) };
     Return::Awaited
 }
 
 /// The roles of the call that has just been entered: in the sampled tier, whether it is sampled is one of them.
 #[inline(always)]
-fn with_sampling(target: &Target, thread: &mut ThreadMemory, roles: CallRoles, size_bytes: u64) -> CallRoles {
-    if !sample::is_on() || sample::takes(target, thread, size_bytes) {
+fn with_sampling(thread: &mut ThreadMemory, roles: CallRoles, size_bytes: u64) -> CallRoles {
+    if !sample::is_on() || sample::takes(thread, size_bytes) {
         return roles;
     }
     roles.that(Trait::Unsampled)
@@ -176,16 +188,16 @@ fn end_call(ctx: &impl EbpfContext, caller: Registers, returned: u64, is_seen: i
 /// Entry of a function that frees a block.
 #[inline(always)]
 pub(crate) fn enter_free(ctx: &ProbeContext) {
-    let Some(target) = Target::counted() else { return };
     let regs = registers(ctx.regs);
     let roles = roles(ctx);
     let address = argument_with(regs, roles, Role::Block);
-    if address == 0 {
+    if address == 0 || (sample::is_on() && !blocks::may_be_sampled(address)) {
         return;
     }
+    let Some(target) = Target::counted() else { return };
     match blocks::take(target.block(address)) {
         Some(block) => count_freed(&block),
-        // One that was not sampled, most often.
+        // One that was not sampled, at an address like one that was.
         None if sample::is_on() => return,
         None if was_handed_on(&target, address) => {}
         // A resize frees the old block by calling `free`; its own entry has taken the record out.
@@ -265,7 +277,7 @@ fn is_nested(target: &Target, pending: &PendingCall, regs: &pt_regs) -> bool {
 
 #[inline(always)]
 fn new_thread<'a>(target: &Target) -> Option<&'a mut ThreadMemory> {
-    if threads::begin(target.tid) == 1 { known_thread(target) } else { None }
+    if threads::begin(target.tid, target.slot.0) == 1 { known_thread(target) } else { None }
 }
 
 /// Whether a call has neither returned nor been left by other ways.

@@ -6,12 +6,13 @@
 use aya_ebpf::{Global, cty::c_void, helpers::generated::bpf_loop};
 use memtrace_common::{
     block::{BlockKey, LiveBlock},
-    block_table::{Bucket, FREE, PLACES, REACH, TAKEN, after, home},
+    block_table::{Bucket, FREE, PLACES, REACH, TAKEN, after, filter_entry, home},
 };
 
 use crate::{
     atomic::{add, compare_exchange, store, subtract},
-    maps::BLOCKS,
+    maps::{BLOCKS, FILTER},
+    sample,
     verifier::forgotten,
 };
 
@@ -39,6 +40,18 @@ struct Search {
     /// The block's home.
     home: u32,
     is_done: bool,
+}
+
+/// Whether there may be a block at this address: in the sampled tier, for nearly every one that is freed there is none.
+#[inline(always)]
+pub(crate) fn may_be_sampled(address: u64) -> bool {
+    FILTER.get(filter_entry(address)).is_none_or(|count| *count != 0)
+}
+
+/// How many blocks there are at addresses like this one, where that is counted.
+#[inline(always)]
+fn filtered(address: u64) -> Option<*mut u64> {
+    if sample::is_on() { FILTER.get_ptr_mut(filter_entry(address)) } else { None }
 }
 
 /// Takes a block's record out.
@@ -100,7 +113,13 @@ extern "C" fn forget_further(index: u64, search: *mut Search) -> i64 {
 fn take_from(bucket: &mut Bucket, place: usize, key: BlockKey) -> Option<LiveBlock> {
     let block = *bucket.blocks.get(place)?;
     let stands = bucket.keys.get_mut(place)?;
-    if compare_exchange(stands, key.0, FREE) == key.0 { Some(block) } else { None }
+    if compare_exchange(stands, key.0, FREE) != key.0 {
+        return None;
+    }
+    if let Some(count) = filtered(key.address()) {
+        subtract(count, 1);
+    }
+    Some(block)
 }
 
 /// Puts a block's record in.
@@ -144,6 +163,9 @@ fn put_into(bucket: &mut Bucket, key: BlockKey, block: &LiveBlock) -> bool {
     let (Some(stands), Some(room)) = (bucket.keys.get_mut(place), bucket.blocks.get_mut(place)) else { return false };
     if compare_exchange(stands, FREE, TAKEN) != FREE {
         return false;
+    }
+    if let Some(count) = filtered(key.address()) {
+        add(count, 1);
     }
     *room = *block;
     // The key comes last: whoever looks at all blocks sees whole ones.

@@ -30,7 +30,9 @@ use aya_ebpf::{
 /// Entry of a function that hands out a new block.
 #[uprobe]
 fn alloc_entry(ctx: ProbeContext) -> u32 {
-    alloc::enter_alloc(&ctx);
+    if !alloc::is_passed_over(&ctx) {
+        alloc::enter_alloc(&ctx);
+    }
     0
 }
 
@@ -54,7 +56,8 @@ fn alloc_return(ctx: RetProbeContext) -> u32 {
 #[unsafe(link_section = "uprobe")]
 #[unsafe(no_mangle)]
 extern "C" fn alloc_call(ctx: *mut c_void) -> u32 {
-    session(&ProbeContext::new(ctx), alloc::enter_alloc)
+    let ctx = ProbeContext::new(ctx);
+    if alloc::is_passed_over(&ctx) { u32::from(true) } else { session(&ctx, alloc::enter_alloc) }
 }
 
 /// Entry and return of a function that resizes a block, by one probe.

@@ -5,15 +5,14 @@ use aya_ebpf::{
     maps::{Array, CgroupArray, HashMap, Queue, RingBuf},
 };
 use memtrace_common::{
-    block_table::Bucket,
-    call::PendingCall,
+    block_table::{Bucket, FILTER as FILTER_ENTRIES},
     control::Control,
     process::{Process, ProcessSlot, SlotOfProcess},
     sampling,
-    site::{RecentSites, Site, SiteId, SiteIndex},
+    site::{Site, SiteId, SiteIndex},
     stack::{StackId, StackRecord},
-    unwind::{CodeRange, CodeTable, RecentRows, Row},
-    window::Window,
+    thread::{Thread, ThreadMemory},
+    unwind::{CodeRange, CodeTable, Row},
 };
 
 /// `BPF_NOEXIST` of `<linux/bpf.h>`: insert only.
@@ -21,30 +20,8 @@ pub(crate) const NO_EXIST: u64 = 1;
 /// `-EEXIST` of `<asm-generic/errno-base.h>`.
 pub(crate) const ALREADY_THERE: i32 = -17;
 
-/// One thread's place.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Thread {
-    /// Whose it is, by thread id; 0 where nobody's.
-    pub(crate) tid: u64,
-    pub(crate) memory: ThreadMemory,
-}
-
-/// What one thread is doing, and the memory in which its stack is walked: per thread, not per CPU,
-/// because a preempted program must find its own stack again.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct ThreadMemory {
-    pub(crate) pending: PendingCall,
-    /// The block of a free that may reach another hooked free of it; 0 where there is none.
-    pub(crate) handed_on: u64,
-    /// How many bytes more until the next sample, plus 1; 0 before the first is drawn.
-    pub(crate) until_sample: u64,
-    pub(crate) recent_sites: RecentSites,
-    pub(crate) recent_rows: RecentRows,
-    pub(crate) stack: StackRecord,
-    pub(crate) window: Window,
-}
+/// `BPF_F_MMAPABLE` of `<linux/bpf.h>`: user space reads and writes what would be too many calls as memory.
+const MMAPABLE: u32 = 1 << 10;
 
 /// What user space says, at index 0.
 #[map]
@@ -69,7 +46,7 @@ pub(crate) static FREE_SLOTS: Queue<ProcessSlot> = Queue::with_max_entries(1, 0)
 
 /// The targets, by slot.
 #[map]
-pub(crate) static PROCESSES: Array<Process> = Array::with_max_entries(1, 0);
+pub(crate) static PROCESSES: Array<Process> = Array::with_max_entries(1, MMAPABLE);
 
 /// Where the kernel sends hooked returns, by slot; 0 until user space has seen it in the target's
 /// mappings.
@@ -78,18 +55,19 @@ pub(crate) static TRAMPOLINES: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Threads that have called a hooked function: [`crate::threads`].
 #[map]
-pub(crate) static THREADS: Array<Thread> = Array::with_max_entries(1, 0);
+pub(crate) static THREADS: Array<Thread> = Array::with_max_entries(1, MMAPABLE);
 
 /// A thread that has done nothing yet, at index 0: too large for the BPF stack, so it is kept here.
 #[map]
 pub(crate) static EMPTY_THREAD: Array<ThreadMemory> = Array::with_max_entries(1, 0);
 
-/// `BPF_F_MMAPABLE` of `<linux/bpf.h>`: user space reads and writes what would be too many calls as memory.
-const MMAPABLE: u32 = 1 << 10;
-
 /// Blocks allocated and not yet freed: [`memtrace_common::block_table`].
 #[map]
 pub(crate) static BLOCKS: Array<Bucket> = Array::with_max_entries(1, MMAPABLE);
+
+/// How many sampled blocks there are, by a hash of their address: [`memtrace_common::block_table::filter_entry`].
+#[map]
+pub(crate) static FILTER: Array<u64> = Array::with_max_entries(FILTER_ENTRIES, MMAPABLE);
 
 /// Allocation sites and their counters, by index.
 #[map]

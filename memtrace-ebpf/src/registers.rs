@@ -62,7 +62,8 @@ pub(crate) fn requested_bytes(regs: &pt_regs, roles: CallRoles) -> u64 {
 #[inline(always)]
 fn opaque(roles: CallRoles) -> CallRoles {
     let mut word = roles.0;
-    // SAFETY: no instruction at all.
-    unsafe { core::arch::asm!("/* {word} */", word = inout(reg) word, options(nomem, nostack)) };
+    // SAFETY: a register becomes what it is. (Without an instruction, the next one would have two lines of source, and the
+    // kernel refuses such a program.)
+    unsafe { core::arch::asm!("{word} = {word}", word = inout(reg) word, options(nomem, nostack)) };
     CallRoles(word)
 }

@@ -1,12 +1,12 @@
 //! Which allocations are sampled, in the sampled tier; all are counted elsewhere.
 
 use aya_ebpf::{Global, helpers::generated::bpf_get_prandom_u32};
-use memtrace_common::sampling::{self, OBJECT, Table, Weight};
-
-use crate::{
-    maps::{LOGARITHMS, ThreadMemory, WEIGHTS},
-    target::Target,
+use memtrace_common::{
+    sampling::{self, OBJECT, Table, Weight},
+    thread::ThreadMemory,
 };
+
+use crate::maps::{LOGARITHMS, WEIGHTS};
 
 /// The mean gap between samples, in bytes; 0 where every allocation is counted. Set at load, so that programs which
 /// count all never see the code for samples.
@@ -19,26 +19,43 @@ pub(crate) fn is_on() -> bool {
     SAMPLE_BYTES.load() != 0
 }
 
+/// Whether no sample lies in a call that asks for so many bytes; if so, it is counted.
+#[inline(always)]
+pub(crate) fn passes_over(thread: &mut ThreadMemory, size_bytes: u64) -> bool {
+    let least = sampling::least_exposed(SAMPLE_BYTES.load());
+    let exposed = if size_bytes < least { least } else { size_bytes };
+    // One more than the bytes that are left, so that 0 is a thread that has not begun.
+    if thread.until_sample <= exposed {
+        return false;
+    }
+    thread.until_sample -= exposed;
+    count(thread, size_bytes);
+    true
+}
+
 /// Counts a call that asks for so many bytes, and decides whether it is sampled.
 #[inline(always)]
-pub(crate) fn takes(target: &Target, thread: &mut ThreadMemory, size_bytes: u64) -> bool {
+pub(crate) fn takes(thread: &mut ThreadMemory, size_bytes: u64) -> bool {
     // More than there are addresses is refused.
     if size_bytes >> 47 != 0 {
         return false;
     }
-    target.count_allocation(size_bytes);
-    // One more than the bytes that are left, so that 0 is a thread that has not begun.
     if thread.until_sample == 0 {
         thread.until_sample = gap() + 1;
     }
-    // One of no bytes is sampled as if it had one.
-    let exposed = if size_bytes == 0 { 1 } else { size_bytes };
-    if thread.until_sample > exposed {
-        thread.until_sample -= exposed;
+    if passes_over(thread, size_bytes) {
         return false;
     }
+    count(thread, size_bytes);
     thread.until_sample = gap() + 1;
     true
+}
+
+/// Not atomically: nobody but the thread itself writes here.
+#[inline(always)]
+fn count(thread: &mut ThreadMemory, size_bytes: u64) {
+    thread.requested.bytes += size_bytes;
+    thread.requested.objects += 1;
 }
 
 #[inline(always)]

@@ -4,11 +4,12 @@ use memtrace_common::{
     process::Counter,
     site::{Category, Site, SiteId, SiteIndex},
     stack::StackId,
+    thread::ThreadMemory,
 };
 
 use crate::{
     atomic::next,
-    maps::{ALREADY_THERE, FREE_SITES, NO_EXIST, SITE_COUNT, SITE_INDICES, SITES, STACKS, ThreadMemory},
+    maps::{ALREADY_THERE, FREE_SITES, NO_EXIST, SITE_COUNT, SITE_INDICES, SITES, STACKS},
     target::Target,
 };
 

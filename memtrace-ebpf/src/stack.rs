@@ -12,12 +12,13 @@ use memtrace_common::{
     frame_pointer,
     process::Counter,
     stack::{MAX_FRAMES, StackHasher, StackId, StackRecord},
+    thread::ThreadMemory,
     unwind::{CodeRange, CodeTable, Failure, RecentRows, Registers, Row, Step, step},
     window::{Source, WINDOW_WORDS, Window, Windowed},
 };
 
 use crate::{
-    maps::{CODE_RANGES, CODE_TABLES, ROWS, ThreadMemory},
+    maps::{CODE_RANGES, CODE_TABLES, ROWS},
     target::Target,
     verifier::forgotten,
 };

@@ -5,6 +5,7 @@ use memtrace_common::{
     block::BlockKey,
     control::Control,
     process::{Counter, Process, ProcessSlot},
+    thread::Requested,
 };
 
 use crate::{
@@ -50,16 +51,6 @@ impl Target {
         BlockKey::new(self.slot, address)
     }
 
-    /// Counts a call that asks for so many bytes.
-    #[inline(always)]
-    pub(crate) fn count_allocation(&self, size_bytes: u64) {
-        // SAFETY: see `current`; these are touched atomically only.
-        let (bytes, objects) =
-            unsafe { (&raw mut (*self.process).alloc_bytes, &raw mut (*self.process).alloc_objects) };
-        add(bytes, size_bytes);
-        add(objects, 1);
-    }
-
     /// Counts one event that is missing from the figures, or needs explaining.
     #[inline(always)]
     pub(crate) fn count(&self, counter: Counter) {
@@ -70,6 +61,28 @@ impl Target {
             add(at, 1);
         }
     }
+}
+
+/// Whether events are counted.
+#[inline(always)]
+pub(crate) fn is_counting() -> bool {
+    CONTROL.get(0).is_some_and(|control| control.counting != 0)
+}
+
+/// The current thread's id.
+#[inline(always)]
+pub(crate) fn current_tid() -> u32 {
+    bpf_get_current_pid_tgid() as u32
+}
+
+/// Adds what a thread that has ended had asked for to what its process has.
+#[inline(always)]
+pub(crate) fn count_requested(slot: ProcessSlot, requested: Requested) {
+    let Some(process) = PROCESSES.get_ptr_mut(slot.0) else { return };
+    // SAFETY: an array map's entry lives as long as the map; this is touched atomically only.
+    let (bytes, objects) = unsafe { (&raw mut (*process).requested.bytes, &raw mut (*process).requested.objects) };
+    add(bytes, requested.bytes);
+    add(objects, requested.objects);
 }
 
 /// Where a process stands, if it is a target.

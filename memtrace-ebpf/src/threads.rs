@@ -4,10 +4,15 @@
 //! in a few instructions, twice in every allocation.
 
 use aya_ebpf::{Global, cty::c_void, helpers::generated::bpf_probe_read_kernel};
+use memtrace_common::{
+    process::ProcessSlot,
+    thread::{Thread, ThreadMemory},
+};
 
 use crate::{
     atomic::compare_exchange,
-    maps::{EMPTY_THREAD, THREADS, Thread},
+    maps::{EMPTY_THREAD, THREADS},
+    target::count_requested,
 };
 
 /// How many threads there is room for, less one: all ones in binary. Set at load.
@@ -33,7 +38,7 @@ pub(crate) fn known<'a>(tid: u32) -> Option<&'a mut Thread> {
 
 /// Makes room for a thread that was not seen before; `None` where there is none.
 #[inline(never)]
-pub(crate) extern "C" fn begin(tid: u32) -> u64 {
+pub(crate) extern "C" fn begin(tid: u32, slot: u32) -> u64 {
     let Some(empty) = EMPTY_THREAD.get_ptr(0) else { return 0 };
     let mut place = tid;
     for _ in 0..REACH {
@@ -43,6 +48,7 @@ pub(crate) extern "C" fn begin(tid: u32) -> u64 {
             let memory = (&raw mut thread.memory).cast::<c_void>();
             // SAFETY: as many zeros from a map as there is room for: they would not fit on the BPF stack.
             unsafe { bpf_probe_read_kernel(memory, size_of_val(&thread.memory) as u32, empty.cast()) };
+            thread.memory.process = ProcessSlot(slot);
             return 1;
         }
         place = place.wrapping_add(1);
@@ -53,8 +59,12 @@ pub(crate) extern "C" fn begin(tid: u32) -> u64 {
 /// A thread has ended, or begun another program.
 #[inline(always)]
 pub(crate) fn end(tid: u32) {
-    if let Some(thread) = known(tid) {
-        thread.tid = 0;
+    let Some(thread) = known(tid) else { return };
+    let ThreadMemory { process, requested, .. } = &thread.memory;
+    let (process, requested) = (*process, *requested);
+    thread.tid = 0;
+    if requested.objects != 0 {
+        count_requested(process, requested);
     }
 }
 

@@ -7,6 +7,7 @@ use memtrace_common::{
     sampling::{BYTES_VARIANCE, OBJECT, OBJECTS_VARIANCE, Weight},
     site::{Category as KernelCategory, Site as KernelSite, SiteIndex},
     stack::{StackId, mix},
+    thread::Requested,
 };
 
 use super::vm_book::VmBook;
@@ -46,6 +47,14 @@ struct TrackedSite {
     oldest_born_ms: Option<u64>,
 }
 
+/// What the kernel side has counted of a target.
+#[derive(Default)]
+pub(super) struct Counted {
+    pub(super) sites: Vec<(SiteIndex, KernelSite)>,
+    /// Nothing where sites have no estimates.
+    pub(super) requested: Requested,
+}
+
 /// What is known of a target so far.
 #[derive(Default)]
 pub(super) struct Profile {
@@ -56,6 +65,7 @@ pub(super) struct Profile {
     rss: History,
     rss_bytes: Option<u64>,
     counters: KernelProcess,
+    requested: Requested,
 }
 
 impl Profile {
@@ -82,11 +92,10 @@ impl Profile {
         self.sites.values().fold(Totals::default(), |sum, site| sum.plus(&site.totals))
     }
 
-    /// Takes in what was counted by now, `elapsed` after the start: `sites` are all sites of this target, `mapped`
-    /// is what it has mapped by itself.
+    /// Takes in what was `counted` by now, `elapsed` after the start; `mapped` is what the target has mapped by itself.
     pub(super) fn read(
         &mut self,
-        sites: &[(SiteIndex, KernelSite)],
+        counted: &Counted,
         mapped: Option<&VmBook>,
         kernel: &Kernel,
         target: &Target,
@@ -95,7 +104,7 @@ impl Profile {
     ) -> Result<(), KernelError> {
         self.has_tentative = false;
         let mut live_bytes = 0;
-        for (id, site) in sites {
+        for (id, site) in &counted.sites {
             let (category, totals, variances) = match KernelCategory::try_from(site.category) {
                 Ok(KernelCategory::Mmap) => {
                     (Category::Mmap, mapped.map(|book| book.totals(*id)).unwrap_or_default(), None)
@@ -134,6 +143,7 @@ impl Profile {
             self.rss_bytes = Some(rss_bytes);
         }
         self.counters = kernel.process(target.slot)?;
+        self.requested = counted.requested;
         Ok(())
     }
 
@@ -197,13 +207,13 @@ impl Profile {
     fn sums(&self, categories: &[Category], sites: &[Site]) -> (Totals, Option<Uncertainty>) {
         let sum = sites.iter().fold(Totals::default(), |sum, site| sum.plus(&site.totals));
         let variances = sites.iter().filter_map(|site| Some(site.uncertainty?.variances)).reduce(|a, b| a.plus(&b));
-        let KernelProcess { alloc_bytes, alloc_objects, .. } = self.counters;
-        if alloc_objects == 0 || !categories.contains(&Category::Heap) {
+        let Requested { bytes, objects } = self.requested;
+        if objects == 0 || !categories.contains(&Category::Heap) {
             return (sum, None);
         }
         let mapped = sites.iter().filter(|site| site.uncertainty.is_none());
         let mapped = mapped.fold(Totals::default(), |sum, site| sum.plus(&site.totals));
-        let (bytes, objects) = (alloc_bytes + mapped.alloc_bytes, alloc_objects + mapped.alloc_objects);
+        let (bytes, objects) = (bytes + mapped.alloc_bytes, objects + mapped.alloc_objects);
         let (live_bytes, live_objects) = (sum.live_bytes().min(bytes), sum.live_objects().min(objects));
         let totals = Totals::new(bytes, objects, bytes - live_bytes, objects - live_objects);
         (totals, Some(Uncertainty { variances: variances.unwrap_or_default(), alloc_is_exact: true }))

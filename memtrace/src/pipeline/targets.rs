@@ -8,12 +8,15 @@ use std::{
 
 use memtrace_common::{
     process::{Counter, ProcessSlot},
-    site::{Site as KernelSite, SiteIndex},
     vm::VmEvent,
 };
 use tokio::{sync::mpsc::UnboundedSender, task::JoinHandle};
 
-use super::{profile::Profile, vm_book::VmBook, watch::Exit};
+use super::{
+    profile::{Counted, Profile},
+    vm_book::VmBook,
+    watch::Exit,
+};
 use crate::{
     capture::{
         images::{Images, Scope},
@@ -170,11 +173,11 @@ impl Targets {
 
     /// Takes in what the kernel side has counted by now, `elapsed` after the start.
     pub(super) fn read(&mut self, kernel: &Kernel, elapsed: Duration) -> Result<(), KernelError> {
-        let mut sites = by_slot(kernel)?;
+        let mut counted = counted(kernel)?;
         for (slot, followed) in &mut self.live {
-            let sites = sites.remove(slot).unwrap_or_default();
+            let counted = counted.remove(slot).unwrap_or_default();
             let Followed { target, profile, mapped, .. } = followed;
-            profile.read(&sites, mapped.as_ref(), kernel, target, &self.images, elapsed)?;
+            profile.read(&counted, mapped.as_ref(), kernel, target, &self.images, elapsed)?;
         }
         Ok(())
     }
@@ -198,13 +201,13 @@ impl Targets {
         kernel.sweep();
         // Once more, though it was just read: what has ended since has told the last of it since.
         self.read_log();
-        let mut sites = by_slot(kernel)?;
+        let mut counted = counted(kernel)?;
         for (Followed { target, profile, mapped, .. }, _) in leaving.iter_mut().filter(|(_, why)| *why == Over::Ended) {
             if let Some(log) = &mut self.log {
                 target.learn(log.take(target.pid.get()), &mut self.images, kernel);
             }
-            let sites = sites.remove(&target.slot).unwrap_or_default();
-            profile.read(&sites, mapped.as_ref(), kernel, target, &self.images, elapsed)?;
+            let counted = counted.remove(&target.slot).unwrap_or_default();
+            profile.read(&counted, mapped.as_ref(), kernel, target, &self.images, elapsed)?;
             profile.read_ages(kernel, mapped.as_ref());
         }
         let slots: Vec<ProcessSlot> = closed.into_iter().map(|(slot, _)| slot).collect();
@@ -269,10 +272,14 @@ pub(super) enum Over {
     Replaced,
 }
 
-fn by_slot(kernel: &Kernel) -> Result<HashMap<ProcessSlot, Vec<(SiteIndex, KernelSite)>>, KernelError> {
-    let mut by_slot: HashMap<ProcessSlot, Vec<_>> = HashMap::new();
+/// What the kernel side has counted by now, by target.
+fn counted(kernel: &Kernel) -> Result<HashMap<ProcessSlot, Counted>, KernelError> {
+    let mut counted: HashMap<ProcessSlot, Counted> = HashMap::new();
     for (index, site) in kernel.sites()? {
-        by_slot.entry(site.process).or_default().push((index, site));
+        counted.entry(site.process).or_default().sites.push((index, site));
     }
-    Ok(by_slot)
+    for (slot, requested) in kernel.requested() {
+        counted.entry(slot).or_default().requested = requested;
+    }
+    Ok(counted)
 }

@@ -7,23 +7,27 @@ use std::{
 
 use memtrace_common::{
     block::BlockKey,
-    block_table::{Bucket, FREE, PLACES, TAKEN, after, home},
+    block_table::{Bucket, FREE, PLACES, TAKEN, after, filter_entry, home},
     process::ProcessSlot,
     site::SiteIndex,
 };
 
-use super::mapped::MappedArray;
+use super::{halves, mapped::MappedArray};
 
 /// The word of a bucket that counts the blocks it has passed on; before it stand the keys, after it two words for
 /// each block.
 const PASSED_ON: usize = PLACES;
 
 /// The table.
-pub(super) struct BlockTable(MappedArray<Bucket>);
+pub(super) struct BlockTable {
+    buckets: MappedArray<Bucket>,
+    /// How many blocks have an address of one hash, where that is counted.
+    filter: Option<MappedArray<u64>>,
+}
 
 impl BlockTable {
-    pub(super) fn new(buckets: MappedArray<Bucket>) -> Self {
-        Self(buckets)
+    pub(super) fn new(buckets: MappedArray<Bucket>, filter: Option<MappedArray<u64>>) -> Self {
+        Self { buckets, filter }
     }
 
     /// Looks at every block: those of programs that are over go. Returns when the oldest of each site was
@@ -50,28 +54,27 @@ impl BlockTable {
     }
 
     fn buckets(&self) -> impl Iterator<Item = (u32, &[AtomicU64])> {
-        (0..self.count()).filter_map(|bucket| Some((bucket, self.0.words(bucket as usize)?)))
+        (0..self.count()).filter_map(|bucket| Some((bucket, self.buckets.words(bucket as usize)?)))
     }
 
     fn count(&self) -> u32 {
-        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.buckets.len()).unwrap_or(u32::MAX)
     }
 
     fn remove(&self, bucket: u32, word: &AtomicU64, key: u64) {
         if word.compare_exchange(key, FREE, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return;
         }
+        let entry = filter_entry(BlockKey(key).address());
+        if let Some([count]) = self.filter.as_ref().and_then(|filter| filter.words(entry as usize)) {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
         let mut passed = home(BlockKey(key), self.count());
         while passed != bucket {
-            if let Some(words) = self.0.words(passed as usize) {
+            if let Some(words) = self.buckets.words(passed as usize) {
                 words[PASSED_ON].fetch_sub(1, Ordering::Relaxed);
             }
             passed = after(passed, 1, self.count());
         }
     }
-}
-
-fn halves(word: u64) -> [u32; 2] {
-    let [a, b, c, d, e, f, g, h] = word.to_le_bytes();
-    [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])]
 }

@@ -5,6 +5,7 @@ mod code;
 mod mapped;
 mod multi;
 mod probes;
+mod threads;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,17 +23,18 @@ use aya::{
     programs::{Program, ProgramError, RawTracePoint},
 };
 use memtrace_common::{
-    block_table::buckets_for,
+    block_table::{FILTER, buckets_for},
     control::Control,
     process::{Process, ProcessSlot, SlotOfProcess},
     sampling,
     site::{Site, SiteId, SiteIndex},
     stack::{StackId, StackRecord},
+    thread::Requested,
     unwind::{CodeRange, CodeTable, Row},
 };
 use thiserror::Error;
 
-use self::{blocks::BlockTable, code::CodeStore, mapped::MappedArray, probes::Probes};
+use self::{blocks::BlockTable, code::CodeStore, mapped::MappedArray, probes::Probes, threads::ThreadCounts};
 pub use self::{
     code::RowPlace,
     probes::{Handler, Links, Point},
@@ -180,6 +182,7 @@ pub struct Kernel {
     sample_bytes: Option<u64>,
     sites: MappedArray<Site>,
     blocks: BlockTable,
+    threads: ThreadCounts,
     /// Programs that are over, whose blocks are still there.
     over: HashSet<ProcessSlot>,
     /// When the oldest live block of each site was allocated, in milliseconds since the start, as of the last
@@ -256,7 +259,10 @@ impl Kernel {
             .override_global(aya_log::LEVEL, &log_level, true);
         let mut ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
         let code = CodeStore::new(mapped(&ebpf, "ROWS", capacities.rows)?, mapped(&ebpf, "CODE_RANGES", MAX_RANGES)?);
-        let (sites, blocks) = (mapped(&ebpf, "SITES", sites)?, BlockTable::new(mapped(&ebpf, "BLOCKS", buckets)?));
+        let filter = sample_bytes.map(|_| mapped(&ebpf, "FILTER", FILTER)).transpose()?;
+        let blocks = BlockTable::new(mapped(&ebpf, "BLOCKS", buckets)?, filter);
+        let threads = ThreadCounts::new(mapped(&ebpf, "THREADS", threads)?, mapped(&ebpf, "PROCESSES", slots)?);
+        let sites = mapped(&ebpf, "SITES", sites)?;
         let probes = Probes::load(&mut ebpf, links)?;
         let mut kernel = Self {
             ebpf,
@@ -265,6 +271,7 @@ impl Kernel {
             sample_bytes,
             sites,
             blocks,
+            threads,
             over: HashSet::new(),
             oldest: HashMap::new(),
             code,
@@ -530,6 +537,12 @@ impl Kernel {
         self.sample_bytes
     }
 
+    /// What each target has asked for, where sites have estimates: exact, but for calls that fail.
+    #[must_use]
+    pub fn requested(&self) -> HashMap<ProcessSlot, Requested> {
+        if self.sample_bytes.is_some() { self.threads.requested() } else { HashMap::new() }
+    }
+
     /// Every site of every target.
     ///
     /// # Errors
@@ -621,6 +634,12 @@ impl Kernel {
 fn mapped<T: Pod>(ebpf: &Ebpf, name: &'static str, length: u32) -> Result<MappedArray<T>, KernelError> {
     let Some(Map::Array(map)) = ebpf.map(name) else { return Err(KernelError::Missing(name)) };
     MappedArray::new(map.fd(), length).map_err(|source| KernelError::MapMemory { name, source })
+}
+
+/// Two numbers that stand in one word.
+fn halves(word: u64) -> [u32; 2] {
+    let [a, b, c, d, e, f, g, h] = word.to_le_bytes();
+    [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])]
 }
 
 fn failed(action: &'static str, name: &'static str) -> impl Fn(MapError) -> KernelError {

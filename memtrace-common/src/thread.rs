@@ -1,0 +1,64 @@
+//! Threads of targets: what one is doing, and the memory in which its stack is walked.
+
+use crate::{
+    call::PendingCall, process::ProcessSlot, site::RecentSites, stack::StackRecord, unwind::RecentRows, window::Window,
+};
+
+/// One thread's place in the table of threads.
+///
+/// Per thread, not per CPU: a preempted program must find its own memory again. Only the thread itself
+/// writes here, so that nothing need be atomic.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Thread {
+    /// Whose it is, by thread id; 0 where nobody's.
+    pub tid: u64,
+    /// What is remembered of the thread; all zeros at its begin.
+    pub memory: ThreadMemory,
+}
+
+/// What is remembered of a thread.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ThreadMemory {
+    /// The target that it belongs to.
+    pub process: ProcessSlot,
+    /// Makes what follows aligned.
+    pub unused: u32,
+    /// What it has asked for, where sites have estimates.
+    pub requested: Requested,
+    /// The call that is under way.
+    pub pending: PendingCall,
+    /// The block of a free that may reach another hooked free of it; 0 where there is none.
+    pub handed_on: u64,
+    /// How many bytes more until the next sample, plus 1; 0 before the first is drawn.
+    pub until_sample: u64,
+    /// Where its last sites have their counters.
+    pub recent_sites: RecentSites,
+    /// Where its last code has its rows.
+    pub recent_rows: RecentRows,
+    /// The stack that was walked last.
+    pub stack: StackRecord,
+    /// A copy of the part of its stack that is looked at.
+    pub window: Window,
+}
+
+/// What was asked for, whether sampled or not: exact, but for calls that fail.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Requested {
+    /// Bytes.
+    pub bytes: u64,
+    /// Objects.
+    pub objects: u64,
+}
+
+impl Requested {
+    /// Both together.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self { bytes: self.bytes.wrapping_add(other.bytes), objects: self.objects.wrapping_add(other.objects) }
+    }
+}
+
+const _: () = assert!(size_of::<Thread>().is_multiple_of(8));
