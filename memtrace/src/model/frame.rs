@@ -74,6 +74,24 @@ pub struct Frame {
     pub function: Result<Function, Reason>,
 }
 
+/// A stack, from the allocation outwards. A host has many more stacks than places, so that stacks share what is known
+/// of a place: the functions there, inlined ones first.
+#[derive(Clone, Debug, Default)]
+pub struct Stack(Vec<Arc<[Frame]>>);
+
+impl Stack {
+    /// From the allocation outwards.
+    pub fn frames(&self) -> impl DoubleEndedIterator<Item = &Frame> + Clone {
+        self.0.iter().flat_map(|place| place.iter())
+    }
+}
+
+impl FromIterator<Arc<[Frame]>> for Stack {
+    fn from_iter<I: IntoIterator<Item = Arc<[Frame]>>>(places: I) -> Self {
+        Self(places.into_iter().collect())
+    }
+}
+
 impl Frame {
     /// One line for a person: the function, or the place where there is none.
     #[must_use]

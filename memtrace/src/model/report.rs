@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{
     estimate::{Intervals, Uncertainty},
-    frame::Frame,
+    frame::Stack,
     growth::Trend,
 };
 
@@ -181,8 +181,8 @@ pub struct Site {
     pub oldest_age: Option<Duration>,
     /// Whether its stack was deeper than is kept.
     pub truncated: bool,
-    /// From the allocation outwards.
-    pub frames: Vec<Frame>,
+    /// Where it allocates.
+    pub stack: Stack,
 }
 
 /// A target.

@@ -19,7 +19,7 @@ use crate::{
     },
     model::{
         estimate::{Uncertainty, Variances},
-        frame::{Frame, Reason},
+        frame::{ImageName, Reason},
         growth::History,
         report::{Category, HealthCounter, HealthKind, Process, Site, Totals, Verdict},
         unexplained::unexplained_rss_bytes,
@@ -233,25 +233,22 @@ impl Profile {
     ) -> Vec<Site> {
         let places = self.stacks.values().flat_map(|stack| stack.places.iter().copied());
         symbolizer.symbolize(images.all(), places);
+        let identities: Vec<u64> = images.all().iter().map(|image| identity(&image.name)).collect();
         let mut merged: HashMap<(&[CodePlace], bool, Category), Site> = HashMap::new();
         let nowhere = PlacedStack { places: Vec::new(), complete: false, tentative: false };
         for tracked in self.sites.values().filter(|site| categories.contains(&site.category)) {
             let stack = self.stacks.get(&tracked.stack).unwrap_or(&nowhere);
-            let site = merged.entry((&stack.places, stack.complete, tracked.category)).or_insert_with(|| {
-                let frames: Vec<Frame> =
-                    stack.places.iter().flat_map(|place| symbolizer.frames(*place).to_vec()).collect();
-                Site {
-                    id: site_id(&stack.places, images),
-                    category: tracked.category,
-                    totals: Totals::default(),
-                    uncertainty: None,
-                    growth_bytes_per_s: 0.0,
-                    verdict: Verdict::TooEarly,
-                    confidence: 0.0,
-                    oldest_age: None,
-                    truncated: !stack.complete,
-                    frames,
-                }
+            let site = merged.entry((&stack.places, stack.complete, tracked.category)).or_insert_with(|| Site {
+                id: site_id(&stack.places, &identities),
+                category: tracked.category,
+                totals: Totals::default(),
+                uncertainty: None,
+                growth_bytes_per_s: 0.0,
+                verdict: Verdict::TooEarly,
+                confidence: 0.0,
+                oldest_age: None,
+                truncated: !stack.complete,
+                stack: stack.places.iter().map(|place| symbolizer.frames(*place)).collect(),
             });
             site.totals = site.totals.plus(&tracked.totals);
             if let Some(variances) = &tracked.variances {
@@ -295,17 +292,19 @@ fn figures(site: &KernelSite, sample_bytes: Option<u64>) -> (Totals, Option<Vari
     (Totals::new(alloc.bytes, objects(alloc), freed.bytes, objects(freed)), Some(variances))
 }
 
-/// A hash over build ids (or paths) and offsets: it does not depend on where images were loaded.
-fn site_id(places: &[CodePlace], images: &Images) -> u64 {
-    let take = |hash: u64, bytes: &[u8]| bytes.iter().fold(hash, |hash, byte| mix(hash ^ u64::from(*byte)));
+/// A hash over build ids (or paths) and offsets: it does not depend on where images were loaded. `identities` are those
+/// of the images.
+fn site_id(places: &[CodePlace], identities: &[u64]) -> u64 {
     places.iter().fold(0, |hash, place| match place {
-        CodePlace::File { image, file_offset } => {
-            let name = &images.all()[*image].name;
-            let identity = name.build_id.as_ref().unwrap_or(&name.path);
-            take(take(hash, identity.as_bytes()), &file_offset.to_le_bytes())
-        }
-        CodePlace::Address(address, _) => take(hash, &address.to_le_bytes()),
+        CodePlace::File { image, file_offset } => mix(mix(hash ^ identities[*image]) ^ file_offset),
+        CodePlace::Address(address, _) => mix(hash ^ address),
     })
+}
+
+/// A hash of an image's build id, or of its path where it has none.
+fn identity(name: &ImageName) -> u64 {
+    let identity = name.build_id.as_ref().unwrap_or(&name.path);
+    identity.bytes().fold(0, |hash, byte| mix(hash ^ u64::from(byte)))
 }
 
 /// Those counters that `is_wanted`, as reports have them.

@@ -32,7 +32,13 @@ pub(crate) fn report() -> Report {
         confidence: 0.0,
         oldest_age: Some(Duration::from_millis(9500)),
         truncated: false,
-        frames: vec![resolved("keep", 30, true), resolved("handle_request", 40, false), resolved("main", 50, false)],
+        stack: [
+            vec![resolved("keep", 30, true), resolved("handle_request", 40, false)],
+            vec![resolved("main", 50, false)],
+        ]
+        .map(Arc::from)
+        .into_iter()
+        .collect(),
     };
     let other = Site {
         id: 0xbeef,
@@ -40,7 +46,9 @@ pub(crate) fn report() -> Report {
         growth_bytes_per_s: 0.0,
         truncated: true,
         oldest_age: None,
-        frames: vec![Frame { place: Place::Image { image, offset: 0x1234 }, function: Err(Reason::NoSymbol) }],
+        stack: [Arc::from([Frame { place: Place::Image { image, offset: 0x1234 }, function: Err(Reason::NoSymbol) }])]
+            .into_iter()
+            .collect(),
         ..leak.clone()
     };
     Report {

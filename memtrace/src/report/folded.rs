@@ -21,7 +21,7 @@ pub fn render(report: &Report, weight: Weight, top: Option<usize>, out: &mut dyn
             if site.truncated {
                 write!(out, ";[truncated]")?;
             }
-            for frame in site.frames.iter().rev() {
+            for frame in site.stack.frames().rev() {
                 write!(out, ";{}", frame_name(&frame.label()))?;
             }
             writeln!(out, " {amount}")?;

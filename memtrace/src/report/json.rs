@@ -7,11 +7,11 @@ use std::{
     io::{self, Write},
 };
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::model::{
     estimate::{Interval, Intervals},
-    frame::{Frame, Place},
+    frame::{Frame, Place, Stack},
     report::{HealthCounter, Process, Report, Site, Totals},
 };
 
@@ -55,7 +55,24 @@ struct JsonProcess<'a> {
     interval_95: Option<JsonIntervals>,
     growth_bytes_per_s: f64,
     health: BTreeMap<&'static str, u64>,
-    sites: Vec<JsonSite<'a>>,
+    sites: JsonSites<'a>,
+}
+
+/// Written one by one: a hundred thousand with their frames would take gigabytes.
+struct JsonSites<'a>(&'a [Site]);
+
+impl Serialize for JsonSites<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(json_site))
+    }
+}
+
+struct JsonFrames<'a>(&'a Stack);
+
+impl Serialize for JsonFrames<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.frames().map(json_frame))
+    }
 }
 
 #[derive(Serialize)]
@@ -126,7 +143,7 @@ struct JsonSite<'a> {
     confidence: f64,
     oldest_age_ns: Option<u64>,
     truncated: bool,
-    frames: Vec<JsonFrame<'a>>,
+    frames: JsonFrames<'a>,
 }
 
 #[derive(Serialize)]
@@ -187,7 +204,7 @@ fn json_process(process: &Process, top: Option<usize>) -> JsonProcess<'_> {
         interval_95: process.intervals().map(JsonIntervals::from),
         growth_bytes_per_s: process.growth_bytes_per_s,
         health: counters(&process.health),
-        sites: process.sites.iter().take(top.unwrap_or(usize::MAX)).map(json_site).collect(),
+        sites: JsonSites(&process.sites[..top.unwrap_or(usize::MAX).min(process.sites.len())]),
     }
 }
 
@@ -206,7 +223,7 @@ fn json_site(site: &Site) -> JsonSite<'_> {
         confidence: site.confidence,
         oldest_age_ns: site.oldest_age.map(nanoseconds),
         truncated: site.truncated,
-        frames: site.frames.iter().map(json_frame).collect(),
+        frames: JsonFrames(&site.stack),
     }
 }
 

@@ -157,8 +157,8 @@ fn sites(process: &Process, top: usize, width: Option<u16>, out: &mut dyn Write)
 }
 
 fn stack(site: &Site) -> String {
-    let mut lines: Vec<String> = site.frames.iter().take(SHOWN_FRAMES).map(frame_line).collect();
-    match site.frames.len().saturating_sub(SHOWN_FRAMES) {
+    let mut lines: Vec<String> = site.stack.frames().take(SHOWN_FRAMES).map(frame_line).collect();
+    match site.stack.frames().skip(SHOWN_FRAMES).count() {
         0 if site.truncated => lines.push("… (cut: outer frames are missing)".to_owned()),
         0 => {}
         more => lines.push(format!("… {more} more")),
