@@ -30,7 +30,7 @@ use crate::{
     maps::{SITES, TRAMPOLINES},
     registers::{argument_with, requested_bytes},
     sample, site, stack,
-    target::{self, Target},
+    target::{self, Target, Task},
     threads,
     verifier::forgotten,
 };
@@ -44,22 +44,23 @@ pub(crate) enum Return {
     Awaited,
 }
 
-/// Whether a program that is attached to both ends of a function runs at its entry: its return leaves the
-/// program counter in the caller.
+/// Whether a program that is attached to both ends of a function runs at its entry. A thread without a call under way
+/// awaits no return; a return leaves the program counter in the caller.
 #[inline(always)]
-pub(crate) fn is_entry(ctx: &ProbeContext) -> bool {
+pub(crate) fn is_entry(ctx: &ProbeContext, task: Task) -> bool {
+    let is_idle = threads::known(task.tid).is_none_or(|thread| thread.memory.pending.stack_pointer == 0);
     // SAFETY: the helper reads the running program's own attachment.
-    registers(ctx.regs).rip == unsafe { bpf_get_func_ip(ctx.as_ptr()) }
+    is_idle || registers(ctx.regs).rip == unsafe { bpf_get_func_ip(ctx.as_ptr()) }
 }
 
 /// Whether this is an entry of a call of which nothing but its size will be known: nearly every one, where samples are
 /// taken, so it is found out with as little as can be. A thread without a call under way awaits no return either.
 #[inline(always)]
-pub(crate) fn is_passed_over(ctx: &ProbeContext) -> bool {
+pub(crate) fn is_passed_over(ctx: &ProbeContext, task: Task) -> bool {
     if !sample::is_on() || !target::is_counting() {
         return false;
     }
-    let Some(thread) = threads::known(target::current_tid()).map(|thread| &mut thread.memory) else { return false };
+    let Some(thread) = threads::known(task.tid).map(|thread| &mut thread.memory) else { return false };
     let roles = roles(ctx);
     thread.pending.stack_pointer == 0
         && roles.is(Trait::Leaf)
@@ -68,8 +69,8 @@ pub(crate) fn is_passed_over(ctx: &ProbeContext) -> bool {
 
 /// Entry of a function that hands out a new block.
 #[inline(always)]
-pub(crate) fn enter_alloc(ctx: &ProbeContext) -> Return {
-    let Some(target) = Target::counted() else { return Return::Skipped };
+pub(crate) fn enter_alloc(ctx: &ProbeContext, task: Task) -> Return {
+    let Some(target) = Target::counted(task) else { return Return::Skipped };
     let regs = registers(ctx.regs);
     let Some(thread) = outermost(&target, regs) else { return Return::Skipped };
     let roles = roles(ctx);
@@ -78,36 +79,36 @@ pub(crate) fn enter_alloc(ctx: &ProbeContext) -> Return {
         roles if roles.is(Trait::Unsampled) && roles.is(Trait::Leaf) => return Return::Skipped,
         roles => roles,
     };
-    thread.pending = PendingCall {
-        stack_pointer: regs.rsp,
-        size_bytes,
-        output: argument_with(regs, roles, Role::Output),
-        resized: ResizedBlock::default(),
-        roles,
-        return_address: if roles.is(Trait::MayThrow) { word_at(regs.rsp) } else { 0 },
-        is_left: 0,
-    };
+    await_return(&mut thread.pending, regs, roles, size_bytes);
+    thread.pending.output = argument_with(regs, roles, Role::Output);
+    // What was known of the block before is not looked at then. (All of it, and the compiler would call a function that
+    // writes zeros byte by byte.)
+    thread.pending.resized.address = 0;
     Return::Awaited
+}
+
+/// Notes a call that has just been entered, but for its kind's own fields.
+#[inline(always)]
+fn await_return(pending: &mut PendingCall, regs: &pt_regs, roles: CallRoles, size_bytes: u64) {
+    pending.stack_pointer = regs.rsp;
+    pending.size_bytes = size_bytes;
+    pending.roles = roles;
+    pending.return_address = if roles.is(Trait::MayThrow) { word_at(regs.rsp) } else { 0 };
+    pending.is_left = 0;
 }
 
 /// Entry of a function that resizes a block.
 #[inline(always)]
-pub(crate) fn enter_resize(ctx: &ProbeContext) -> Return {
-    let Some(target) = Target::counted() else { return Return::Skipped };
+pub(crate) fn enter_resize(ctx: &ProbeContext, task: Task) -> Return {
+    let Some(target) = Target::counted(task) else { return Return::Skipped };
     let regs = registers(ctx.regs);
     let roles = roles(ctx);
     let (address, size_bytes) = (argument_with(regs, roles, Role::Block), requested_bytes(regs, roles));
     let Some(thread) = outermost(&target, regs) else { return Return::Skipped };
     let block = if address == 0 { None } else { blocks::take(target.block(address)) };
-    thread.pending = PendingCall {
-        stack_pointer: regs.rsp,
-        size_bytes,
-        output: 0,
-        resized: ResizedBlock { address, block: block.unwrap_or_default() },
-        roles,
-        return_address: if roles.is(Trait::MayThrow) { word_at(regs.rsp) } else { 0 },
-        is_left: 0,
-    };
+    await_return(&mut thread.pending, regs, roles, size_bytes);
+    thread.pending.output = 0;
+    thread.pending.resized = ResizedBlock { address, block: block.unwrap_or_default() };
     // What is resized to nothing is freed.
     let is_sampled_as_free = sample::is_on() && address != 0 && size_bytes == 0;
     thread.pending.roles =
@@ -126,10 +127,10 @@ fn with_sampling(thread: &mut ThreadMemory, roles: CallRoles, size_bytes: u64) -
 
 /// Return of a function that hands out or resizes a block: its caller's code is about to go on.
 #[inline(always)]
-pub(crate) fn leave(ctx: &impl EbpfContext) {
+pub(crate) fn leave(ctx: &impl EbpfContext, task: Task) {
     let regs = registers(ctx.as_ptr().cast());
     let caller = Registers { pc: regs.rip, sp: regs.rsp, bp: regs.rbp };
-    end_call(ctx, caller, regs.rax, |call| call.return_address == 0);
+    end_call(ctx, task, caller, regs.rax, |call| call.return_address == 0);
 }
 
 /// A `ret` of a function that may throw is about to be executed, by a call of that function or of another
@@ -139,13 +140,13 @@ pub(crate) fn leave_at_ret(ctx: &ProbeContext) {
     let regs = registers(ctx.regs);
     // As the registers will be after it. A call with a return probe may share the code, and ends there.
     let caller = Registers { pc: word_at(regs.rsp), sp: regs.rsp + 8, bp: regs.rbp };
-    end_call(ctx, caller, regs.rax, |call| call.return_address == caller.pc);
+    end_call(ctx, Task::current(), caller, regs.rax, |call| call.return_address == caller.pc);
 }
 
 /// Entry of a function that leaves its callers by other ways than a return: an exception or a longjmp.
 #[inline(always)]
 pub(crate) fn begin_to_leave() {
-    if let Some(thread) = Target::counted().and_then(|target| known_thread(&target)) {
+    if let Some(thread) = Target::counted(Task::current()).and_then(|target| known_thread(&target)) {
         thread.pending.is_left = 1;
     }
 }
@@ -154,7 +155,7 @@ pub(crate) fn begin_to_leave() {
 /// it is.
 #[inline(always)]
 pub(crate) fn catch(ctx: &ProbeContext) {
-    if let Some(thread) = Target::counted().and_then(|target| known_thread(&target)) {
+    if let Some(thread) = Target::counted(Task::current()).and_then(|target| known_thread(&target)) {
         thread.pending.catch(registers(ctx.regs).rsp);
     }
 }
@@ -162,8 +163,14 @@ pub(crate) fn catch(ctx: &ProbeContext) {
 /// The call under way has ended with `returned`, if it is this one that returns to `caller`, in a way in
 /// which its return is seen.
 #[inline(always)]
-fn end_call(ctx: &impl EbpfContext, caller: Registers, returned: u64, is_seen: impl Fn(&PendingCall) -> bool) {
-    let Some(target) = Target::counted() else { return };
+fn end_call(
+    ctx: &impl EbpfContext,
+    task: Task,
+    caller: Registers,
+    returned: u64,
+    is_seen: impl Fn(&PendingCall) -> bool,
+) {
+    let Some(target) = Target::counted(task) else { return };
     let Some(thread) = known_thread(&target) else { return };
     if !thread.pending.returns_at(caller.sp) || !is_seen(&thread.pending) {
         return;
@@ -194,7 +201,7 @@ pub(crate) fn enter_free(ctx: &ProbeContext) {
     if address == 0 || (sample::is_on() && !blocks::may_be_sampled(address)) {
         return;
     }
-    let Some(target) = Target::counted() else { return };
+    let Some(target) = Target::counted(Task::current()) else { return };
     match blocks::take(target.block(address)) {
         Some(block) => count_freed(&block),
         // One that was not sampled, at an address like one that was.

@@ -26,12 +26,14 @@ use aya_ebpf::{
     macros::{raw_tracepoint, uprobe, uretprobe},
     programs::{ProbeContext, RawTracePointContext, RetProbeContext},
 };
+use target::Task;
 
 /// Entry of a function that hands out a new block.
 #[uprobe]
 fn alloc_entry(ctx: ProbeContext) -> u32 {
-    if !alloc::is_passed_over(&ctx) {
-        alloc::enter_alloc(&ctx);
+    let task = Task::current();
+    if !alloc::is_passed_over(&ctx, task) {
+        alloc::enter_alloc(&ctx, task);
     }
     0
 }
@@ -39,14 +41,14 @@ fn alloc_entry(ctx: ProbeContext) -> u32 {
 /// Entry of a function that resizes a block.
 #[uprobe]
 fn resize_entry(ctx: ProbeContext) -> u32 {
-    alloc::enter_resize(&ctx);
+    alloc::enter_resize(&ctx, Task::current());
     0
 }
 
 /// Return of a function that hands out or resizes a block.
 #[uretprobe]
 fn alloc_return(ctx: RetProbeContext) -> u32 {
-    alloc::leave(&ctx);
+    alloc::leave(&ctx, Task::current());
     0
 }
 
@@ -56,25 +58,25 @@ fn alloc_return(ctx: RetProbeContext) -> u32 {
 #[unsafe(link_section = "uprobe")]
 #[unsafe(no_mangle)]
 extern "C" fn alloc_call(ctx: *mut c_void) -> u32 {
-    let ctx = ProbeContext::new(ctx);
-    if alloc::is_passed_over(&ctx) { u32::from(true) } else { session(&ctx, alloc::enter_alloc) }
+    let (ctx, task) = (ProbeContext::new(ctx), Task::current());
+    if alloc::is_passed_over(&ctx, task) { u32::from(true) } else { session(&ctx, task, alloc::enter_alloc) }
 }
 
 /// Entry and return of a function that resizes a block, by one probe.
 #[unsafe(link_section = "uprobe")]
 #[unsafe(no_mangle)]
 extern "C" fn resize_call(ctx: *mut c_void) -> u32 {
-    session(&ProbeContext::new(ctx), alloc::enter_resize)
+    session(&ProbeContext::new(ctx), Task::current(), alloc::enter_resize)
 }
 
 /// What a program of a uprobe session does: at the entry it says, by 1, that the return is of no interest.
 #[inline(always)]
-fn session(ctx: &ProbeContext, enter: impl Fn(&ProbeContext) -> Return) -> u32 {
-    if !alloc::is_entry(ctx) {
-        alloc::leave(ctx);
+fn session(ctx: &ProbeContext, task: Task, enter: impl Fn(&ProbeContext, Task) -> Return) -> u32 {
+    if !alloc::is_entry(ctx, task) {
+        alloc::leave(ctx, task);
         return 0;
     }
-    u32::from(enter(ctx) == Return::Skipped)
+    u32::from(enter(ctx, task) == Return::Skipped)
 }
 
 /// A `ret` of a function that hands out or resizes a block, and may throw.

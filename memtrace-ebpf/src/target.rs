@@ -13,6 +13,21 @@ use crate::{
     maps::{CONTROL, FIRST_PROCESS, PROCESS_SLOTS, PROCESSES},
 };
 
+/// The current thread, by its ids. Asked for once in a program: the kernel takes some ten nanoseconds to answer.
+#[derive(Clone, Copy)]
+pub(crate) struct Task {
+    pub(crate) tgid: u32,
+    pub(crate) tid: u32,
+}
+
+impl Task {
+    #[inline(always)]
+    pub(crate) fn current() -> Self {
+        let pid_tgid = bpf_get_current_pid_tgid();
+        Self { tgid: (pid_tgid >> 32) as u32, tid: pid_tgid as u32 }
+    }
+}
+
 /// The current thread, of a process that is a target.
 pub(crate) struct Target {
     pub(crate) tgid: u32,
@@ -26,20 +41,18 @@ impl Target {
     /// The current thread, where its process is a target.
     #[inline(always)]
     pub(crate) fn current() -> Option<Self> {
-        Self::with(CONTROL.get(0)?)
+        Self::with(CONTROL.get(0)?, Task::current())
     }
 
-    /// The same, while events are counted.
+    /// The same of `task`, which is the current thread, while events are counted.
     #[inline(always)]
-    pub(crate) fn counted() -> Option<Self> {
+    pub(crate) fn counted(task: Task) -> Option<Self> {
         let control = CONTROL.get(0)?;
-        if control.counting == 0 { None } else { Self::with(control) }
+        if control.counting == 0 { None } else { Self::with(control, task) }
     }
 
     #[inline(always)]
-    fn with(control: &Control) -> Option<Self> {
-        let pid_tgid = bpf_get_current_pid_tgid();
-        let (tgid, tid) = ((pid_tgid >> 32) as u32, pid_tgid as u32);
+    fn with(control: &Control, Task { tgid, tid }: Task) -> Option<Self> {
         let slot = slot_of(tgid)?;
         let process = PROCESSES.get_ptr_mut(slot.0)?;
         Some(Self { tgid, tid, slot, now_ms: control.now_ms, process })
@@ -67,12 +80,6 @@ impl Target {
 #[inline(always)]
 pub(crate) fn is_counting() -> bool {
     CONTROL.get(0).is_some_and(|control| control.counting != 0)
-}
-
-/// The current thread's id.
-#[inline(always)]
-pub(crate) fn current_tid() -> u32 {
-    bpf_get_current_pid_tgid() as u32
 }
 
 /// Adds what a thread that has ended had asked for to what its process has.

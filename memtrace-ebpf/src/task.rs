@@ -3,7 +3,7 @@
 use aya_ebpf::{
     EbpfContext, Global,
     bindings::pt_regs,
-    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_probe_read_kernel, bpf_send_signal},
+    helpers::{bpf_get_current_comm, bpf_probe_read_kernel, bpf_send_signal},
     programs::RawTracePointContext,
 };
 use aya_log_ebpf::debug;
@@ -15,7 +15,7 @@ use memtrace_common::{
 
 use crate::{
     maps::{CGROUPS, CODE_TABLES, CONTROL, EVENTS, FIRST_PROCESS, FREE_SLOTS, PROCESS_SLOTS, PROCESSES, TRAMPOLINES},
-    target::{Target, count_of_run, slot_of},
+    target::{Target, Task, count_of_run, slot_of},
     threads,
 };
 
@@ -40,7 +40,7 @@ static TASK_PID_OFFSET: Global<u32> = Global::new(0);
 /// The current thread ends.
 #[inline(always)]
 pub(crate) fn end_thread() {
-    let (tgid, tid) = current();
+    let Task { tgid, tid } = Task::current();
     // Most threads of the host were never seen: that there is nothing to remove is no error.
     threads::end(tid);
     if tgid == tid && slot_of(tgid).is_some_and(|slot| !is_own(slot, tgid)) {
@@ -53,7 +53,7 @@ pub(crate) fn end_thread() {
 #[inline(always)]
 pub(crate) fn begin_program(ctx: &RawTracePointContext) {
     let Some(control) = CONTROL.get(0) else { return };
-    let (tgid, tid) = current();
+    let Task { tgid, tid } = Task::current();
     // sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm): a thread that calls
     // exec takes on the id of its process (include/trace/events/sched.h).
     let old_tid: u32 = ctx.arg(1);
@@ -111,7 +111,7 @@ pub(crate) fn begin_process(ctx: &RawTracePointContext) {
     // SAFETY: the helper checks the kernel address and fails where it is not readable.
     let child = unsafe { bpf_probe_read_kernel(task.wrapping_add(TASK_PID_OFFSET.load() as usize).cast::<u32>()) };
     let (Ok(child), Some(control)) = (child, CONTROL.get(0)) else { return };
-    let (tgid, _) = current();
+    let Task { tgid, .. } = Task::current();
     let Some(parent) = slot_of(tgid) else {
         // Whoever had this id before is gone.
         _ = PROCESS_SLOTS.remove(&child);
@@ -229,13 +229,6 @@ fn announce(event: Event) {
     if EVENTS.output::<Event>(event, 0).is_err() {
         count_of_run(Counter::EventsFull);
     }
-}
-
-/// The current thread's group id and id.
-#[inline(always)]
-fn current() -> (u32, u32) {
-    let pid_tgid = bpf_get_current_pid_tgid();
-    ((pid_tgid >> 32) as u32, pid_tgid as u32)
 }
 
 /// Whether the book at `slot` is the process's own, not that of a parent whose memory it shares.

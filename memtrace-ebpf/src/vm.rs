@@ -15,7 +15,7 @@ use crate::{
     alloc::{current_thread, is_within_call},
     maps::VM_EVENTS,
     site, stack,
-    target::Target,
+    target::{Target, Task},
 };
 
 /// System calls by number: arch/x86/entry/syscalls/syscall_64.tbl.
@@ -39,7 +39,7 @@ pub(crate) fn enter(ctx: &RawTracePointContext) {
     if id != number::MUNMAP && id != number::MREMAP {
         return;
     }
-    let Some(target) = Target::counted() else { return };
+    let Some(target) = Target::counted(Task::current()) else { return };
     let Some(regs) = registers(ctx) else { return };
     // munmap(addr, length) and mremap(old_address, old_size, …)
     tell(&target, VmKind::Leave, SiteIndex::NONE, regs.rdi, regs.rsi, 0);
@@ -48,7 +48,7 @@ pub(crate) fn enter(ctx: &RawTracePointContext) {
 /// The current thread returns from a system call.
 #[inline(always)]
 pub(crate) fn leave(ctx: &RawTracePointContext) {
-    let Some(target) = Target::counted() else { return };
+    let Some(target) = Target::counted(Task::current()) else { return };
     // sys_exit(struct pt_regs *regs, long ret)
     let Some(regs) = registers(ctx) else { return };
     let result: u64 = ctx.arg(1);

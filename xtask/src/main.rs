@@ -55,12 +55,17 @@ enum Task {
     },
     /// Measure what tracing costs
     Bench {
+        /// Only these parts
+        parts: Vec<bench::Part>,
         /// Rounds; each measures every column once
         #[arg(long, default_value_t = 5)]
         rounds: u32,
         /// Also write the figures to this file, as JSON
-        #[arg(long)]
+        #[arg(long, value_name = "FILE")]
         json: Option<std::path::PathBuf>,
+        /// Put tables and plots into docs/PERFORMANCE.md
+        #[arg(long)]
+        write: bool,
     },
 }
 
@@ -72,7 +77,9 @@ fn main() -> ExitCode {
         Task::Test { vm: false, filter } => test::test(filter.as_deref()).map(|()| ExitCode::SUCCESS),
         Task::Lint => lint::lint().map(|()| ExitCode::SUCCESS),
         Task::Fuzz { seconds } => fuzz::fuzz(seconds).map(|()| ExitCode::SUCCESS),
-        Task::Bench { rounds, json } => bench::bench(rounds, json.as_deref()).map(|()| ExitCode::SUCCESS),
+        Task::Bench { parts, rounds, json, write } => {
+            bench::bench(&parts, rounds, json.as_deref(), write).map(|()| ExitCode::SUCCESS)
+        }
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");
