@@ -82,7 +82,12 @@ pub struct Stack(Vec<Arc<[Frame]>>);
 impl Stack {
     /// From the allocation outwards.
     pub fn frames(&self) -> impl DoubleEndedIterator<Item = &Frame> + Clone {
-        self.0.iter().flat_map(|place| place.iter())
+        self.places().flat_map(|place| place.iter())
+    }
+
+    /// The same, place by place; two stacks that share a place share its frames.
+    pub fn places(&self) -> impl DoubleEndedIterator<Item = &[Frame]> + Clone {
+        self.0.iter().map(|place| &**place)
     }
 }
 

@@ -3,11 +3,17 @@
 //! The types here are the schema's; the model may change without it.
 
 use std::{
-    collections::BTreeMap,
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
     io::{self, Write},
+    rc::Rc,
 };
 
-use serde::{Serialize, Serializer};
+use serde::{
+    Serialize, Serializer,
+    ser::{Error, SerializeSeq},
+};
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::model::{
     estimate::{Interval, Intervals},
@@ -63,15 +69,41 @@ struct JsonSites<'a>(&'a [Site]);
 
 impl Serialize for JsonSites<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(json_site))
+        let places = Places::default();
+        serializer.collect_seq(self.0.iter().map(|site| json_site(site, &places)))
     }
 }
 
-struct JsonFrames<'a>(&'a Stack);
+/// What was written of the frames of each place: a hundred thousand stacks go through a few thousand places.
+#[derive(Default)]
+struct Places(RefCell<HashMap<*const Frame, Rc<[Box<RawValue>]>>>);
+
+impl Places {
+    fn frames(&self, place: &[Frame]) -> serde_json::Result<Rc<[Box<RawValue>]>> {
+        if let Some(known) = self.0.borrow().get(&place.as_ptr()) {
+            return Ok(Rc::clone(known));
+        }
+        let written: Rc<[Box<RawValue>]> =
+            place.iter().map(|frame| to_raw_value(&json_frame(frame))).collect::<serde_json::Result<_>>()?;
+        self.0.borrow_mut().insert(place.as_ptr(), Rc::clone(&written));
+        Ok(written)
+    }
+}
+
+struct JsonFrames<'a> {
+    stack: &'a Stack,
+    places: &'a Places,
+}
 
 impl Serialize for JsonFrames<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.frames().map(json_frame))
+        let mut frames = serializer.serialize_seq(None)?;
+        for place in self.stack.places() {
+            for frame in self.places.frames(place).map_err(S::Error::custom)?.iter() {
+                frames.serialize_element(frame)?;
+            }
+        }
+        frames.end()
     }
 }
 
@@ -212,7 +244,7 @@ fn counters(health: &[HealthCounter]) -> BTreeMap<&'static str, u64> {
     health.iter().map(|counter| (counter.name, counter.count)).collect()
 }
 
-fn json_site(site: &Site) -> JsonSite<'_> {
+fn json_site<'a>(site: &'a Site, places: &'a Places) -> JsonSite<'a> {
     JsonSite {
         id: format!("{:016x}", site.id),
         category: site.category.name(),
@@ -223,7 +255,7 @@ fn json_site(site: &Site) -> JsonSite<'_> {
         confidence: site.confidence,
         oldest_age_ns: site.oldest_age.map(nanoseconds),
         truncated: site.truncated,
-        frames: JsonFrames(&site.stack),
+        frames: JsonFrames { stack: &site.stack, places },
     }
 }
 

@@ -1,6 +1,9 @@
 //! What a pair of malloc and free costs, by threads and by depth of the stack.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 use anyhow::Result;
 
@@ -73,8 +76,17 @@ impl Pairs {
         self.0.ask(line)
     }
 
-    /// Compiles it. Returns where it is.
-    fn program() -> Result<PathBuf> {
+    /// Where it is; compiled once in each run.
+    fn program() -> Result<&'static Path> {
+        static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+        if let Some(program) = PROGRAM.get() {
+            return Ok(program);
+        }
+        let compiled = Self::compile()?;
+        Ok(PROGRAM.get_or_init(|| compiled))
+    }
+
+    fn compile() -> Result<PathBuf> {
         let (source, built) = (root().join("xtask/bench"), target().join("bench"));
         std::fs::create_dir_all(&built)?;
         let object = |file: &str, name: &str, options: &[&str]| -> Result<PathBuf> {
