@@ -38,11 +38,12 @@ pub(crate) fn bpf_object() -> Result<PathBuf> {
         command.env("RUSTC", rustc);
     }
     // The BTF that the linker makes of debug information lets the verifier quote source lines.
-    let flags = [
+    let mut flags = vec![
         format!("-Clinker={}", toolchain.linker.display()),
         format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH),
         "-Clink-arg=--btf".to_owned(),
     ];
+    flags.extend(path_flags());
     command
         .args(["build", "--quiet", "--package", "memtrace-ebpf", "--target", "bpfel-unknown-none", "--profile", "bpf"])
         .arg("--target-dir")
@@ -53,6 +54,16 @@ pub(crate) fn bpf_object() -> Result<PathBuf> {
         .env("RUSTC_BOOTSTRAP", "1");
     run(&mut command)?;
     publish(&folder)
+}
+
+/// Flags that keep the folders of this machine out of what is built, so that another makes the same of it.
+pub(crate) fn path_flags() -> Vec<String> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    let folders = [(Some(root().to_owned()), "/memtrace"), (home, "/cargo")];
+    let flag =
+        |(folder, name): (Option<PathBuf>, &str)| Some(format!("--remap-path-prefix={}={name}", folder?.display()));
+    folders.into_iter().filter_map(flag).collect()
 }
 
 /// Copies the object to where memtrace's build looks for it, if it is another one: an unchanged file must

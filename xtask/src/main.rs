@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod demo;
+mod dist;
 mod fuzz;
 mod lint;
 mod run;
@@ -53,6 +54,12 @@ enum Task {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
+    /// Make what is handed out: a static binary in a tarball, with its checksum
+    Dist {
+        /// Build the last commit once more in another folder, which must come out the same
+        #[arg(long)]
+        verify: bool,
+    },
     /// Measure what tracing costs
     Bench {
         /// Only these parts
@@ -77,6 +84,7 @@ fn main() -> ExitCode {
         Task::Test { vm: false, filter } => test::test(filter.as_deref()).map(|()| ExitCode::SUCCESS),
         Task::Lint => lint::lint().map(|()| ExitCode::SUCCESS),
         Task::Fuzz { seconds } => fuzz::fuzz(seconds).map(|()| ExitCode::SUCCESS),
+        Task::Dist { verify } => dist::dist(verify).map(|()| ExitCode::SUCCESS),
         Task::Bench { parts, rounds, json, write } => {
             bench::bench(&parts, rounds, json.as_deref(), write).map(|()| ExitCode::SUCCESS)
         }

@@ -11,6 +11,7 @@ pub mod images;
 pub mod kernel;
 pub mod placement;
 pub mod preflight;
+pub mod privileges;
 pub mod returns;
 pub mod selection;
 pub mod target;

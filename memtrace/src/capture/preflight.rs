@@ -31,14 +31,11 @@ pub fn checks() -> Vec<Check> {
     let mut checks = vec![
         Check { name: "machine", outcome: machine(std::env::consts::ARCH) },
         Check { name: "kernel", outcome: kernel(&release) },
+        Check { name: "proc", outcome: proc() },
         Check { name: "lockdown", outcome: locked_down(&lockdown) },
     ];
     checks.extend(CAPABILITIES.iter().map(|capability| capability.check(capabilities)));
-    checks.push(present(
-        "uprobes",
-        "/sys/bus/event_source/devices/uprobe/type",
-        "needs a kernel with CONFIG_UPROBE_EVENTS",
-    ));
+    checks.push(Check { name: "uprobes", outcome: uprobes(Path::new("/sys/bus/event_source/devices")) });
     checks
 }
 
@@ -102,8 +99,23 @@ pub fn has_bpf_loop() -> bool {
     release().is_some_and(|release| version(&release) >= Some((5, 17)))
 }
 
+/// From the kernel itself: /proc may not be mounted.
 fn release() -> Option<String> {
-    fs::read_to_string("/proc/sys/kernel/osrelease").ok().map(|release| release.trim().to_owned())
+    // SAFETY: all zeros is a value of this plain structure.
+    let mut name: libc::utsname = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer leads to a value that lives until the call returns.
+    if unsafe { libc::uname(&raw mut name) } != 0 {
+        return None;
+    }
+    let bytes: Vec<u8> = name.release.iter().map(|c| c.cast_unsigned()).take_while(|byte| *byte != 0).collect();
+    String::from_utf8(bytes).ok()
+}
+
+fn proc() -> Outcome {
+    if Path::new("/proc/self/maps").exists() {
+        return Outcome::Ok("mounted".into());
+    }
+    Outcome::Missing("/proc is not mounted".into(), "`mount -t proc proc /proc`".into())
 }
 
 /// The first two numbers of a kernel's release.
@@ -134,13 +146,22 @@ fn locked_down(state: &str) -> Outcome {
     Outcome::Ok(if state.contains("[integrity]") { "integrity".into() } else { "none".into() })
 }
 
-fn present(name: &'static str, path: &str, hint: &str) -> Check {
-    let outcome = if Path::new(path).exists() {
-        Outcome::Ok(path.into())
+/// Only probes by perf events need the kernel's word for it; what the others need is tried (`doctor`).
+fn uprobes(devices: &Path) -> Outcome {
+    let path = devices.join("uprobe/type");
+    if path.exists() {
+        Outcome::Ok(path.display().to_string())
+    } else if devices.exists() {
+        Outcome::Missing(
+            format!("{} does not exist", path.display()),
+            "needs a kernel with CONFIG_UPROBE_EVENTS".into(),
+        )
     } else {
-        Outcome::Missing(format!("{path} does not exist"), hint.into())
-    };
-    Check { name, outcome }
+        Outcome::Degraded(
+            "/sys is not mounted: no probes by perf events".into(),
+            "`mount -t sysfs sysfs /sys`, or Linux 6.6 or later, which has other means".into(),
+        )
+    }
 }
 
 #[cfg(test)]
@@ -165,6 +186,21 @@ mod tests {
             .collect();
         assert_eq!(missing, ["CAP_SYS_PTRACE"]);
         assert!(CAPABILITIES.iter().all(|capability| matches!(capability.check(u64::MAX).outcome, Outcome::Ok(_))));
+    }
+
+    #[test]
+    fn probes_may_do_without_sysfs_but_not_without_uprobes() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(uprobes(&folder.path().join("none")), Outcome::Degraded(..)));
+        assert!(matches!(uprobes(folder.path()), Outcome::Missing(..)));
+        fs::create_dir(folder.path().join("uprobe")).unwrap();
+        fs::write(folder.path().join("uprobe/type"), "8").unwrap();
+        assert!(matches!(uprobes(folder.path()), Outcome::Ok(_)));
+    }
+
+    #[test]
+    fn this_kernel_tells_its_release() {
+        assert_eq!(release().unwrap(), fs::read_to_string("/proc/sys/kernel/osrelease").unwrap().trim());
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, IsTerminal, Write},
+    io::{self, BufWriter, IsTerminal, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -53,21 +54,18 @@ impl<'a> Output<'a> {
 
     /// Writes one report.
     pub(super) fn write(&mut self, report: &Report, is_last: bool) -> io::Result<()> {
-        let width = self.is_live().then(|| terminal::size().map_or(80, |(columns, _)| columns));
-        let mut text = Vec::new();
-        match self.arguments.format {
-            Format::Table => table::render(report, self.arguments.top, width, &mut text)?,
-            Format::Json => json::render(report, self.arguments.top, &mut text)?,
-            Format::Folded => folded::render(report, self.arguments.weight.into(), self.arguments.top, &mut text)?,
-        }
+        let arguments = self.arguments;
         let mut stdout = io::stdout().lock();
         match &mut self.place {
-            Place::Stdout => stdout.write_all(&text).and_then(|()| stdout.flush()),
+            Place::Stdout => buffered(&mut stdout, |out| render(arguments, report, None, out)),
             Place::File(file) => {
-                file.temporary.write_all(&text)?;
+                buffered(&mut file.temporary, |out| render(arguments, report, None, out))?;
                 if is_last { file.finish() } else { Ok(()) }
             }
             Place::Screen { entered } => {
+                let width = terminal::size().map_or(80, |(columns, _)| columns);
+                let mut text = Vec::new();
+                render(arguments, report, Some(width), &mut text)?;
                 if is_last {
                     leave_screen(entered, &mut stdout)?;
                     return stdout.write_all(&text).and_then(|()| stdout.flush());
@@ -86,6 +84,22 @@ impl<'a> Output<'a> {
             }
         }
     }
+}
+
+/// Writes the report in the wanted format; for a person, as wide as the terminal.
+fn render(arguments: &TraceArguments, report: &Report, width: Option<u16>, out: &mut dyn Write) -> io::Result<()> {
+    match arguments.format {
+        Format::Table => table::render(report, arguments.top, width, out),
+        Format::Json => json::render(report, arguments.top, out),
+        Format::Folded => folded::render(report, arguments.weight.into(), arguments.top, out),
+    }
+}
+
+/// Writes in pieces: a report can be larger than what there is of memory.
+fn buffered(to: &mut dyn Write, render: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(1 << 16, to);
+    render(&mut out)?;
+    out.flush()
 }
 
 fn leave_screen(entered: &mut bool, out: &mut impl Write) -> io::Result<()> {
@@ -115,6 +129,9 @@ struct ReportFile {
 impl ReportFile {
     fn create(path: &Path) -> io::Result<Self> {
         if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+            if is_anybodys_link(path) {
+                return Err(io::Error::other("it is a symbolic link in a folder that everybody may write to"));
+            }
             return Ok(Self { temporary: OpenOptions::new().write(true).open(path)?, rename: None });
         }
         let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?.to_string_lossy();
@@ -132,6 +149,15 @@ impl ReportFile {
         self.rename = None;
         Ok(())
     }
+}
+
+/// Whether somebody else may have put a link there, for us to write to what it leads to.
+fn is_anybodys_link(path: &Path) -> bool {
+    /// `S_IWOTH` of inode(7).
+    const WRITABLE_BY_OTHERS: u32 = 0o002;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let is_public = fs::metadata(folder).is_ok_and(|metadata| metadata.mode() & WRITABLE_BY_OTHERS != 0);
+    is_public && fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink())
 }
 
 impl Drop for ReportFile {

@@ -95,6 +95,7 @@ fn options(arguments: &TraceArguments, tier: Tier, verbose: u8, is_live: bool) -
         debug_lines: verbose >= 2,
         custom: arguments.alloc.iter().chain(&arguments.free).cloned().collect(),
         links: links(arguments.links),
+        writes_a_file: arguments.output.is_some(),
         programs: if arguments.empty_probes { Programs::Empty } else { Programs::Tracing },
     }
 }

@@ -16,7 +16,7 @@ use crate::{
         attach::Programs,
         command,
         kernel::{Capacities, KernelError, Links, Unwind},
-        preflight,
+        preflight, privileges,
         selection::{Selection, SelectionError},
         target::{Target, TargetError},
     },
@@ -53,6 +53,8 @@ pub struct Options {
     pub custom: Vec<CustomFunction>,
     /// What the probes run.
     pub programs: Programs,
+    /// Whether reports go to a file, which takes a privilege that tracing does not.
+    pub writes_a_file: bool,
 }
 
 /// Why tracing failed.
@@ -113,6 +115,7 @@ pub async fn run(options: &Options, sink: Sink<'_>) -> Result<Option<ExitStatus>
         let mut session = Session::start(options)?;
         session.attach()?;
         session.count(false)?;
+        give_up_privileges(options);
         session.announce();
         session.follow(options, &mut signals, sink, None).await?;
         return Ok(None);
@@ -124,6 +127,7 @@ pub async fn run(options: &Options, sink: Sink<'_>) -> Result<Option<ExitStatus>
     let mut session = Session::start(options)?;
     session.add(Target::find(pid)?)?;
     session.count(true)?;
+    give_up_privileges(options);
     let mut running = waiting.release().map_err(failed)?;
     let child = &mut running.child;
     let outcome = session.follow(options, &mut signals, sink, Some(child)).await;
@@ -131,6 +135,13 @@ pub async fn run(options: &Options, sink: Sink<'_>) -> Result<Option<ExitStatus>
     session.outlive(&mut signals, exit, child.id()).await;
     let status = child.wait().map_err(|source| PipelineError::Wait { what: "the command", source })?;
     outcome.map(|()| Some(status))
+}
+
+/// What is left to do takes few. (The command, where there is one, was forked before, and keeps what it had.)
+fn give_up_privileges(options: &Options) {
+    if let Err(error) = privileges::drop_unneeded(options.writes_a_file) {
+        log::warn!("cannot give up privileges that are not needed any more: {error}");
+    }
 }
 
 fn check_machine() -> Result<(), PipelineError> {
