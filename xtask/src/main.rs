@@ -9,6 +9,7 @@ mod lint;
 mod run;
 mod setup;
 mod shell;
+mod soak;
 mod test;
 mod vm;
 
@@ -54,6 +55,12 @@ enum Task {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
+    /// Trace the whole host for a long time, over programs at work; memtrace's memory must stay what it is (needs root)
+    Soak {
+        /// For how long
+        #[arg(long, default_value_t = 60)]
+        minutes: u32,
+    },
     /// Make what is handed out: a static binary in a tarball, with its checksum
     Dist {
         /// Build the last commit once more in another folder, which must come out the same
@@ -84,6 +91,7 @@ fn main() -> ExitCode {
         Task::Test { vm: false, filter } => test::test(filter.as_deref()).map(|()| ExitCode::SUCCESS),
         Task::Lint => lint::lint().map(|()| ExitCode::SUCCESS),
         Task::Fuzz { seconds } => fuzz::fuzz(seconds).map(|()| ExitCode::SUCCESS),
+        Task::Soak { minutes } => soak::soak(minutes).map(|()| ExitCode::SUCCESS),
         Task::Dist { verify } => dist::dist(verify).map(|()| ExitCode::SUCCESS),
         Task::Bench { parts, rounds, json, write } => {
             bench::bench(&parts, rounds, json.as_deref(), write).map(|()| ExitCode::SUCCESS)
