@@ -51,13 +51,19 @@ pub struct Requested {
     pub bytes: u64,
     /// Objects.
     pub objects: u64,
+    /// For how many of them the call's return was trapped as well.
+    pub returns: u64,
 }
 
 impl Requested {
     /// Both together.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
-        Self { bytes: self.bytes.wrapping_add(other.bytes), objects: self.objects.wrapping_add(other.objects) }
+        Self {
+            bytes: self.bytes.wrapping_add(other.bytes),
+            objects: self.objects.wrapping_add(other.objects),
+            returns: self.returns.wrapping_add(other.returns),
+        }
     }
 }
 

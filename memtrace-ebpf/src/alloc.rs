@@ -79,7 +79,7 @@ pub(crate) fn enter_alloc(ctx: &ProbeContext, task: Task) -> Return {
         roles if roles.is(Trait::Unsampled) && roles.is(Trait::Leaf) => return Return::Skipped,
         roles => roles,
     };
-    await_return(&mut thread.pending, regs, roles, size_bytes);
+    await_return(thread, regs, roles, size_bytes);
     thread.pending.output = argument_with(regs, roles, Role::Output);
     // What was known of the block before is not looked at then. (All of it, and the compiler would call a function that
     // writes zeros byte by byte.)
@@ -89,7 +89,11 @@ pub(crate) fn enter_alloc(ctx: &ProbeContext, task: Task) -> Return {
 
 /// Notes a call that has just been entered, but for its kind's own fields.
 #[inline(always)]
-fn await_return(pending: &mut PendingCall, regs: &pt_regs, roles: CallRoles, size_bytes: u64) {
+fn await_return(thread: &mut ThreadMemory, regs: &pt_regs, roles: CallRoles, size_bytes: u64) {
+    if sample::is_on() {
+        thread.requested.returns += 1;
+    }
+    let pending = &mut thread.pending;
     pending.stack_pointer = regs.rsp;
     pending.size_bytes = size_bytes;
     pending.roles = roles;
@@ -106,7 +110,7 @@ pub(crate) fn enter_resize(ctx: &ProbeContext, task: Task) -> Return {
     let (address, size_bytes) = (argument_with(regs, roles, Role::Block), requested_bytes(regs, roles));
     let Some(thread) = outermost(&target, regs) else { return Return::Skipped };
     let block = if address == 0 { None } else { blocks::take(target.block(address)) };
-    await_return(&mut thread.pending, regs, roles, size_bytes);
+    await_return(thread, regs, roles, size_bytes);
     thread.pending.output = 0;
     thread.pending.resized = ResizedBlock { address, block: block.unwrap_or_default() };
     // What is resized to nothing is freed.

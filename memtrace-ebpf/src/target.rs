@@ -87,9 +87,10 @@ pub(crate) fn is_counting() -> bool {
 pub(crate) fn count_requested(slot: ProcessSlot, requested: Requested) {
     let Some(process) = PROCESSES.get_ptr_mut(slot.0) else { return };
     // SAFETY: an array map's entry lives as long as the map; this is touched atomically only.
-    let (bytes, objects) = unsafe { (&raw mut (*process).requested.bytes, &raw mut (*process).requested.objects) };
-    add(bytes, requested.bytes);
-    add(objects, requested.objects);
+    let sum = unsafe { &mut (*process).requested };
+    add(&raw mut sum.bytes, requested.bytes);
+    add(&raw mut sum.objects, requested.objects);
+    add(&raw mut sum.returns, requested.returns);
 }
 
 /// Where a process stands, if it is a target.

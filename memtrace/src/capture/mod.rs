@@ -6,6 +6,7 @@
 
 pub mod allocators;
 pub mod attach;
+pub mod calibration;
 pub mod command;
 pub mod images;
 pub mod kernel;

@@ -5,6 +5,7 @@
 pub mod estimate;
 pub mod frame;
 pub mod growth;
+pub mod overhead;
 pub mod ranges;
 pub mod report;
 pub mod unexplained;

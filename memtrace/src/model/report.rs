@@ -6,6 +6,7 @@ use super::{
     estimate::{Intervals, Uncertainty},
     frame::Stack,
     growth::Trend,
+    overhead::Overhead,
 };
 
 /// How closely the targets were looked at.
@@ -210,6 +211,8 @@ pub struct Process {
     pub uncertainty: Option<Uncertainty>,
     /// The slope of its live bytes.
     pub growth_bytes_per_s: f64,
+    /// What tracing has cost it; nothing where that cannot be told.
+    pub overhead: Option<Overhead>,
     /// What was lost, and what needs explaining.
     pub health: Vec<HealthCounter>,
     /// Most live bytes first, all of them.

@@ -21,6 +21,7 @@ use crate::{
         estimate::{Uncertainty, Variances},
         frame::{ImageName, Reason},
         growth::History,
+        overhead::{Hits, Overhead, TrapCost},
         report::{Category, HealthCounter, HealthKind, Process, Site, Totals, Verdict},
         unexplained::unexplained_rss_bytes,
     },
@@ -55,6 +56,17 @@ pub(super) struct Counted {
     pub(super) requested: Requested,
 }
 
+/// What the reports of all targets have in common.
+pub(super) struct View<'a> {
+    /// What they are of.
+    pub(super) categories: &'a [Category],
+    pub(super) images: &'a Images,
+    /// After the start.
+    pub(super) now: Duration,
+    /// What a probe costs, where that is known.
+    pub(super) trap: Option<TrapCost>,
+}
+
 /// What is known of a target so far.
 #[derive(Default)]
 pub(super) struct Profile {
@@ -66,6 +78,8 @@ pub(super) struct Profile {
     rss_bytes: Option<u64>,
     counters: KernelProcess,
     requested: Requested,
+    /// CPU time when first and last read.
+    cpu: Option<(Duration, Duration)>,
 }
 
 impl Profile {
@@ -142,6 +156,10 @@ impl Profile {
             self.rss.push(elapsed, rss_bytes);
             self.rss_bytes = Some(rss_bytes);
         }
+        if let Some(now) = status::cpu_time(target.pid.get()) {
+            let (first, _) = self.cpu.unwrap_or((now, now));
+            self.cpu = Some((first, now));
+        }
         self.counters = kernel.process(target.slot)?;
         self.requested = counted.requested;
         Ok(())
@@ -173,18 +191,10 @@ impl Profile {
         Ok(())
     }
 
-    /// The report on what was read of these categories, `now` after the start.
-    pub(super) fn report(
-        &self,
-        categories: &[Category],
-        target: &Target,
-        images: &Images,
-        symbolizer: &mut Symbolizer,
-        now: Duration,
-        ended: bool,
-    ) -> Process {
-        let sites = self.merged_sites(categories, images, symbolizer, now);
-        let (totals, uncertainty) = self.sums(categories, &sites);
+    /// The report on what was read.
+    pub(super) fn report(&self, view: &View<'_>, target: &Target, symbolizer: &mut Symbolizer, ended: bool) -> Process {
+        let sites = self.merged_sites(view, symbolizer);
+        let (totals, uncertainty) = self.sums(view.categories, &sites);
         Process {
             pid: target.pid.get(),
             comm: target.comm.clone(),
@@ -197,6 +207,7 @@ impl Profile {
             totals,
             uncertainty,
             growth_bytes_per_s: self.live_bytes.slope_per_s(),
+            overhead: self.overhead(view.trap),
             health: health(&self.counters, Counter::is_of_process),
             sites,
             ended,
@@ -207,7 +218,7 @@ impl Profile {
     fn sums(&self, categories: &[Category], sites: &[Site]) -> (Totals, Option<Uncertainty>) {
         let sum = sites.iter().fold(Totals::default(), |sum, site| sum.plus(&site.totals));
         let variances = sites.iter().filter_map(|site| Some(site.uncertainty?.variances)).reduce(|a, b| a.plus(&b));
-        let Requested { bytes, objects } = self.requested;
+        let Requested { bytes, objects, .. } = self.requested;
         if objects == 0 || !categories.contains(&Category::Heap) {
             return (sum, None);
         }
@@ -219,18 +230,30 @@ impl Profile {
         (totals, Some(Uncertainty { variances: variances.unwrap_or_default(), alloc_is_exact: true }))
     }
 
+    /// What tracing has cost the target: allocations and frees as they were counted or, where most frees are passed over,
+    /// as many as what is not live any more.
+    fn overhead(&self, trap: Option<TrapCost>) -> Option<Overhead> {
+        let ((first, last), trap) = (self.cpu?, trap?);
+        let heap = self.sites.values().filter(|site| site.category == Category::Heap);
+        let heap = heap.fold(Totals::default(), |sum, site| sum.plus(&site.totals));
+        let hits = if self.requested.objects == 0 {
+            let frees = heap.freed_objects + self.count(Counter::UnmatchedFrees);
+            Hits { calls: heap.alloc_objects, entries: frees }
+        } else {
+            let Requested { objects, returns, .. } = self.requested;
+            let frees = objects.saturating_sub(heap.live_objects());
+            Hits { calls: returns, entries: objects.saturating_sub(returns) + frees }
+        };
+        Some(Overhead::of(hits, trap, last.saturating_sub(first)))
+    }
+
     fn unexplained_rss_bytes(&self, live_bytes: u64) -> Option<u64> {
         unexplained_rss_bytes(self.rss.first()?, self.rss_bytes?, live_bytes)
     }
 
     /// The sites, those of the same places taken together, most live bytes first.
-    fn merged_sites(
-        &self,
-        categories: &[Category],
-        images: &Images,
-        symbolizer: &mut Symbolizer,
-        now: Duration,
-    ) -> Vec<Site> {
+    fn merged_sites(&self, view: &View<'_>, symbolizer: &mut Symbolizer) -> Vec<Site> {
+        let View { categories, images, now, .. } = *view;
         let places = self.stacks.values().flat_map(|stack| stack.places.iter().copied());
         symbolizer.symbolize(images.all(), places);
         let identities: Vec<u64> = images.all().iter().map(|image| identity(&image.name)).collect();

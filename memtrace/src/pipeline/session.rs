@@ -27,12 +27,16 @@ use super::{
 };
 use crate::{
     capture::{
+        calibration::calibrate,
         images::Images,
         kernel::{Kernel, KernelError, Links, Settings},
         selection::Selection,
         target::{Target, TargetError},
     },
-    model::report::{Category, Report, Tier},
+    model::{
+        overhead::TrapCost,
+        report::{Category, Report, Tier},
+    },
     process::task_type,
 };
 
@@ -58,6 +62,8 @@ pub(super) struct Session {
     started_at: SystemTime,
     tier: Tier,
     stops_on_image: bool,
+    /// What a probe costs, where that could be tried.
+    trap: Option<TrapCost>,
     /// Notices that found no room, as of the last reading.
     lost_events: u64,
 }
@@ -79,6 +85,12 @@ impl Session {
             address_spaces: options.categories.contains(&Category::Mmap),
         })?;
         log_memory(&kernel);
+        let trap = calibrate(&mut kernel)
+            .inspect_err(|error| log::warn!("cannot tell what tracing costs: {error}"))
+            .inspect(|TrapCost { entry_ns, call_ns }| {
+                log::info!("a probe costs {entry_ns:.0} ns, with the return {call_ns:.0}");
+            })
+            .ok();
         log::info!("probes are attached by {}", kernel.links());
         if options.tier != Tier::Exact && kernel.links() != Links::Session {
             eprintln!("memtrace: this kernel cannot skip the return of a call (Linux 6.13 can): sampling saves little");
@@ -113,6 +125,7 @@ impl Session {
             started: Instant::now(),
             started_at: SystemTime::now(),
             tier: options.tier,
+            trap,
             stops_on_image: false,
             lost_events: 0,
         })
@@ -322,7 +335,7 @@ impl Session {
     }
 
     fn report(&mut self, now: Duration) -> Result<Report, KernelError> {
-        let (processes, unlisted) = self.targets.report(&mut self.kernel, now)?;
+        let (processes, unlisted) = self.targets.report(&mut self.kernel, now, self.trap)?;
         Ok(Report {
             host: read_line("/proc/sys/kernel/hostname"),
             kernel: read_line("/proc/sys/kernel/osrelease"),

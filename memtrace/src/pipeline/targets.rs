@@ -13,7 +13,7 @@ use memtrace_common::{
 use tokio::{sync::mpsc::UnboundedSender, task::JoinHandle};
 
 use super::{
-    profile::{Counted, Profile},
+    profile::{Counted, Profile, View},
     vm_book::VmBook,
     watch::Exit,
 };
@@ -23,7 +23,10 @@ use crate::{
         kernel::{Kernel, KernelError},
         target::{Target, TargetError},
     },
-    model::report::{Category, Process, Unlisted},
+    model::{
+        overhead::TrapCost,
+        report::{Category, Process, Unlisted},
+    },
     process::{mapping_log::MappingLog, maps},
     symbolize::Symbolizer,
 };
@@ -239,16 +242,18 @@ impl Targets {
         &mut self,
         kernel: &mut Kernel,
         now: Duration,
+        trap: Option<TrapCost>,
     ) -> Result<(Vec<Process>, Unlisted), KernelError> {
         kernel.sweep();
         let mut processes = Vec::with_capacity(self.live.len() + self.ended.len());
         let Self { images, symbolizer, categories, .. } = self;
+        let view = View { categories, images, now, trap };
         for Followed { target, profile, mapped, .. } in self.live.values_mut() {
             profile.read_ages(kernel, mapped.as_ref());
-            processes.push(profile.report(categories, target, images, symbolizer, now, false));
+            processes.push(profile.report(&view, target, symbolizer, false));
         }
         for Followed { target, profile, .. } in &self.ended {
-            processes.push(profile.report(categories, target, images, symbolizer, now, true));
+            processes.push(profile.report(&view, target, symbolizer, true));
         }
         processes.sort_by(|a, b| {
             let weight = |process: &Process| (process.totals.live_bytes(), process.totals.alloc_bytes);

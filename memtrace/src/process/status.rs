@@ -1,6 +1,6 @@
-//! A process's name, program and resident memory.
+//! A process's name, program, resident memory and CPU time.
 
-use std::{fs, io, path::PathBuf};
+use std::{fs, io, path::PathBuf, time::Duration};
 
 /// The process's own short name, at most 15 bytes, made printable.
 ///
@@ -28,6 +28,24 @@ pub fn rss_bytes(pid: u32) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
+/// How long the process has run on a CPU, all its threads together, those that have ended as well: `utime` and `stime` of
+/// proc_pid_stat(5), which count in hundredths of a second (`USER_HZ`). `None` where the process is gone.
+#[must_use]
+pub fn cpu_time(pid: u32) -> Option<Duration> {
+    parse_cpu_time(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn parse_cpu_time(stat: &[u8]) -> Option<Duration> {
+    // The name, in parentheses, may hold anything.
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    let text = std::str::from_utf8(stat.get(end + 2..)?).ok()?;
+    // Fields 14 and 15; the first after the name is field 3.
+    let mut fields = text.split(' ').skip(11);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    let total = ticks()?.checked_add(ticks()?)?;
+    Some(Duration::from_millis(total.checked_mul(10)?))
+}
+
 /// The text with every control character replaced: names come from the target and go to a terminal.
 #[must_use]
 pub fn printable(text: &str) -> String {
@@ -37,6 +55,14 @@ pub fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cpu_time_is_read_behind_a_hostile_name() {
+        let stat = b"42 (a) R 1 (b)) S 1 42 42 0 -1 4194304 100 0 0 0 7 5 0 0 20 0 1 0 99 1 1\n";
+        assert_eq!(parse_cpu_time(stat), Some(Duration::from_millis(120)));
+        assert_eq!(parse_cpu_time(b"42 (a)"), None);
+        assert!(cpu_time(std::process::id()).is_some());
+    }
 
     #[test]
     fn our_own_figures_are_there() {

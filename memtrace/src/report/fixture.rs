@@ -8,6 +8,7 @@ use std::{
 use crate::model::{
     frame::{Frame, Function, ImageName, Place, Reason},
     growth::Trend,
+    overhead::{Hits, Overhead},
     report::{Allocator, Category, HealthCounter, HealthKind, Process, Report, Site, Tier, Totals, Unlisted, Verdict},
 };
 
@@ -74,6 +75,11 @@ pub(crate) fn report() -> Report {
             totals: leak.totals.plus(&other.totals),
             uncertainty: None,
             growth_bytes_per_s: 409.6,
+            overhead: Some(Overhead {
+                hits: Hits { calls: 12_000, entries: 7_000 },
+                cost: Duration::from_millis(25),
+                cpu: Duration::from_secs(2),
+            }),
             health: vec![
                 HealthCounter { name: "blocks_full", count: 3, kind: HealthKind::Loss },
                 HealthCounter { name: "sites_full", count: 0, kind: HealthKind::Loss },

@@ -18,6 +18,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use crate::model::{
     estimate::{Interval, Intervals},
     frame::{Frame, Place, Stack},
+    overhead::{Hits, Overhead},
     report::{HealthCounter, Process, Report, Site, Totals},
 };
 
@@ -60,6 +61,7 @@ struct JsonProcess<'a> {
     totals: JsonTotals,
     interval_95: Option<JsonIntervals>,
     growth_bytes_per_s: f64,
+    overhead: Option<JsonOverhead>,
     health: BTreeMap<&'static str, u64>,
     sites: JsonSites<'a>,
 }
@@ -104,6 +106,24 @@ impl Serialize for JsonFrames<'_> {
             }
         }
         frames.end()
+    }
+}
+
+/// What tracing has cost the process.
+#[derive(Serialize)]
+struct JsonOverhead {
+    calls: u64,
+    entries: u64,
+    cost_ns: u64,
+    cpu_ns: u64,
+    share: f64,
+}
+
+impl From<Overhead> for JsonOverhead {
+    fn from(overhead: Overhead) -> Self {
+        let Hits { calls, entries } = overhead.hits;
+        let (cost_ns, cpu_ns) = (nanoseconds(overhead.cost), nanoseconds(overhead.cpu));
+        Self { calls, entries, cost_ns, cpu_ns, share: overhead.share() }
     }
 }
 
@@ -235,6 +255,7 @@ fn json_process(process: &Process, top: Option<usize>) -> JsonProcess<'_> {
         totals: (&process.totals).into(),
         interval_95: process.intervals().map(JsonIntervals::from),
         growth_bytes_per_s: process.growth_bytes_per_s,
+        overhead: process.overhead.map(JsonOverhead::from),
         health: counters(&process.health),
         sites: JsonSites(&process.sites[..top.unwrap_or(usize::MAX).min(process.sites.len())]),
     }

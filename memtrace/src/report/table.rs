@@ -75,6 +75,11 @@ fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Resul
     let rss = process.rss_bytes.map_or_else(|| "unknown".to_owned(), units::bytes);
     let (slope, trend) = (units::bytes_per_s(process.rss_growth_bytes_per_s), process.trend.name());
     writeln!(out, "RSS        {rss}, {slope}, {trend}")?;
+    if let Some(overhead) = process.overhead.filter(|overhead| !overhead.cost.is_zero()) {
+        let (cost, cpu) = (units::duration(overhead.cost), units::duration(overhead.cpu));
+        let percent = overhead.share() * 100.0;
+        writeln!(out, "cost       about {cost} of its {cpu} on a CPU went to being traced ({percent:.0} %)")?;
+    }
     if let Some(bytes) = process.unexplained_rss_bytes {
         writeln!(
             out,

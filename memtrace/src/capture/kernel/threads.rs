@@ -16,6 +16,7 @@ const PROCESS: usize = offset_of!(Thread, memory.process) / WORD_BYTES;
 const REQUESTED: usize = offset_of!(Thread, memory.requested) / WORD_BYTES;
 const REQUESTED_BYTES: usize = REQUESTED + offset_of!(Requested, bytes) / WORD_BYTES;
 const REQUESTED_OBJECTS: usize = REQUESTED + offset_of!(Requested, objects) / WORD_BYTES;
+const REQUESTED_RETURNS: usize = REQUESTED + offset_of!(Requested, returns) / WORD_BYTES;
 
 /// How often a sum is begun anew because a thread has ended meanwhile.
 const TRIES: u32 = 3;
@@ -62,7 +63,11 @@ impl ThreadCounts {
             }
             let [slot, _] = super::halves(word(PROCESS));
             let sum = sums.entry(ProcessSlot(slot)).or_default();
-            *sum = sum.plus(Requested { bytes: word(REQUESTED_BYTES), objects: word(REQUESTED_OBJECTS) });
+            *sum = sum.plus(Requested {
+                bytes: word(REQUESTED_BYTES),
+                objects: word(REQUESTED_OBJECTS),
+                returns: word(REQUESTED_RETURNS),
+            });
         }
     }
 }

@@ -1,0 +1,77 @@
+//! What a probe costs on this machine: measured on memtrace itself, which calls two functions that do nothing.
+
+use std::{arch::naked_asm, num::NonZeroU32, path::Path, time::Instant};
+
+use thiserror::Error;
+
+use super::kernel::{Handler, Kernel, KernelError, Point};
+use crate::{
+    model::overhead::TrapCost,
+    process::maps::{self, MapsError},
+};
+
+/// How often each function is called: the quickest batch counts, in which nothing else ran.
+const BATCHES: u32 = 8;
+/// How many calls are a batch: long enough for the clock, short enough not to be interrupted.
+const CALLS: u32 = 100;
+
+/// Why probes could not be tried.
+#[derive(Debug, Error)]
+pub enum CalibrationError {
+    /// Our own mappings cannot be read.
+    #[error(transparent)]
+    Maps(#[from] MapsError),
+    /// A probe was refused.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// Our own code lies in no mapping.
+    #[error("memtrace's own code is in none of its mappings")]
+    Nowhere,
+}
+
+// Both begin with an instruction that the kernel emulates, as the places of real probes do where that can be had.
+
+/// Probed at its entry.
+#[unsafe(naked)]
+extern "C" fn entered() {
+    naked_asm!("nop", "ret")
+}
+
+/// Probed at its entry and at its return.
+#[unsafe(naked)]
+extern "C" fn entered_and_left() {
+    naked_asm!("nop", "nop", "ret")
+}
+
+/// Tries the probes that `kernel` attaches, on this process. They stay: nobody else calls what they are on.
+///
+/// # Errors
+/// Where a probe is refused.
+pub fn calibrate(kernel: &mut Kernel) -> Result<TrapCost, CalibrationError> {
+    Ok(TrapCost {
+        entry_ns: cost(kernel, Handler::EmptyEntry, entered)?,
+        call_ns: cost(kernel, Handler::EmptyCall, entered_and_left)?,
+    })
+}
+
+/// What a call costs more with a probe, in nanoseconds.
+fn cost(kernel: &mut Kernel, handler: Handler, function: extern "C" fn()) -> Result<f64, CalibrationError> {
+    let before = ns_a_call(function);
+    let address = function as usize as u64;
+    let mappings = maps::read(std::process::id())?;
+    let mapping = mappings.iter().find(|mapping| (mapping.start..mapping.end).contains(&address));
+    let mapping = mapping.ok_or(CalibrationError::Nowhere)?;
+    let point = Point { file_offset: address - mapping.start + mapping.file_offset, cookie: 0 };
+    kernel.attach(handler, NonZeroU32::new(std::process::id()), Path::new("/proc/self/exe"), &[point])?;
+    Ok((ns_a_call(function) - before).max(0.0))
+}
+
+/// Of the quickest batch.
+fn ns_a_call(function: extern "C" fn()) -> f64 {
+    let batch = |_| {
+        let begun = Instant::now();
+        (0..CALLS).for_each(|_| function());
+        begun.elapsed().as_secs_f64() * 1e9 / f64::from(CALLS)
+    };
+    (0..BATCHES).map(batch).fold(f64::INFINITY, f64::min)
+}

@@ -1,0 +1,62 @@
+//! What memtrace says that it costs, against what its target really pays.
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::{fs, process::Command, time::Duration};
+
+use support::{Target, Tracing, process, scaled};
+
+/// What the target has run on a CPU: fields 14 and 15 of proc_pid_stat(5), in hundredths of a second.
+fn cpu_time(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    let ticks: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(ticks * 10)
+}
+
+/// Has python allocate and free a million blocks. Returns the CPU time that it took, and the report where it was traced.
+fn work(options: Option<&[&str]>) -> (Duration, Option<serde_json::Value>) {
+    let rounds = scaled(1000);
+    let script = format!(
+        "import sys\nprint('ready', flush=True)\nsys.stdin.readline()\n\
+         for _ in range({rounds}): [bytes(700) for _ in range(1000)]\nprint('done', flush=True)\nsys.stdin.readline()"
+    );
+    let mut target = Target::start(Command::new("/usr/bin/python3").args(["-c", &script]));
+    assert_eq!(target.line(), "ready");
+    let pid = target.pid().to_string();
+    let tracing = options.map(|options| Tracing::start(&[&["--pid", &pid, "--format", "json"], options].concat()));
+    let before = cpu_time(target.pid());
+    target.say("go");
+    assert_eq!(target.line(), "done");
+    let took = cpu_time(target.pid()) - before;
+    (took, tracing.map(Tracing::stop))
+}
+
+#[test]
+fn the_cost_that_is_told_is_about_what_the_target_pays() {
+    let (alone, _) = work(None);
+    for options in [&["--tier", "exact"][..], &["--tier", "sampled"]] {
+        let (traced, report) = work(Some(options));
+        let report = report.unwrap();
+        let overhead = &process(&report)["overhead"];
+        let paid = (traced.as_secs_f64() - alone.as_secs_f64()) * 1e9;
+        let told = overhead["cost_ns"].as_f64().unwrap();
+        println!("{options:?}: told {told:.2e} ns, paid {paid:.2e} ns of {traced:?}");
+        // Caches are colder than in a loop, and the machine is noisy; but it is no other order of magnitude.
+        assert!((0.4..2.5).contains(&(told / paid)), "{options:?}: told {told}, paid {paid}");
+        let share = overhead["share"].as_f64().unwrap();
+        assert!((0.2..=1.0).contains(&share), "{options:?}: {share}");
+    }
+}
+
+#[test]
+fn a_target_that_does_nothing_pays_nothing() {
+    let target = Target::start(&mut Command::new("cat"));
+    let (status, output, messages) =
+        support::run(&["--pid", &target.pid().to_string(), "--duration", "300ms", "--format", "json"]);
+    assert_eq!(status, 0, "{messages}");
+    let report: serde_json::Value = serde_json::from_str(&output).unwrap();
+    assert_eq!(process(&report)["overhead"]["cost_ns"], 0);
+    assert_eq!(process(&report)["overhead"]["share"], 0.0);
+}
