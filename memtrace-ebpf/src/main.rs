@@ -59,20 +59,24 @@ fn alloc_return(ctx: RetProbeContext) -> u32 {
 #[unsafe(no_mangle)]
 extern "C" fn alloc_call(ctx: *mut c_void) -> u32 {
     let (ctx, task) = (ProbeContext::new(ctx), Task::current());
-    if alloc::is_passed_over(&ctx, task) { u32::from(true) } else { session(&ctx, task, alloc::enter_alloc) }
+    if alloc::is_passed_over(&ctx, task) {
+        return u32::from(true);
+    }
+    session(&ctx, task, alloc::is_alloc_entry(&ctx, task), alloc::enter_alloc)
 }
 
 /// Entry and return of a function that resizes a block, by one probe.
 #[unsafe(link_section = "uprobe")]
 #[unsafe(no_mangle)]
 extern "C" fn resize_call(ctx: *mut c_void) -> u32 {
-    session(&ProbeContext::new(ctx), Task::current(), alloc::enter_resize)
+    let ctx = ProbeContext::new(ctx);
+    session(&ctx, Task::current(), alloc::is_entry(&ctx), alloc::enter_resize)
 }
 
 /// What a program of a uprobe session does: at the entry it says, by 1, that the return is of no interest.
 #[inline(always)]
-fn session(ctx: &ProbeContext, task: Task, enter: impl Fn(&ProbeContext, Task) -> Return) -> u32 {
-    if !alloc::is_entry(ctx, task) {
+fn session(ctx: &ProbeContext, task: Task, is_entry: bool, enter: impl Fn(&ProbeContext, Task) -> Return) -> u32 {
+    if !is_entry {
         alloc::leave(ctx, task);
         return 0;
     }

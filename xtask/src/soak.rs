@@ -2,6 +2,7 @@
 //! is, what it loses must be counted, and nobody else may notice.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
@@ -70,19 +71,19 @@ struct Row {
     cpu_percent: f64,
     targets: usize,
     ended: u64,
-    lost: Vec<(String, u64)>,
+    lost: BTreeMap<String, u64>,
 }
 
 impl Row {
     fn of(report: &Value, pid: u32, elapsed: Duration) -> Result<Self> {
         let processes = report["processes"].as_array().context("a report has processes")?;
         let ended = processes.iter().filter(|process| process["ended"] == true).count();
-        let mut lost = Vec::new();
+        let mut lost: BTreeMap<String, u64> = BTreeMap::new();
         for health in processes.iter().map(|process| &process["health"]).chain([&report["health"]]) {
             for (name, count) in health.as_object().context("health is an object")? {
                 let count = count.as_u64().unwrap_or(0);
                 if count > 0 && name != "unmatched_frees" && !name.starts_with("unwind_") {
-                    lost.push((name.clone(), count));
+                    *lost.entry(name.clone()).or_default() += count;
                 }
             }
         }
@@ -206,7 +207,9 @@ fn redis(folder: &Path) -> Result<Client> {
     let mut stream = BufReader::new(connect(port)?);
     Ok(Client::start("redis", Some(server), Duration::from_micros(500), move |index| {
         let key = index * 7919 % 10_007;
-        write!(stream.get_mut(), "SET key:{key} {}\r\n", "x".repeat((index % 300) as usize + 1))?;
+        // In one piece, or the kernel would wait for more.
+        let request = format!("SET key:{key} {}\r\n", "x".repeat((index % 300) as usize + 1));
+        stream.get_mut().write_all(request.as_bytes())?;
         let mut answer = String::new();
         stream.read_line(&mut answer)?;
         ensure!(answer == "+OK\r\n", "it answered {answer:?}");
@@ -280,7 +283,7 @@ mod tests {
             cpu_percent: 0.0,
             targets: 0,
             ended: 0,
-            lost: Vec::new(),
+            lost: BTreeMap::new(),
         };
         (0..60).map(row).collect()
     }

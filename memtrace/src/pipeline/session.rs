@@ -376,7 +376,7 @@ impl Session {
     fn look_again(&mut self, slot: ProcessSlot) -> Result<(), PipelineError> {
         let Some(pid) = self.targets.get(slot).map(|followed| followed.target.pid) else { return Ok(()) };
         match self.targets.look(slot, &mut self.kernel) {
-            Ok(()) => {}
+            Ok(()) | Err(TargetError::NoSuchProcess { .. }) => {}
             Err(_) if watch::has_ended(pid.get()) => {}
             Err(TargetError::Kernel(error)) => return Err(error.into()),
             Err(error) => log::warn!("{error}"),
