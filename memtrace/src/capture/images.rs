@@ -48,6 +48,8 @@ pub struct Images {
     rows: Vec<Option<RowPlace>>,
     /// The same by build id: containers have copies of the same files.
     rows_of_build: HashMap<String, Option<RowPlace>>,
+    /// Whether it was said that there is no room for more.
+    lacks_rows: bool,
     /// The functions that the user named, besides those of the known families.
     custom: Vec<CustomFunction>,
     /// What is of interest in each image that was searched, by its index.
@@ -72,6 +74,7 @@ impl Images {
             vdso: None,
             rows: Vec::new(),
             rows_of_build: HashMap::new(),
+            lacks_rows: false,
             custom,
             surveys: HashMap::new(),
             unwatched: HashMap::new(),
@@ -170,8 +173,10 @@ impl Images {
         if let Some(rows) = rows {
             let (path, ms) = (&named.name.path, begun.elapsed().as_secs_f64() * 1000.0);
             log::info!("compiled {} unwind rows of {path} in {ms:.1} ms", rows.len());
-            if place.is_none() {
-                log::warn!("no room for the unwind rows of {path}; --max-rows makes more");
+            if place.is_none() && !std::mem::replace(&mut self.lacks_rows, true) {
+                log::warn!(
+                    "no room for the unwind rows of {path}, and of what comes after it: stacks end there; --max-rows makes more"
+                );
             }
         }
         if let Some(id) = build_id {

@@ -83,6 +83,10 @@ pub(super) struct Profile {
 }
 
 impl Profile {
+    pub(super) fn site_count(&self) -> usize {
+        self.sites.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.sites.is_empty()
     }

@@ -35,6 +35,9 @@ use crate::{
 /// the sums are.
 const MAX_ENDED: usize = 256;
 
+/// How many sites they may have together: a compiler has tens of thousands, a kilobyte each.
+const MAX_ENDED_SITES: usize = 1 << 16;
+
 /// Names a target for the whole run: slots are used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TargetId {
@@ -226,12 +229,14 @@ impl Targets {
     }
 
     fn keep_the_largest(&mut self) {
-        if self.ended.len() <= MAX_ENDED {
+        let sites: usize = self.ended.iter().map(|followed| followed.profile.site_count()).sum();
+        if self.ended.len() <= MAX_ENDED && sites <= MAX_ENDED_SITES {
             return;
         }
         let allocated = |followed: &Followed| followed.profile.totals().alloc_bytes;
         self.ended.sort_by_cached_key(|followed| std::cmp::Reverse(allocated(followed)));
-        for followed in self.ended.drain(MAX_ENDED / 2..) {
+        let kept = how_many_are_kept(self.ended.iter().map(|followed| followed.profile.site_count()));
+        for followed in self.ended.drain(kept..) {
             self.unlisted.processes += 1;
             self.unlisted.totals = self.unlisted.totals.plus(&followed.profile.totals());
         }
@@ -268,6 +273,16 @@ impl Targets {
     }
 }
 
+/// How many of those that have ended, which have so many sites each, stay. Half of what there is room for goes with the
+/// rest, so that not every end makes work. The first always stays: it may be all that was asked for.
+fn how_many_are_kept(sites: impl Iterator<Item = usize>) -> usize {
+    let sums = sites.scan(0usize, |sum, sites| {
+        *sum = sum.saturating_add(sites);
+        Some(*sum)
+    });
+    sums.take(MAX_ENDED / 2).take_while(|sum| *sum <= MAX_ENDED_SITES / 2).count().max(1)
+}
+
 /// Why a target's program is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Over {
@@ -287,4 +302,16 @@ fn counted(kernel: &Kernel) -> Result<HashMap<ProcessSlot, Counted>, KernelError
         counted.entry(slot).or_default().requested = requested;
     }
     Ok(counted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_those_that_have_ended_so_many_stay_as_there_is_room_for_with_their_sites() {
+        assert_eq!(how_many_are_kept([10; 1000].into_iter()), MAX_ENDED / 2);
+        assert_eq!(how_many_are_kept([MAX_ENDED_SITES / 4; 10].into_iter()), 2);
+        assert_eq!(how_many_are_kept([2 * MAX_ENDED_SITES, 1].into_iter()), 1);
+    }
 }
