@@ -38,7 +38,7 @@ fn row((kind, depth, threads): Setting) -> String {
 
 pub(super) fn measure(rounds: u32, memtrace: &Path) -> Result<Vec<Section>> {
     let mut matrix = Matrix::default();
-    workload::measure::<Pairs>("pairs", &Column::ALL, rounds, memtrace, &mut matrix)?;
+    workload::measure("pairs", Pairs::start, &Column::ALL, rounds, memtrace, &mut matrix)?;
     Ok(vec![section(matrix, rounds)])
 }
 
@@ -72,6 +72,14 @@ fn ns_a_frame(matrix: &Matrix) -> Vec<f64> {
 pub(super) struct Pairs(Talker);
 
 impl Pairs {
+    /// Starts it, by way of a command that runs it where `wrapper` is one.
+    pub(super) fn start(wrapper: &[String]) -> Result<Self> {
+        let mut talker = Talker::start(&mut workload::command(wrapper, Self::program()?))?;
+        // It has begun once it answers.
+        talker.ask("hold 0 1")?;
+        Ok(Self(talker))
+    }
+
     pub(super) fn ask(&mut self, line: &str) -> Result<f64> {
         self.0.ask(line)
     }
@@ -111,13 +119,6 @@ impl Pairs {
 }
 
 impl Workload for Pairs {
-    fn start(wrapper: &[String]) -> Result<Self> {
-        let mut talker = Talker::start(&mut workload::command(wrapper, Self::program()?))?;
-        // It has begun once it answers.
-        talker.ask("hold 0 1")?;
-        Ok(Self(talker))
-    }
-
     fn pid(&self) -> u32 {
         self.0.pid()
     }

@@ -22,11 +22,11 @@ const COLUMNS: [Column; 6] =
 
 pub(super) fn measure(rounds: u32, memtrace: &Path) -> Result<Vec<Section>> {
     let mut matrix = Matrix::default();
-    workload::measure::<Redis>("redis", &COLUMNS, rounds, memtrace, &mut matrix)?;
-    workload::measure::<Python>("python", &COLUMNS, rounds, memtrace, &mut matrix)?;
-    workload::measure::<Sqlite>("sqlite", &COLUMNS, rounds, memtrace, &mut matrix)?;
+    workload::measure("redis", Redis::start, &COLUMNS, rounds, memtrace, &mut matrix)?;
+    workload::measure("python", python, &COLUMNS, rounds, memtrace, &mut matrix)?;
+    workload::measure("sqlite", sqlite, &COLUMNS, rounds, memtrace, &mut matrix)?;
     let throughputs =
-        [(Redis::SET, Wanted::AtLeast(0.3)), (Python::ROW, Wanted::Nothing), (Sqlite::ROW, Wanted::Nothing)];
+        [(Redis::SET, Wanted::AtLeast(0.3)), (PYTHON_ROW, Wanted::Nothing), (SQLITE_ROW, Wanted::Nothing)];
     let ratio = |column: Column| {
         let matrix = &matrix;
         throughputs.into_iter().map(move |(row, wanted)| {
@@ -55,6 +55,23 @@ struct Redis {
 impl Redis {
     const SET: &'static str = "redis SET, requests/s";
     const REQUESTS: &'static str = "40000";
+
+    fn start(wrapper: &[String]) -> Result<Self> {
+        // Free a moment ago.
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
+        let mut command = workload::command(wrapper, "/usr/bin/redis-server");
+        command.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"]);
+        let server = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("cannot run redis-server")?;
+        let redis = Self { server, port };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !redis.cli(&["ping"]).status()?.success() {
+            if Instant::now() > deadline {
+                bail!("redis-server does not answer");
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(redis)
+    }
 
     fn cli(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("redis-cli");
@@ -90,23 +107,6 @@ impl Redis {
 }
 
 impl Workload for Redis {
-    fn start(wrapper: &[String]) -> Result<Self> {
-        // Free a moment ago.
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
-        let mut command = workload::command(wrapper, "/usr/bin/redis-server");
-        command.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"]);
-        let server = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("cannot run redis-server")?;
-        let redis = Self { server, port };
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !redis.cli(&["ping"]).status()?.success() {
-            if Instant::now() > deadline {
-                bail!("redis-server does not answer");
-            }
-            thread::sleep(Duration::from_millis(50));
-        }
-        Ok(redis)
-    }
-
     fn pid(&self) -> u32 {
         self.server.id()
     }
@@ -142,55 +142,46 @@ impl Drop for Redis {
     }
 }
 
-/// python3 that builds, sorts, writes and parses; see xtask/bench/work.py.
-struct Python(Talker);
-
-impl Python {
-    const ROW: &'static str = "python, rounds of work/s";
+/// A program that is told what to do line by line, and allocates with libc.
+struct Told {
+    talker: Talker,
+    row: &'static str,
+    /// Works, and says how much of it was done in a second.
+    work: fn(&mut Talker) -> Result<f64>,
 }
 
-impl Workload for Python {
-    fn start(wrapper: &[String]) -> Result<Self> {
-        let mut command = workload::command(wrapper, "/usr/bin/python3");
-        let mut talker = Talker::start(command.arg(root().join("xtask/bench/work.py")))?;
-        talker.ask("1")?;
-        Ok(Self(talker))
-    }
+const PYTHON_ROW: &str = "python, rounds of work/s";
+const SQLITE_ROW: &str = "sqlite, inserts/s";
+const SQLITE_INSERTS: u32 = 60_000;
 
-    fn pid(&self) -> u32 {
-        self.0.pid()
-    }
-
-    fn library(&self) -> Result<PathBuf> {
-        mapped_library(self.pid(), "libc.so")
-    }
-
-    fn measure(&mut self) -> Result<Vec<(String, f64)>> {
-        Ok(vec![(Self::ROW.to_owned(), self.0.ask("30")?)])
-    }
-
-    fn stop(self) -> Result<()> {
-        self.0.stop()
-    }
+/// python3 that builds, sorts, writes and parses; see xtask/bench/work.py.
+fn python(wrapper: &[String]) -> Result<Told> {
+    let mut command = workload::command(wrapper, "/usr/bin/python3");
+    let mut talker = Talker::start(command.arg(root().join("xtask/bench/work.py")))?;
+    talker.ask("1")?;
+    Ok(Told { talker, row: PYTHON_ROW, work: |talker| talker.ask("30") })
 }
 
 /// The sqlite3 shell with a database in memory.
-struct Sqlite(Talker);
-
-impl Sqlite {
-    const ROW: &'static str = "sqlite, inserts/s";
-    const INSERTS: u32 = 60_000;
+fn sqlite(wrapper: &[String]) -> Result<Told> {
+    let mut talker = Talker::start(&mut workload::command(wrapper, "/usr/bin/sqlite3"))?;
+    talker.ask("create table t(a integer primary key, b text, c text); create index i on t(b); select '= 0';")?;
+    Ok(Told { talker, row: SQLITE_ROW, work: insert })
 }
 
-impl Workload for Sqlite {
-    fn start(wrapper: &[String]) -> Result<Self> {
-        let mut talker = Talker::start(&mut workload::command(wrapper, "/usr/bin/sqlite3"))?;
-        talker.ask("create table t(a integer primary key, b text, c text); create index i on t(b); select '= 0';")?;
-        Ok(Self(talker))
-    }
+fn insert(sqlite: &mut Talker) -> Result<f64> {
+    let insert = format!(
+        "with recursive n(i) as (select 1 union all select i+1 from n where i<{SQLITE_INSERTS}) \
+         insert into t(b, c) select printf('row %d', i * 7919 % 10007), hex(i) from n; select '= 0';"
+    );
+    let begun = Instant::now();
+    sqlite.ask(&insert)?;
+    Ok(f64::from(SQLITE_INSERTS) / begun.elapsed().as_secs_f64())
+}
 
+impl Workload for Told {
     fn pid(&self) -> u32 {
-        self.0.pid()
+        self.talker.pid()
     }
 
     fn library(&self) -> Result<PathBuf> {
@@ -198,17 +189,10 @@ impl Workload for Sqlite {
     }
 
     fn measure(&mut self) -> Result<Vec<(String, f64)>> {
-        let insert = format!(
-            "with recursive n(i) as (select 1 union all select i+1 from n where i<{}) \
-             insert into t(b, c) select printf('row %d', i * 7919 % 10007), hex(i) from n; select '= 0';",
-            Self::INSERTS
-        );
-        let begun = Instant::now();
-        self.0.ask(&insert)?;
-        Ok(vec![(Self::ROW.to_owned(), f64::from(Self::INSERTS) / begun.elapsed().as_secs_f64())])
+        Ok(vec![(self.row.to_owned(), (self.work)(&mut self.talker)?)])
     }
 
     fn stop(self) -> Result<()> {
-        self.0.stop()
+        self.talker.stop()
     }
 }

@@ -17,8 +17,6 @@ use crate::shell::say;
 
 /// Something that allocates, in a process of its own.
 pub(super) trait Workload: Sized {
-    /// Starts it, by way of a command that runs it where `wrapper` is one.
-    fn start(wrapper: &[String]) -> Result<Self>;
     /// The process that allocates; its starter, where it was started by a wrapper.
     fn pid(&self) -> u32;
     /// The library whose functions it allocates with.
@@ -29,9 +27,11 @@ pub(super) trait Workload: Sized {
     fn stop(self) -> Result<()>;
 }
 
-/// Measures a workload in every column, `rounds` times.
+/// Measures a workload in every column, `rounds` times. `start` starts it, by way of a command that runs it where there is
+/// one.
 pub(super) fn measure<W: Workload>(
     what: &str,
+    start: impl Fn(&[String]) -> Result<W>,
     columns: &[Column],
     rounds: u32,
     memtrace: &Path,
@@ -40,7 +40,7 @@ pub(super) fn measure<W: Workload>(
     for round in 1..=rounds {
         for column in columns {
             say(&format!("{what}, round {round} of {rounds}: {}", column.name()));
-            let mut workload = W::start(&column.wrapper())?;
+            let mut workload = start(&column.wrapper())?;
             let tracer = Tracer::start(*column, memtrace, workload.pid(), &workload.library()?)?;
             for (row, figure) in workload.measure()? {
                 matrix.push(&row, *column, figure);
