@@ -49,8 +49,10 @@ pub enum Trait {
     FreesOnFailure,
     /// It calls no other hooked function: where its return is of no interest, it need not be seen.
     Leaf,
-    /// Not a function's but a call's: it is under way, and not sampled.
+    /// Not a function's but a call's: it is under way, and its block is not to be recorded.
     Unsampled,
+    /// Not a function's but a call's: it is under way, and is one of the samples.
+    Sampled,
     /// It may leave by a C++ exception, so its return address must stay what it is: its returns are seen
     /// by probes on its `ret` instructions.
     MayThrow,
@@ -65,6 +67,7 @@ impl Trait {
             Self::MayThrow => 35,
             Self::Leaf => 36,
             Self::Unsampled => 37,
+            Self::Sampled => 38,
         }
     }
 }

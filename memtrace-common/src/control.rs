@@ -16,13 +16,33 @@ pub struct Control {
     pub adoption: u32,
     /// memtrace itself, by thread group id: never a target.
     pub own_tgid: u32,
-    /// Keeps the words below aligned.
-    pub unused: u32,
+    /// A [`Watch`] code: what is recorded now. Read only where that may change ("adaptive"); it is set for good elsewhere.
+    pub watch: u32,
+    /// Which window's blocks are being followed, from 1 to [`crate::block::Recorded::MAX_COHORT`]; 0 where blocks are
+    /// recorded for good.
+    pub cohort: u32,
+    /// 1 from when anything but [`Watch::All`] was in force: a free of an unknown block tells nothing from then on.
+    pub is_partial: u32,
     /// The wanted short name, padded with zeros, for [`Adoption::COMM`].
     pub comm: [u64; 2],
 }
 
-const _: () = assert!(size_of::<Control>() == 40);
+const _: () = assert!(size_of::<Control>() == 48);
+
+/// What is recorded of allocations. Frees of what was recorded are, whatever is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Watch {
+    /// Every one.
+    #[default]
+    All = 0,
+    /// Samples.
+    Samples = 1,
+    /// Every one, as part of the cohort: a window is open.
+    Window = 2,
+    /// None.
+    Frees = 3,
+}
 
 /// Which processes become targets by themselves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

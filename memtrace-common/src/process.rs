@@ -142,11 +142,11 @@ pub struct Process {
     pub unused: u32,
     /// By [`Counter`].
     pub counters: [u64; Counter::ALL.len()],
-    /// What its threads that have ended had asked for, where sites have estimates.
+    /// What its threads that have ended had asked for, wherever not all is recorded for good.
     pub requested: Requested,
 }
 
-const _: () = assert!(size_of::<Process>() == 160);
+const _: () = assert!(size_of::<Process>() == 176);
 
 /// A process and where it stands, in one word that is read and changed as one.
 #[repr(transparent)]

@@ -69,9 +69,23 @@ pub struct Site {
     pub alloc: Weight,
     /// All that was ever freed.
     pub freed: Weight,
+    /// What was allocated while windows were open. It is part of no other sum.
+    pub window_alloc: Count,
+    /// What of it was freed while its window's blocks were followed.
+    pub window_freed: Count,
 }
 
-const _: () = assert!(size_of::<Site>() == 80);
+/// Blocks that were counted one by one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Their bytes.
+    pub bytes: u64,
+    /// How many.
+    pub objects: u64,
+}
+
+const _: () = assert!(size_of::<Site>() == 112);
 
 /// How many sites a thread remembers, by the low bits of their ids: a power of two.
 pub const REMEMBERED_SITES: usize = 16;

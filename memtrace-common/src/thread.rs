@@ -23,9 +23,10 @@ pub struct Thread {
 pub struct ThreadMemory {
     /// The target that it belongs to.
     pub process: ProcessSlot,
-    /// Makes what follows aligned.
-    pub unused: u32,
-    /// What it has asked for, where sites have estimates.
+    /// [`crate::control::Control::cohort`] when its call that is under way was entered: while probes are taken out, returns
+    /// go unseen.
+    pub cohort: u32,
+    /// What it has asked for, wherever not all is recorded for good.
     pub requested: Requested,
     /// The call that is under way.
     pub pending: PendingCall,
@@ -53,6 +54,10 @@ pub struct Requested {
     pub objects: u64,
     /// For how many of them the call's return was trapped as well.
     pub returns: u64,
+    /// How often it has freed or resized a block; counted only where what is recorded may change.
+    pub frees: u64,
+    /// How many of these while a window was open.
+    pub window_frees: u64,
 }
 
 impl Requested {
@@ -63,6 +68,8 @@ impl Requested {
             bytes: self.bytes.wrapping_add(other.bytes),
             objects: self.objects.wrapping_add(other.objects),
             returns: self.returns.wrapping_add(other.returns),
+            frees: self.frees.wrapping_add(other.frees),
+            window_frees: self.window_frees.wrapping_add(other.window_frees),
         }
     }
 }

@@ -17,9 +17,10 @@ use aya_log_ebpf::debug;
 use memtrace_common::{
     block::LiveBlock,
     call::{CallRoles, PendingCall, ResizedBlock, Role, Trait},
+    control::Watch,
     process::Counter,
     sampling::Weight,
-    site::{Category, SiteIndex},
+    site::{Category, Count, SiteIndex},
     thread::ThreadMemory,
     unwind::Registers,
 };
@@ -33,6 +34,7 @@ use crate::{
     target::{self, Target, Task},
     threads,
     verifier::forgotten,
+    watch,
 };
 
 /// What the kernel is to do about the return of the call that has just been entered.
@@ -70,9 +72,18 @@ pub(crate) fn is_passed_over(ctx: &ProbeContext, task: Task) -> bool {
     }
     let Some(thread) = threads::known(task.tid).map(|thread| &mut thread.memory) else { return false };
     let roles = roles(ctx);
-    thread.pending.stack_pointer == 0
-        && roles.is(Trait::Leaf)
-        && sample::passes_over(thread, requested_bytes(registers(ctx.regs), roles))
+    if thread.pending.stack_pointer != 0 || !roles.is(Trait::Leaf) {
+        return false;
+    }
+    let size_bytes = requested_bytes(registers(ctx.regs), roles);
+    if watch::is(Watch::Samples) {
+        return sample::passes_over(thread, size_bytes);
+    }
+    let is_passed_over = watch::is(Watch::Frees);
+    if is_passed_over {
+        sample::count(thread, size_bytes);
+    }
+    is_passed_over
 }
 
 /// Entry of a function that hands out a new block.
@@ -83,7 +94,7 @@ pub(crate) fn enter_alloc(ctx: &ProbeContext, task: Task) -> Return {
     let Some(thread) = outermost(&target, regs) else { return Return::Skipped };
     let roles = roles(ctx);
     let size_bytes = requested_bytes(regs, roles);
-    let roles = match with_sampling(thread, roles, size_bytes) {
+    let roles = match as_recorded(thread, roles, size_bytes) {
         roles if roles.is(Trait::Unsampled) && roles.is(Trait::Leaf) => return Return::Skipped,
         roles => roles,
     };
@@ -101,6 +112,9 @@ fn await_return(thread: &mut ThreadMemory, regs: &pt_regs, roles: CallRoles, siz
     if sample::is_on() {
         thread.requested.returns += 1;
     }
+    if watch::is_adaptive() {
+        thread.cohort = watch::cohort();
+    }
     let pending = &mut thread.pending;
     pending.stack_pointer = regs.rsp;
     pending.size_bytes = size_bytes;
@@ -117,24 +131,34 @@ pub(crate) fn enter_resize(ctx: &ProbeContext, task: Task) -> Return {
     let roles = roles(ctx);
     let (address, size_bytes) = (argument_with(regs, roles, Role::Block), requested_bytes(regs, roles));
     let Some(thread) = outermost(&target, regs) else { return Return::Skipped };
+    if watch::is_adaptive() && address != 0 {
+        count_end(thread);
+    }
     let block = if address == 0 { None } else { blocks::take(target.block(address)) };
+    if block.is_none() && watch::is(Watch::Frees) {
+        return Return::Skipped;
+    }
     await_return(thread, regs, roles, size_bytes);
     thread.pending.output = 0;
     thread.pending.resized = ResizedBlock { address, block: block.unwrap_or_default() };
     // What is resized to nothing is freed.
     let is_sampled_as_free = sample::is_on() && address != 0 && size_bytes == 0;
     thread.pending.roles =
-        if is_sampled_as_free { roles.that(Trait::Unsampled) } else { with_sampling(thread, roles, size_bytes) };
+        if is_sampled_as_free { roles.that(Trait::Unsampled) } else { as_recorded(thread, roles, size_bytes) };
     Return::Awaited
 }
 
-/// The roles of the call that has just been entered: in the sampled tier, whether it is sampled is one of them.
+/// The roles of the call that has just been entered: as what its block is to be recorded, if it is, is one of them.
 #[inline(always)]
-fn with_sampling(thread: &mut ThreadMemory, roles: CallRoles, size_bytes: u64) -> CallRoles {
-    if !sample::is_on() || sample::takes(thread, size_bytes) {
+fn as_recorded(thread: &mut ThreadMemory, roles: CallRoles, size_bytes: u64) -> CallRoles {
+    if !sample::is_on() {
         return roles;
     }
-    roles.that(Trait::Unsampled)
+    if watch::is(Watch::Samples) {
+        return roles.that(if sample::takes(thread, size_bytes) { Trait::Sampled } else { Trait::Unsampled });
+    }
+    sample::count(thread, size_bytes);
+    if watch::is(Watch::Frees) { roles.that(Trait::Unsampled) } else { roles }
 }
 
 /// Return of a function that hands out or resizes a block: its caller's code is about to go on.
@@ -200,7 +224,7 @@ fn end_call(
     if address != 0 && !call.roles.is(Trait::Unsampled) {
         // However it came to this.
         let (address, size_bytes) = (forgotten(address, caller.sp), forgotten(call.size_bytes, caller.sp));
-        record(ctx, &target, caller, thread, address, size_bytes);
+        record(ctx, &target, caller, thread, address, size_bytes, call.roles);
     }
 }
 
@@ -210,14 +234,21 @@ pub(crate) fn enter_free(ctx: &ProbeContext) {
     let regs = registers(ctx.regs);
     let roles = roles(ctx);
     let address = argument_with(regs, roles, Role::Block);
-    if address == 0 || (sample::is_on() && !blocks::may_be_sampled(address)) {
+    if address == 0 {
         return;
     }
-    let Some(target) = Target::counted(Task::current()) else { return };
+    let task = Task::current();
+    if watch::is_adaptive() {
+        count_free(task);
+    }
+    if !watch::knows_every_block() && !blocks::may_be_known(address) {
+        return;
+    }
+    let Some(target) = Target::counted(task) else { return };
     match blocks::take(target.block(address)) {
         Some(block) => count_freed(&block),
-        // One that was not sampled, at an address like one that was.
-        None if sample::is_on() => return,
+        // One that was not recorded, at an address like one that was.
+        None if !watch::knows_every_block() => return,
         None if was_handed_on(&target, address) => {}
         // A resize frees the old block by calling `free`; its own entry has taken the record out.
         None if is_within_call(&target, regs) => {}
@@ -226,8 +257,29 @@ pub(crate) fn enter_free(ctx: &ProbeContext) {
             target.count(Counter::UnmatchedFrees);
         }
     }
-    if roles.is(Trait::HandsOn) && !sample::is_on() {
+    if roles.is(Trait::HandsOn) && watch::knows_every_block() {
         hand_on(&target, address);
+    }
+}
+
+/// Counts a free, whatever is known of the block.
+#[inline(always)]
+fn count_free(task: Task) {
+    let thread = match threads::known(task.tid) {
+        Some(thread) => Some(&mut thread.memory),
+        None => Target::counted(task).and_then(|target| new_thread(&target)),
+    };
+    if let Some(thread) = thread {
+        count_end(thread);
+    }
+}
+
+/// Counts the end of a block.
+#[inline(always)]
+fn count_end(thread: &mut ThreadMemory) {
+    thread.requested.frees += 1;
+    if watch::is(Watch::Window) {
+        thread.requested.window_frees += 1;
     }
 }
 
@@ -263,7 +315,7 @@ fn roles(ctx: &ProbeContext) -> CallRoles {
 #[inline(always)]
 fn outermost<'a>(target: &Target, regs: &pt_regs) -> Option<&'a mut ThreadMemory> {
     let thread = current_thread(target)?;
-    if is_nested(target, &thread.pending, regs) { None } else { Some(thread) }
+    if is_nested(target, thread, regs) { None } else { Some(thread) }
 }
 
 /// What is remembered of the current thread, from now on if it was not seen before.
@@ -286,12 +338,13 @@ fn known_thread<'a>(target: &Target) -> Option<&'a mut ThreadMemory> {
 #[inline(always)]
 pub(crate) fn is_within_call(target: &Target, regs: &pt_regs) -> bool {
     let Some(thread) = known_thread(target) else { return false };
-    is_nested(target, &thread.pending, regs)
+    is_nested(target, thread, regs)
 }
 
 #[inline(always)]
-fn is_nested(target: &Target, pending: &PendingCall, regs: &pt_regs) -> bool {
-    pending.encloses(regs.rsp) && awaits_return(target, pending)
+fn is_nested(target: &Target, thread: &ThreadMemory, regs: &pt_regs) -> bool {
+    let pending = &thread.pending;
+    pending.encloses(regs.rsp) && awaits_return(target, pending) && watch::is_present(thread.cohort)
 }
 
 #[inline(always)]
@@ -355,7 +408,7 @@ fn settle_resize(target: &Target, call: &PendingCall, address: u64) -> Resize {
     }
     if known {
         count_freed(&resized.block);
-    } else if !sample::is_on() {
+    } else if watch::knows_every_block() {
         target.count(Counter::UnmatchedFrees);
     }
     Resize::Done
@@ -363,16 +416,31 @@ fn settle_resize(target: &Target, call: &PendingCall, address: u64) -> Resize {
 
 #[inline(always)]
 fn count_freed(block: &LiveBlock) {
+    if watch::is_judged(block.recorded()) {
+        return;
+    }
     let Some(site) = SITES.get_ptr_mut(block.site.0) else { return };
     // SAFETY: an array map's entry lives as long as the map.
-    count(unsafe { &raw mut (*site).freed }, block.size_bytes);
+    unsafe { count(block, &raw mut (*site).freed, &raw mut (*site).window_freed) };
 }
 
-/// Adds what a block of this size stands for.
+/// Adds a block to what is counted for good, with what it stands for, or to what its window's are counted as.
+///
+/// # Safety
+/// Both point into an entry of an array map, which lives as long as the map; it is touched atomically only.
 #[inline(always)]
-fn count(sum: *mut Weight, size_bytes: u64) {
-    let weight = sample::weight(size_bytes);
-    // SAFETY: a part of an entry of an array map, which lives as long as the map; it is touched atomically only.
+unsafe fn count(block: &LiveBlock, sum: *mut Weight, of_window: *mut Count) {
+    let size_bytes = block.size_bytes();
+    if block.recorded().is_in_some_cohort() {
+        // SAFETY: as the caller promises.
+        unsafe {
+            add(&raw mut (*of_window).bytes, size_bytes);
+            add(&raw mut (*of_window).objects, 1);
+        }
+        return;
+    }
+    let weight = sample::weight(size_bytes, block.recorded());
+    // SAFETY: as the caller promises.
     unsafe {
         add(&raw mut (*sum).bytes, weight.bytes);
         add(&raw mut (*sum).objects, weight.objects);
@@ -392,6 +460,7 @@ fn record(
     thread: &mut ThreadMemory,
     address: u64,
     size_bytes: u64,
+    roles: CallRoles,
 ) {
     let stack = stack::walk(target, caller, thread);
     let index = match site::index_of(target, stack, thread, Category::Heap) {
@@ -406,13 +475,13 @@ fn record(
     if unsafe { (*site).stack } != stack {
         target.count(Counter::SiteCollisions);
     }
-    let block = LiveBlock { size_bytes, site: index, born_ms: target.now_ms };
+    let block = LiveBlock::new(size_bytes, watch::recorded(roles), index, target.now_ms);
     if !put(target, address, &block) {
         debug!(ctx, "no room for a block of process {}", target.tgid);
         return target.count(Counter::BlocksFull);
     }
     // SAFETY: as above.
-    count(unsafe { &raw mut (*site).alloc }, size_bytes);
+    unsafe { count(&block, &raw mut (*site).alloc, &raw mut (*site).window_alloc) };
 }
 
 /// Puts a block's record in; a record that is already there was never seen freed. Returns whether there was room.
@@ -421,7 +490,9 @@ fn put(target: &Target, address: u64, block: &LiveBlock) -> bool {
     let blocks::Put { is_in, old } = blocks::put(target.block(address), block);
     if let Some(old) = old {
         count_freed(&old);
-        target.count(Counter::MissedFrees);
+        if !watch::is_partial() {
+            target.count(Counter::MissedFrees);
+        }
     }
     is_in
 }

@@ -42,9 +42,9 @@ struct Search {
     is_done: bool,
 }
 
-/// Whether there may be a block at this address: in the sampled tier, for nearly every one that is freed there is none.
+/// Whether there may be a block at this address: where few are recorded, for nearly every one that is freed there is none.
 #[inline(always)]
-pub(crate) fn may_be_sampled(address: u64) -> bool {
+pub(crate) fn may_be_known(address: u64) -> bool {
     FILTER.get(filter_entry(address)).is_none_or(|count| *count != 0)
 }
 

@@ -19,6 +19,7 @@ mod task;
 mod threads;
 mod verifier;
 mod vm;
+mod watch;
 
 use alloc::Return;
 use aya_ebpf::{

@@ -1,19 +1,23 @@
-//! Which allocations are sampled, in the sampled tier; all are counted elsewhere.
+//! Which allocations are samples, where samples are taken, and what those stand for.
 
 use aya_ebpf::{Global, helpers::generated::bpf_get_prandom_u32};
 use memtrace_common::{
+    block::Recorded,
     sampling::{self, OBJECT, Table, Weight},
     thread::ThreadMemory,
 };
 
-use crate::maps::{LOGARITHMS, WEIGHTS};
+use crate::{
+    maps::{LOGARITHMS, WEIGHTS},
+    watch,
+};
 
-/// The mean gap between samples, in bytes; 0 where every allocation is counted. Set at load, so that programs which
-/// count all never see the code for samples.
+/// The mean gap between samples, in bytes; 0 where every allocation is counted, and nothing else ever will be. Set at
+/// load, so that programs which count all never see the code for samples.
 #[unsafe(no_mangle)]
 static SAMPLE_BYTES: Global<u64> = Global::new(0);
 
-/// Whether this is the sampled tier.
+/// Whether anything but every allocation may be recorded.
 #[inline(always)]
 pub(crate) fn is_on() -> bool {
     SAMPLE_BYTES.load() != 0
@@ -51,9 +55,9 @@ pub(crate) fn takes(thread: &mut ThreadMemory, size_bytes: u64) -> bool {
     true
 }
 
-/// Not atomically: nobody but the thread itself writes here.
+/// Counts a call that asks for so many bytes. Not atomically: nobody but the thread itself writes here.
 #[inline(always)]
-fn count(thread: &mut ThreadMemory, size_bytes: u64) {
+pub(crate) fn count(thread: &mut ThreadMemory, size_bytes: u64) {
     thread.requested.bytes += size_bytes;
     thread.requested.objects += 1;
 }
@@ -67,12 +71,15 @@ fn gap() -> u64 {
 
 /// What a block of this size stands for.
 #[inline(always)]
-pub(crate) fn weight(size_bytes: u64) -> Weight {
+pub(crate) fn weight(size_bytes: u64, recorded: Recorded) -> Weight {
     let itself = Weight { bytes: size_bytes, objects: 1, bytes_variance: 0, objects_variance: 0 };
     if !is_on() {
         return itself;
     }
     let certain = Weight { objects: OBJECT, ..itself };
+    if watch::is_adaptive() && recorded != Recorded::AS_SAMPLE {
+        return certain;
+    }
     sampling::weight(size_bytes, SAMPLE_BYTES.load(), &Weights).unwrap_or(certain)
 }
 

@@ -91,6 +91,8 @@ pub(crate) fn count_requested(slot: ProcessSlot, requested: Requested) {
     add(&raw mut sum.bytes, requested.bytes);
     add(&raw mut sum.objects, requested.objects);
     add(&raw mut sum.returns, requested.returns);
+    add(&raw mut sum.frees, requested.frees);
+    add(&raw mut sum.window_frees, requested.window_frees);
 }
 
 /// Where a process stands, if it is a target.

@@ -108,6 +108,6 @@ fn what_stands_in_a_table_is_said_to_be_an_estimate() {
     let (status, output, messages) = support::run(&arguments);
     assert_eq!(status, 0, "{messages}");
     assert!(output.contains("tier sampled"), "{output}");
-    assert!(output.contains("sampled    one in 1.00 KiB: live is "), "{output}");
-    assert!(output.contains("95 %"), "{output}");
+    assert!(output.contains("estimate   live is "), "{output}");
+    assert!(output.contains("(95 %), from one in 1.00 KiB"), "{output}");
 }

@@ -94,6 +94,10 @@ pub(super) struct TraceArguments {
     #[arg(long, value_enum, default_value_t = TierArgument::Auto)]
     pub(super) tier: TierArgument,
 
+    /// The part of a target's CPU time that tracing may take, for --tier auto and windowed [1%..100%]
+    #[arg(long, value_name = "PERCENT", default_value = "10%", value_parser = percent)]
+    pub(super) max_overhead: f64,
+
     /// The mean number of bytes between samples, for --tier sampled
     #[arg(long, value_name = "SIZE", default_value = "512KiB", value_parser = sample_bytes)]
     pub(super) sample_bytes: u64,
@@ -252,14 +256,17 @@ impl CapacityArguments {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum TierArgument {
-    /// The most exact that is affordable (today always exact)
+    /// The most exact of the others that keeps to --max-overhead; changes as the load does, and says so
     Auto,
     /// Physical growth only
     #[value(hide = true)]
     Growth,
+    /// Every allocation, in random windows of 5 ms whose blocks are then followed: an estimate with its 95 % interval
+    /// that keeps to --max-overhead
+    Windowed,
     /// An estimate with its 95 % interval, from one allocation in --sample-bytes: half the cost
     Sampled,
-    /// Every allocation
+    /// Every allocation, whatever that costs
     Exact,
 }
 
@@ -346,6 +353,15 @@ fn positive_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A percentage, as a part from 0 to 1.
+fn percent(text: &str) -> Result<f64, String> {
+    match text.trim_end_matches('%').trim().parse::<f64>() {
+        Ok(percent) if (1.0..=100.0).contains(&percent) => Ok(percent / 100.0),
+        Ok(_) => Err("must be from 1% to 100%".into()),
+        Err(error) => Err(format!("{error}; write 5% or 12.5%")),
+    }
+}
+
 fn sample_bytes(text: &str) -> Result<u64, String> {
     let range = MIN_MEAN_BYTES..=MAX_MEAN_BYTES;
     match text.parse::<ByteSize>() {
@@ -369,6 +385,12 @@ mod tests {
         assert_eq!(sample_bytes("512KiB"), Ok(512 << 10));
         assert_eq!(sample_bytes("4096"), Ok(4096));
         assert!(sample_bytes("1GiB").is_err() && sample_bytes("1").is_err() && sample_bytes("many").is_err());
+    }
+
+    #[test]
+    fn percentages_have_bounds() {
+        assert_eq!((percent("10%"), percent("12.5")), (Ok(0.1), Ok(0.125)));
+        assert!(percent("0").is_err() && percent("101%").is_err() && percent("much").is_err());
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 
 use super::failure::Failure;
+use memtrace_common::sampling::MIN_MEAN_BYTES;
+
 use crate::capture::{
     kernel::{Capacities, Kernel, Links, Settings, Unwind},
     preflight::{self, Outcome},
@@ -53,7 +55,9 @@ fn try_kernel() -> u32 {
         task_pid_offset: 0,
         address_spaces: false,
         links: None,
-        sample_bytes: None,
+        // The most that programs can be asked for.
+        sample_bytes: Some(MIN_MEAN_BYTES),
+        is_adaptive: true,
     };
     let kernel = Kernel::load(settings)
         .and_then(|mut kernel| kernel.load_every_program().and_then(|()| kernel.follow_tasks(true)).map(|()| kernel));

@@ -18,17 +18,20 @@ use crate::{
         kernel::{Links, Unwind},
         preflight,
     },
-    model::report::Tier,
-    pipeline::{self, Options, PipelineError},
+    model::{
+        budget::{Budget, Closeness},
+        report::Tier,
+    },
+    pipeline::{self, Look, Options, PipelineError},
 };
 
 /// How often the live table changes unless told otherwise.
 const LIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) fn run(arguments: &TraceArguments, verbose: u8) -> Result<ExitCode, Failure> {
-    let tier = tier(arguments)?;
+    let look = look(arguments)?;
     let mut output = Output::open(arguments)?;
-    let options = options(arguments, tier, verbose, output.is_live());
+    let options = options(arguments, look, verbose, output.is_live());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -47,13 +50,20 @@ pub(super) fn run(arguments: &TraceArguments, verbose: u8) -> Result<ExitCode, F
     }
 }
 
-fn tier(arguments: &TraceArguments) -> Result<Tier, Failure> {
+fn look(arguments: &TraceArguments) -> Result<Look, Failure> {
+    let within = |closest| Look::Within {
+        budget: Budget(arguments.max_overhead),
+        closest,
+        sample_bytes: arguments.sample_bytes,
+    };
     match arguments.tier {
-        TierArgument::Auto | TierArgument::Exact => Ok(Tier::Exact),
-        TierArgument::Sampled => Ok(Tier::Sampled { sample_bytes: arguments.sample_bytes }),
+        TierArgument::Auto => Ok(within(Closeness::All)),
+        TierArgument::Windowed => Ok(within(Closeness::Windows)),
+        TierArgument::Exact => Ok(Look::Fixed(Tier::Exact)),
+        TierArgument::Sampled => Ok(Look::Fixed(Tier::Sampled { sample_bytes: arguments.sample_bytes })),
         TierArgument::Growth => Err(Failure::usage(
             "this version has no tier `growth` yet",
-            "use --tier sampled or --tier exact, or leave it out",
+            "use --tier windowed, sampled or exact, or leave it out",
         )),
     }
 }
@@ -81,7 +91,7 @@ fn unwind(argument: UnwindArgument) -> Unwind {
     }
 }
 
-fn options(arguments: &TraceArguments, tier: Tier, verbose: u8, is_live: bool) -> Options {
+fn options(arguments: &TraceArguments, look: Look, verbose: u8, is_live: bool) -> Options {
     let selection = arguments.target.selection();
     Options {
         capacities: arguments.capacities.capacities(selection.scope(arguments.follow)),
@@ -90,7 +100,7 @@ fn options(arguments: &TraceArguments, tier: Tier, verbose: u8, is_live: bool) -
         categories: arguments.categories.iter().map(|category| (*category).into()).collect(),
         duration: arguments.duration,
         interval: arguments.interval.or(is_live.then_some(LIVE_INTERVAL)),
-        tier,
+        look,
         unwind: unwind(arguments.unwind),
         debug_lines: verbose >= 2,
         custom: arguments.alloc.iter().chain(&arguments.free).cloned().collect(),

@@ -3,32 +3,40 @@
 use super::report::Totals;
 
 /// The 97.5 % point of the normal distribution: 95 % lie within it on both sides.
-const Z: f64 = 1.959_964;
+pub(super) const Z: f64 = 1.959_964;
 
-/// How widely estimates scatter, as variances of the four that are counted.
+/// A figure in bytes, and the same in objects.
+pub type Pair = [f64; 2];
+
+/// How widely estimates scatter, as variances: in squared bytes, and in squared objects.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Variances {
-    /// In squared bytes.
-    pub alloc_bytes: f64,
-    /// In squared objects.
-    pub alloc_objects: f64,
-    /// In squared bytes.
-    pub freed_bytes: f64,
-    /// In squared objects.
-    pub freed_objects: f64,
+    /// Of what is live.
+    pub live: Pair,
+    /// Of what was allocated.
+    pub alloc: Pair,
+    /// Of what was freed.
+    pub freed: Pair,
 }
 
 impl Variances {
-    /// Those of two sums of different samples, taken together.
+    /// Those of samples that are live or freed, which are different samples: they subtract as figures do.
     #[must_use]
-    pub fn plus(&self, other: &Self) -> Self {
+    pub fn of_samples(alloc: Pair, freed: Pair) -> Self {
+        Self { live: [0, 1].map(|what| (alloc[what] - freed[what]).max(0.0)), alloc, freed }
+    }
+
+    fn plus(&self, other: &Self) -> Self {
         Self {
-            alloc_bytes: self.alloc_bytes + other.alloc_bytes,
-            alloc_objects: self.alloc_objects + other.alloc_objects,
-            freed_bytes: self.freed_bytes + other.freed_bytes,
-            freed_objects: self.freed_objects + other.freed_objects,
+            live: sum(self.live, other.live),
+            alloc: sum(self.alloc, other.alloc),
+            freed: sum(self.freed, other.freed),
         }
     }
+}
+
+fn sum(a: Pair, b: Pair) -> Pair {
+    [a[0] + b[0], a[1] + b[1]]
 }
 
 /// How sure the figures are of which there are samples only.
@@ -38,6 +46,27 @@ pub struct Uncertainty {
     pub variances: Variances,
     /// Whether what was allocated is counted all the same.
     pub alloc_is_exact: bool,
+    /// What one sample more would add, where the variances do not tell.
+    pub one_more: Option<Pair>,
+    /// How much of what is live may have been freed unseen.
+    pub doubtful: Pair,
+}
+
+impl Uncertainty {
+    /// That of two sums of different samples, taken together.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        let greater = |a: Pair, b: Pair| [a[0].max(b[0]), a[1].max(b[1])];
+        Self {
+            variances: self.variances.plus(&other.variances),
+            alloc_is_exact: self.alloc_is_exact && other.alloc_is_exact,
+            one_more: match (self.one_more, other.one_more) {
+                (Some(one), Some(another)) => Some(greater(one, another)),
+                (one, another) => one.or(another),
+            },
+            doubtful: sum(self.doubtful, other.doubtful),
+        }
+    }
 }
 
 /// Where the truth lies, 95 times of a hundred.
@@ -76,18 +105,17 @@ impl Intervals {
     /// Those of estimates.
     #[must_use]
     pub fn of(totals: &Totals, uncertainty: &Uncertainty) -> Self {
-        let Uncertainty { variances, alloc_is_exact } = uncertainty;
         let bytes = three(
             [totals.live_bytes(), totals.alloc_bytes, totals.freed_bytes],
-            [variances.alloc_bytes, variances.freed_bytes],
-            *alloc_is_exact,
+            uncertainty,
+            0,
             // Every sample stands for about the same number of bytes.
             1.0,
         );
         let objects = three(
             [totals.live_objects(), totals.alloc_objects, totals.freed_objects],
-            [variances.alloc_objects, variances.freed_objects],
-            *alloc_is_exact,
+            uncertainty,
+            1,
             // Of objects, small ones for many and large ones for few.
             2.0,
         );
@@ -102,23 +130,24 @@ impl Intervals {
     }
 }
 
-/// Of what is live, was allocated and was freed. Live and freed ones are different samples, so that variances
-/// subtract as figures do. The heaviest sample weighs `heaviest` times as much as the mean one.
-fn three(
-    [live, alloc, freed]: [u64; 3],
-    [alloc_variance, freed_variance]: [f64; 2],
-    alloc_is_exact: bool,
-    heaviest: f64,
-) -> [Interval; 3] {
+/// Of what is live, was allocated and was freed, in bytes or in objects. Where nothing else is said, the heaviest sample weighs
+/// `heaviest` times as much as the mean one.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rounded outwards, and not negative")]
+fn three([live, alloc, freed]: [u64; 3], uncertainty: &Uncertainty, what: usize, heaviest: f64) -> [Interval; 3] {
+    let Uncertainty { variances, alloc_is_exact, one_more, doubtful } = uncertainty;
     // What one sample stands for, where there is none to tell.
-    let unit = if alloc == 0 { 0.0 } else { alloc_variance / alloc as f64 };
+    let unit = if alloc == 0 { 0.0 } else { variances.alloc[what] / alloc as f64 };
     let interval = |figure: u64, variance: f64| {
         let weight = if figure == 0 { unit } else { variance / figure as f64 };
-        around(figure, variance, heaviest * weight)
+        around(figure, variance, one_more.map_or(heaviest * weight, |pair| pair[what]))
     };
-    let of_live = interval(live, (alloc_variance - freed_variance).max(0.0));
+    let doubtful = doubtful[what].ceil() as u64;
+    let mut of_live = interval(live, variances.live[what]);
+    of_live.low = of_live.low.saturating_sub(doubtful);
     if !alloc_is_exact {
-        return [of_live, interval(alloc, alloc_variance), interval(freed, freed_variance)];
+        let mut of_freed = interval(freed, variances.freed[what]);
+        of_freed.high = of_freed.high.saturating_add(doubtful);
+        return [of_live, interval(alloc, variances.alloc[what]), of_freed];
     }
     let of_live = Interval { low: of_live.low.min(alloc), high: of_live.high.min(alloc) };
     let of_freed = Interval { low: alloc - of_live.high, high: alloc - of_live.low };
@@ -187,8 +216,8 @@ mod tests {
 
     #[test]
     fn where_allocations_are_counted_only_the_rest_is_unsure() {
-        let variances = Variances { alloc_bytes: 90_000.0, freed_bytes: 40_000.0, ..Variances::default() };
-        let uncertainty = Uncertainty { variances, alloc_is_exact: true };
+        let variances = Variances::of_samples([90_000.0, 0.0], [40_000.0, 0.0]);
+        let uncertainty = Uncertainty { variances, alloc_is_exact: true, ..Uncertainty::default() };
         let intervals = Intervals::of(&Totals::new(10_000, 10, 4000, 4), &uncertainty);
         assert_eq!(intervals.alloc_bytes, Interval::exactly(10_000));
         assert!(intervals.live_bytes.low < 6000 && 6000 < intervals.live_bytes.high);

@@ -2,6 +2,8 @@
 //!
 //! Imports nothing of the rest. In: counters, frames, times. Out: reports ready to be rendered.
 
+pub mod budget;
+pub mod clock;
 pub mod estimate;
 pub mod frame;
 pub mod growth;
@@ -9,3 +11,4 @@ pub mod overhead;
 pub mod ranges;
 pub mod report;
 pub mod unexplained;
+pub mod windows;

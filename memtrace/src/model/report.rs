@@ -9,8 +9,8 @@ use super::{
     overhead::Overhead,
 };
 
-/// How closely the targets were looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How closely the targets were looked at, closest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tier {
     /// Every allocation was counted.
     Exact,
@@ -19,6 +19,30 @@ pub enum Tier {
         /// The mean number of bytes between samples.
         sample_bytes: u64,
     },
+    /// Every allocation was, at times.
+    Windowed,
+}
+
+/// From when on there was another tier, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TierChange {
+    /// After the start.
+    pub at: Duration,
+    /// The tier from then on.
+    pub tier: Tier,
+    /// Why.
+    pub reason: String,
+}
+
+/// What may be spent on tracing, and what came of that.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Steered {
+    /// The part of a target's CPU time, from 0 to 1.
+    pub max_overhead: f64,
+    /// The tiers, from the first on.
+    pub changes: Vec<TierChange>,
+    /// How many windows there were.
+    pub windows: u32,
 }
 
 impl Tier {
@@ -28,6 +52,7 @@ impl Tier {
         match self {
             Self::Exact => "exact",
             Self::Sampled { .. } => "sampled",
+            Self::Windowed => "windowed",
         }
     }
 
@@ -35,7 +60,7 @@ impl Tier {
     #[must_use]
     pub fn sample_bytes(self) -> Option<u64> {
         match self {
-            Self::Exact => None,
+            Self::Exact | Self::Windowed => None,
             Self::Sampled { sample_bytes } => Some(sample_bytes),
         }
     }
@@ -248,8 +273,10 @@ pub struct Report {
     pub started_at: SystemTime,
     /// How long it went on.
     pub duration: Duration,
-    /// How closely.
+    /// How closely; the least exact of all tiers that the figures rest on.
     pub tier: Tier,
+    /// What was spent on tracing, where memtrace chose the tier.
+    pub steered: Option<Steered>,
     /// What was lost of the run as a whole, not of one target.
     pub health: Vec<HealthCounter>,
     /// The targets, most live bytes first.

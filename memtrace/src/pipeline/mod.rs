@@ -1,10 +1,13 @@
 //! The only wiring: from options to a session over a target, and its reports.
 
+mod meter;
 mod profile;
 mod session;
+mod steering;
 mod targets;
 mod vm_book;
 mod watch;
+mod window_book;
 
 use std::{io, num::NonZeroU32, process::ExitStatus, time::Duration};
 
@@ -20,7 +23,10 @@ use crate::{
         selection::{Selection, SelectionError},
         target::{Target, TargetError},
     },
-    model::report::{Category, Report, Tier},
+    model::{
+        budget::{Budget, Closeness},
+        report::{Category, Report, Tier},
+    },
     process::task_type::TaskTypeError,
 };
 use session::Session;
@@ -46,7 +52,7 @@ pub struct Options {
     /// How probes are attached; by the best means that the kernel has where nothing is said.
     pub links: Option<Links>,
     /// How closely to look.
-    pub tier: Tier,
+    pub look: Look,
     /// Whether the BPF side writes debug lines to the log.
     pub debug_lines: bool,
     /// Functions that the user named, besides those of the known allocators.
@@ -55,6 +61,22 @@ pub struct Options {
     pub programs: Programs,
     /// Whether reports go to a file, which takes a privilege that tracing does not.
     pub writes_a_file: bool,
+}
+
+/// How closely to look.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Look {
+    /// In one tier throughout, whatever it costs.
+    Fixed(Tier),
+    /// As closely as a budget allows.
+    Within {
+        /// The part of a target's CPU time that tracing may take.
+        budget: Budget,
+        /// But not closer than this.
+        closest: Closeness,
+        /// The mean number of bytes between samples, where samples are taken.
+        sample_bytes: u64,
+    },
 }
 
 /// Why tracing failed.

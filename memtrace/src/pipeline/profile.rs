@@ -10,7 +10,7 @@ use memtrace_common::{
     thread::Requested,
 };
 
-use super::vm_book::VmBook;
+use super::{vm_book::VmBook, window_book::WindowBook};
 use crate::{
     capture::{
         images::Images,
@@ -24,6 +24,7 @@ use crate::{
         overhead::{Hits, Overhead, TrapCost},
         report::{Category, HealthCounter, HealthKind, Process, Site, Totals, Verdict},
         unexplained::unexplained_rss_bytes,
+        windows::{Cohort, Window},
     },
     process::status,
     symbolize::{CodePlace, Symbolizer},
@@ -42,8 +43,10 @@ struct TrackedSite {
     stack: StackId,
     category: Category,
     totals: Totals,
-    /// How widely the totals scatter; nothing where they were counted.
-    variances: Option<Variances>,
+    /// How sure what is recorded for good is; nothing where it was counted.
+    uncertainty: Option<Uncertainty>,
+    /// How sure what windows add to it is; nothing where there were none.
+    of_windows: Option<Uncertainty>,
     live_bytes: History,
     oldest_born_ms: Option<u64>,
 }
@@ -52,8 +55,18 @@ struct TrackedSite {
 #[derive(Default)]
 pub(super) struct Counted {
     pub(super) sites: Vec<(SiteIndex, KernelSite)>,
-    /// Nothing where sites have no estimates.
+    /// Nothing where every allocation is recorded, and nothing else ever will be.
     pub(super) requested: Requested,
+}
+
+/// What a reading of any target needs.
+pub(super) struct Reading<'a> {
+    pub(super) kernel: &'a Kernel,
+    pub(super) images: &'a Images,
+    /// After the start.
+    pub(super) elapsed: Duration,
+    /// All windows together stand for one part in so many of the time in which there were any.
+    pub(super) scale: f64,
 }
 
 /// What the reports of all targets have in common.
@@ -65,6 +78,10 @@ pub(super) struct View<'a> {
     pub(super) now: Duration,
     /// What a probe costs, where that is known.
     pub(super) trap: Option<TrapCost>,
+    /// Whether what is recorded may change.
+    pub(super) is_adaptive: bool,
+    /// As [`Reading::scale`].
+    pub(super) scale: f64,
 }
 
 /// What is known of a target so far.
@@ -78,6 +95,7 @@ pub(super) struct Profile {
     rss_bytes: Option<u64>,
     counters: KernelProcess,
     requested: Requested,
+    windows: WindowBook,
     /// CPU time when first and last read.
     cpu: Option<(Duration, Duration)>,
 }
@@ -115,23 +133,24 @@ impl Profile {
         &mut self,
         counted: &Counted,
         mapped: Option<&VmBook>,
-        kernel: &Kernel,
         target: &Target,
-        images: &Images,
-        elapsed: Duration,
+        reading: &Reading<'_>,
     ) -> Result<(), KernelError> {
+        let Reading { kernel, images, elapsed, scale } = *reading;
         self.has_tentative = false;
         let mut live_bytes = 0;
         for (id, site) in &counted.sites {
-            let (category, totals, variances) = match KernelCategory::try_from(site.category) {
+            let (category, totals, uncertainty) = match KernelCategory::try_from(site.category) {
                 Ok(KernelCategory::Mmap) => {
                     (Category::Mmap, mapped.map(|book| book.totals(*id)).unwrap_or_default(), None)
                 }
                 Ok(KernelCategory::Heap) | Err(_) => {
-                    let (totals, variances) = figures(site, kernel.sample_bytes());
-                    (Category::Heap, totals, variances)
+                    let (totals, uncertainty) = figures(site, kernel);
+                    (Category::Heap, totals, uncertainty)
                 }
             };
+            let (of_windows, uncertainty_of_windows) = self.windows.figures(*id, scale).unzip();
+            let totals = totals.plus(&of_windows.unwrap_or_default());
             // It was opened, and nothing has come of it yet.
             if totals.alloc_objects == 0 {
                 continue;
@@ -147,12 +166,14 @@ impl Profile {
                     stack: site.stack,
                     category,
                     totals,
-                    variances,
+                    uncertainty,
+                    of_windows: None,
                     live_bytes: history,
                     oldest_born_ms: None,
                 }
             });
-            (tracked.totals, tracked.variances) = (totals, variances);
+            (tracked.totals, tracked.uncertainty) = (totals, uncertainty);
+            tracked.of_windows = uncertainty_of_windows;
             tracked.live_bytes.push(elapsed, live);
         }
         self.live_bytes.push(elapsed, live_bytes);
@@ -167,6 +188,21 @@ impl Profile {
         self.counters = kernel.process(target.slot)?;
         self.requested = counted.requested;
         Ok(())
+    }
+
+    /// Windows begin, or begin again.
+    pub(super) fn begin_windows(&mut self, counted: &Counted) {
+        self.windows.begin(&counted.sites);
+    }
+
+    /// Half of the time is over in which the present window's blocks are followed.
+    pub(super) fn note_halfway(&mut self, counted: &Counted) {
+        self.windows.note_halfway(&counted.sites);
+    }
+
+    /// A window is judged.
+    pub(super) fn judge(&mut self, counted: &Counted, window: impl FnOnce(&Cohort) -> Window) {
+        self.windows.judge(&counted.sites, window);
     }
 
     /// Takes in how old each site's oldest block is, as of the last sweep.
@@ -198,7 +234,7 @@ impl Profile {
     /// The report on what was read.
     pub(super) fn report(&self, view: &View<'_>, target: &Target, symbolizer: &mut Symbolizer, ended: bool) -> Process {
         let sites = self.merged_sites(view, symbolizer);
-        let (totals, uncertainty) = self.sums(view.categories, &sites);
+        let (totals, uncertainty) = self.sums(view, &sites);
         Process {
             pid: target.pid.get(),
             comm: target.comm.clone(),
@@ -211,19 +247,22 @@ impl Profile {
             totals,
             uncertainty,
             growth_bytes_per_s: self.live_bytes.slope_per_s(),
-            overhead: self.overhead(view.trap),
+            overhead: self.overhead(view),
             health: health(&self.counters, Counter::is_of_process),
             sites,
             ended,
         }
     }
 
-    /// The figures of the whole process. What it has allocated is counted even where sites have estimates.
-    fn sums(&self, categories: &[Category], sites: &[Site]) -> (Totals, Option<Uncertainty>) {
+    /// The figures of the whole process. In the sampled tier, what it has allocated is counted all the same.
+    fn sums(&self, view: &View<'_>, sites: &[Site]) -> (Totals, Option<Uncertainty>) {
         let sum = sites.iter().fold(Totals::default(), |sum, site| sum.plus(&site.totals));
-        let variances = sites.iter().filter_map(|site| Some(site.uncertainty?.variances)).reduce(|a, b| a.plus(&b));
+        let of_samples = self.sum_of_uncertainties(|site| site.uncertainty);
         let Requested { bytes, objects, .. } = self.requested;
-        if objects == 0 || !categories.contains(&Category::Heap) {
+        if view.is_adaptive {
+            return (sum, self.uncertainty_with_windows(of_samples, view.scale));
+        }
+        if objects == 0 || !view.categories.contains(&Category::Heap) {
             return (sum, None);
         }
         let mapped = sites.iter().filter(|site| site.uncertainty.is_none());
@@ -231,24 +270,40 @@ impl Profile {
         let (bytes, objects) = (bytes + mapped.alloc_bytes, objects + mapped.alloc_objects);
         let (live_bytes, live_objects) = (sum.live_bytes().min(bytes), sum.live_objects().min(objects));
         let totals = Totals::new(bytes, objects, bytes - live_bytes, objects - live_objects);
-        (totals, Some(Uncertainty { variances: variances.unwrap_or_default(), alloc_is_exact: true }))
+        (totals, Some(Uncertainty { alloc_is_exact: true, ..of_samples.unwrap_or_default() }))
     }
 
-    /// What tracing has cost the target: allocations and frees as they were counted or, where most frees are passed over,
-    /// as many as what is not live any more.
-    fn overhead(&self, trap: Option<TrapCost>) -> Option<Overhead> {
-        let ((first, last), trap) = (self.cpu?, trap?);
+    fn sum_of_uncertainties(&self, of: impl Fn(&TrackedSite) -> Option<Uncertainty>) -> Option<Uncertainty> {
+        self.sites.values().filter_map(of).reduce(|a, b| a.plus(&b))
+    }
+
+    /// Sites that allocate in the same windows do not scatter independently: the process has windows of its own.
+    fn uncertainty_with_windows(&self, of_samples: Option<Uncertainty>, scale: f64) -> Option<Uncertainty> {
+        let Some(of_windows) = self.windows.of_process(scale) else { return of_samples };
+        let by_site = self.sum_of_uncertainties(|site| site.of_windows).unwrap_or_default();
+        let of_windows = Uncertainty { doubtful: by_site.doubtful, ..of_windows };
+        Some(of_samples.map_or(of_windows, |of_samples| of_samples.plus(&of_windows)))
+    }
+
+    /// What tracing has cost the target.
+    fn overhead(&self, view: &View<'_>) -> Option<Overhead> {
+        let ((first, last), trap) = (self.cpu?, view.trap?);
+        let hits = if view.is_adaptive { hits(&self.requested) } else { self.hits_by_figures() };
+        Some(Overhead::of(hits, trap, last.saturating_sub(first)))
+    }
+
+    /// How often it was held up: allocations and frees as they were counted or, where most frees are passed over, as many as
+    /// what is not live any more.
+    fn hits_by_figures(&self) -> Hits {
         let heap = self.sites.values().filter(|site| site.category == Category::Heap);
         let heap = heap.fold(Totals::default(), |sum, site| sum.plus(&site.totals));
-        let hits = if self.requested.objects == 0 {
+        let Requested { objects, returns, .. } = self.requested;
+        if objects == 0 {
             let frees = heap.freed_objects + self.count(Counter::UnmatchedFrees);
-            Hits { calls: heap.alloc_objects, entries: frees }
-        } else {
-            let Requested { objects, returns, .. } = self.requested;
-            let frees = objects.saturating_sub(heap.live_objects());
-            Hits { calls: returns, entries: objects.saturating_sub(returns) + frees }
-        };
-        Some(Overhead::of(hits, trap, last.saturating_sub(first)))
+            return Hits { calls: heap.alloc_objects, entries: frees };
+        }
+        let frees = objects.saturating_sub(heap.live_objects());
+        Hits { calls: returns, entries: objects.saturating_sub(returns) + frees }
     }
 
     fn unexplained_rss_bytes(&self, live_bytes: u64) -> Option<u64> {
@@ -278,10 +333,10 @@ impl Profile {
                 stack: stack.places.iter().map(|place| symbolizer.frames(*place)).collect(),
             });
             site.totals = site.totals.plus(&tracked.totals);
-            if let Some(variances) = &tracked.variances {
-                let uncertainty = site.uncertainty.get_or_insert_default();
-                uncertainty.variances = uncertainty.variances.plus(variances);
-            }
+            site.uncertainty = [site.uncertainty, tracked.uncertainty, tracked.of_windows]
+                .into_iter()
+                .flatten()
+                .reduce(|sum, more| sum.plus(&more));
             site.growth_bytes_per_s += tracked.live_bytes.slope_per_s();
             let age = tracked.oldest_born_ms.map(|born_ms| now.saturating_sub(Duration::from_millis(born_ms)));
             site.oldest_age = site.oldest_age.max(age);
@@ -300,23 +355,30 @@ fn starts_nowhere(places: &[CodePlace]) -> bool {
     matches!(places.first(), Some(CodePlace::Address(_, Reason::Unmapped)))
 }
 
-/// What a site has allocated and freed; where it was sampled, an estimate, with its variances.
-fn figures(site: &KernelSite, sample_bytes: Option<u64>) -> (Totals, Option<Variances>) {
+/// How often a target was held up, where that is counted.
+pub(super) fn hits(requested: &Requested) -> Hits {
+    let Requested { objects, returns, frees, .. } = *requested;
+    Hits { calls: returns, entries: objects.saturating_sub(returns) + frees }
+}
+
+/// What a site has allocated and freed for good; where there are samples, an estimate, with how sure it is.
+fn figures(site: &KernelSite, kernel: &Kernel) -> (Totals, Option<Uncertainty>) {
     let KernelSite { alloc, freed, .. } = site;
-    let Some(sample_bytes) = sample_bytes else {
+    let Some(sample_bytes) = kernel.sample_bytes() else {
         return (Totals::new(alloc.bytes, alloc.objects, freed.bytes, freed.objects), None);
     };
     let objects = |sum: &Weight| (sum.objects + OBJECT / 2) / OBJECT;
-    let bytes_variance =
-        |sum: &Weight| sum.bytes_variance as f64 / BYTES_VARIANCE as f64 * (sample_bytes as f64).powi(2);
-    let objects_variance = |sum: &Weight| sum.objects_variance as f64 / OBJECTS_VARIANCE as f64;
-    let variances = Variances {
-        alloc_bytes: bytes_variance(alloc),
-        alloc_objects: objects_variance(alloc),
-        freed_bytes: bytes_variance(freed),
-        freed_objects: objects_variance(freed),
+    let variances = |sum: &Weight| {
+        [
+            sum.bytes_variance as f64 / BYTES_VARIANCE as f64 * (sample_bytes as f64).powi(2),
+            sum.objects_variance as f64 / OBJECTS_VARIANCE as f64,
+        ]
     };
-    (Totals::new(alloc.bytes, objects(alloc), freed.bytes, objects(freed)), Some(variances))
+    let variances = Variances::of_samples(variances(alloc), variances(freed));
+    let totals = Totals::new(alloc.bytes, objects(alloc), freed.bytes, objects(freed));
+    // Where samples may be taken, but none was that could have been missed.
+    let is_certain = kernel.is_adaptive() && variances == Variances::default();
+    (totals, (!is_certain).then(|| Uncertainty { variances, ..Uncertainty::default() }))
 }
 
 /// A hash over build ids (or paths) and offsets: it does not depend on where images were loaded. `identities` are those

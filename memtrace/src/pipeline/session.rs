@@ -20,8 +20,9 @@ use tokio::{
 };
 
 use super::{
-    Options, PipelineError, Sink,
+    Look, Options, PipelineError, Sink,
     profile::health,
+    steering::{Helm, Steering},
     targets::{Over, TargetId, Targets},
     watch::{self, Exit, Signals, Stop},
 };
@@ -46,6 +47,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// How long targets that have ended wait for others, so that their books are closed together.
 const CLOSING: Duration = Duration::from_millis(100);
 
+/// What a probe costs where that cannot be tried: as much as on a slow machine.
+const GUESSED: TrapCost = TrapCost { entry_ns: 1000.0, call_ns: 2500.0 };
+
 /// One run.
 pub(super) struct Session {
     kernel: Kernel,
@@ -61,6 +65,10 @@ pub(super) struct Session {
     started: Instant,
     started_at: SystemTime,
     tier: Tier,
+    /// What keeps to the budget, where there is one.
+    steering: Option<Steering>,
+    /// What the kernel side was told last.
+    control: Control,
     stops_on_image: bool,
     /// What a probe costs, where that could be tried.
     trap: Option<TrapCost>,
@@ -75,13 +83,18 @@ impl Session {
         let adoption = selection.adoption(*follow);
         let forks = adoption != Adoption::default();
         let cgroup = selection.open_cgroup()?;
+        let (sample_bytes, is_adaptive) = match options.look {
+            Look::Fixed(tier) => (tier.sample_bytes(), false),
+            Look::Within { sample_bytes, .. } => (Some(sample_bytes), true),
+        };
         let mut kernel = Kernel::load(Settings {
             capacities: options.capacities,
             unwind: options.unwind,
             debug_lines: options.debug_lines,
             task_pid_offset: if forks { task_type::pid_offset()? } else { 0 },
             links: options.links,
-            sample_bytes: options.tier.sample_bytes(),
+            sample_bytes,
+            is_adaptive,
             address_spaces: options.categories.contains(&Category::Mmap),
         })?;
         log_memory(&kernel);
@@ -92,7 +105,7 @@ impl Session {
             })
             .ok();
         log::info!("probes are attached by {}", kernel.links());
-        if options.tier != Tier::Exact && kernel.links() != Links::Session {
+        if matches!(options.look, Look::Fixed(Tier::Sampled { .. })) && kernel.links() != Links::Session {
             eprintln!("memtrace: this kernel cannot skip the return of a call (Linux 6.13 can): sampling saves little");
         }
         if options.debug_lines {
@@ -111,6 +124,7 @@ impl Session {
         let wait = |source| PipelineError::Wait { what: "events of the kernel side", source };
         let events = watch::readable(kernel.take_ring("EVENTS")?).map_err(wait)?;
         let vm_events = watch::readable(kernel.take_ring("VM_EVENTS")?).map_err(wait)?;
+        let steering = steering(options.look, trap, kernel.links());
         let images = Images::new(selection.scope(*follow), options.programs, options.custom.clone());
         let (ends_sender, ends) = unbounded_channel();
         Ok(Self {
@@ -124,7 +138,14 @@ impl Session {
             over: Vec::new(),
             started: Instant::now(),
             started_at: SystemTime::now(),
-            tier: options.tier,
+            tier: if let Look::Fixed(tier) = options.look { tier } else { Tier::Exact },
+            steering,
+            control: Control {
+                adoption: adoption.0,
+                own_tgid: std::process::id(),
+                comm: selection.comm(),
+                ..Control::default()
+            },
             trap,
             stops_on_image: false,
             lost_events: 0,
@@ -203,35 +224,63 @@ impl Session {
         self.targets.live().map(|followed| &followed.target).filter(|target| !target.allocators.is_empty())
     }
 
-    pub(super) fn count(&mut self, stop_on_image: bool) -> Result<(), KernelError> {
+    pub(super) fn count(&mut self, stop_on_image: bool) -> Result<(), PipelineError> {
         self.stops_on_image = stop_on_image;
         self.started = Instant::now();
         self.started_at = SystemTime::now();
-        self.set_control(true)
+        if let Some(steering) = &self.steering {
+            self.control.watch = steering.watch() as u32;
+        }
+        self.set_control(true)?;
+        self.steer(|steering, helm| steering.begin(helm))
+    }
+
+    /// Lets what keeps to the budget act, where there is a budget.
+    fn steer(
+        &mut self,
+        act: impl FnOnce(&mut Steering, &mut Helm<'_>) -> Result<(), PipelineError>,
+    ) -> Result<(), PipelineError> {
+        let Some(steering) = &mut self.steering else { return Ok(()) };
+        let Self { kernel, targets, control, started, .. } = self;
+        act(steering, &mut Helm { kernel, targets, control, started: *started })
+    }
+
+    /// See [`Steering::scale`].
+    fn scale(&self) -> f64 {
+        self.steering.as_ref().map_or(1.0, Steering::scale)
     }
 
     /// Tells the kernel side whether to count, and what time it is.
     fn set_control(&mut self, counting: bool) -> Result<(), KernelError> {
-        self.kernel.set_control(Control {
+        self.control = Control {
             counting: u32::from(counting),
             stop_on_image: u32::from(counting && self.stops_on_image),
             now_ms: milliseconds(self.started.elapsed()),
-            adoption: self.adoption.0,
-            own_tgid: std::process::id(),
-            unused: 0,
-            comm: self.selection.comm(),
-        })
+            ..self.control
+        };
+        self.kernel.set_control(self.control)
+    }
+
+    fn tier_in_words(&self) -> String {
+        match &self.steering {
+            None => format!("tier {}", self.tier.name()),
+            Some(steering) => format!(
+                "tier {} while that takes no more than {:.1} % of CPU time",
+                steering.tier().name(),
+                steering.steered().max_overhead * 100.0
+            ),
+        }
     }
 
     pub(super) fn announce(&self) {
         /// More targets than this are told as a sum.
         const TOLD: usize = 4;
-        let tier = self.tier.name();
+        let tier = self.tier_in_words();
         let count = self.hooked().count();
         for target in self.hooked().take(if count > TOLD { 0 } else { TOLD }) {
             for allocator in &target.allocators {
                 eprintln!(
-                    "memtrace: tracing {} (pid {}): {} functions of {} in {}, tier {tier}",
+                    "memtrace: tracing {} (pid {}): {} functions of {} in {}, {tier}",
                     target.comm,
                     target.pid,
                     allocator.functions.len(),
@@ -242,10 +291,10 @@ impl Session {
         }
         match &self.selection {
             Selection::Comm(name) if count == 0 => {
-                eprintln!("memtrace: tracing every program called {name}, of which there is none yet, tier {tier}");
+                eprintln!("memtrace: tracing every program called {name}, of which there is none yet, {tier}");
             }
-            _ if count == 0 => eprintln!("memtrace: tracing what begins from now on, tier {tier}"),
-            _ if count > TOLD => eprintln!("memtrace: tracing {count} processes, tier {tier}"),
+            _ if count == 0 => eprintln!("memtrace: tracing what begins from now on, {tier}"),
+            _ if count > TOLD => eprintln!("memtrace: tracing {count} processes, {tier}"),
             _ => {}
         }
     }
@@ -264,6 +313,7 @@ impl Session {
         let mut next_report = options.interval.map(|interval| Deadline::now() + interval);
         let mut closing = None;
         self.read()?;
+        let mut next_act = self.steering.as_ref().map(Steering::deadline);
         while !self.is_done(child) {
             if !self.over.is_empty() {
                 closing.get_or_insert_with(|| Deadline::now() + CLOSING);
@@ -297,6 +347,10 @@ impl Session {
                     let cost = self.tick()?;
                     next_tick = Deadline::now() + TICK.max(cost * 100);
                 }
+                () = watch::until(next_act) => {
+                    self.steer(|steering, helm| steering.steer(helm))?;
+                    next_act = self.steering.as_ref().map(Steering::deadline);
+                }
                 () = watch::until(next_report) => {
                     self.close_books()?;
                     self.read()?;
@@ -320,6 +374,7 @@ impl Session {
     fn finish(&mut self, sink: Sink<'_>) -> Result<(), PipelineError> {
         let elapsed = self.started.elapsed();
         self.set_control(false)?;
+        self.steer(|steering, helm| steering.end(helm))?;
         if self.stops_on_image {
             // Some may have been stopped in the moment between.
             self.targets.live().for_each(|followed| watch::resume(followed.target.pid.get()));
@@ -335,13 +390,15 @@ impl Session {
     }
 
     fn report(&mut self, now: Duration) -> Result<Report, KernelError> {
-        let (processes, unlisted) = self.targets.report(&mut self.kernel, now, self.trap)?;
+        let scale = self.scale();
+        let (processes, unlisted) = self.targets.report(&mut self.kernel, now, self.trap, scale)?;
         Ok(Report {
             host: read_line("/proc/sys/kernel/hostname"),
             kernel: read_line("/proc/sys/kernel/osrelease"),
             started_at: self.started_at,
             duration: now,
-            tier: self.tier,
+            tier: self.steering.as_ref().map_or(self.tier, Steering::tier),
+            steered: self.steering.as_ref().map(Steering::steered),
             health: health(&self.kernel.process(ProcessSlot::NONE)?, |counter: Counter| !counter.is_of_process()),
             processes,
             unlisted,
@@ -367,7 +424,7 @@ impl Session {
         for slot in self.targets.due_for_a_look() {
             self.look_again(slot)?;
         }
-        self.targets.read(&self.kernel, self.started.elapsed())?;
+        self.targets.read(&self.kernel, self.started.elapsed(), self.scale())?;
         Ok(begun.elapsed())
     }
 
@@ -387,7 +444,9 @@ impl Session {
     fn close_books(&mut self) -> Result<(), PipelineError> {
         self.handle_vm_events()?;
         let over = std::mem::take(&mut self.over);
-        Ok(self.targets.close(&over, &mut self.kernel, self.started.elapsed())?)
+        let (elapsed, scale) = (self.started.elapsed(), self.scale());
+        let window = |id| self.steering.as_ref()?.window(id);
+        Ok(self.targets.close(&over, &mut self.kernel, elapsed, window, scale)?)
     }
 
     /// Lets go of the targets and waits for the command's end, passing on what we are told meanwhile.
@@ -507,6 +566,16 @@ pub(super) fn find(pid: NonZeroU32) -> Result<Target, TargetError> {
 fn unless_ended(pid: NonZeroU32, error: TargetError) -> TargetError {
     let pid = pid.get();
     if watch::has_ended(pid) { TargetError::NoSuchProcess { pid } } else { error }
+}
+
+/// What keeps to the budget, where there is one.
+fn steering(look: Look, trap: Option<TrapCost>, links: Links) -> Option<Steering> {
+    let Look::Within { budget, closest, sample_bytes } = look else { return None };
+    let trap = trap.unwrap_or_else(|| {
+        log::warn!("what tracing costs is guessed, to keep to --max-overhead");
+        GUESSED
+    });
+    Some(Steering::new(budget, closest, sample_bytes, trap, links == Links::Session))
 }
 
 /// Whether other targets may do better.

@@ -13,7 +13,7 @@ use memtrace_common::{
 use tokio::{sync::mpsc::UnboundedSender, task::JoinHandle};
 
 use super::{
-    profile::{Counted, Profile, View},
+    profile::{Counted, Profile, Reading, View},
     vm_book::VmBook,
     watch::Exit,
 };
@@ -26,6 +26,7 @@ use crate::{
     model::{
         overhead::TrapCost,
         report::{Category, Process, Unlisted},
+        windows::{Cohort, Window},
     },
     process::{mapping_log::MappingLog, maps},
     symbolize::Symbolizer,
@@ -39,7 +40,7 @@ const MAX_ENDED: usize = 256;
 const MAX_ENDED_SITES: usize = 1 << 16;
 
 /// Names a target for the whole run: slots are used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct TargetId {
     pub(super) slot: ProcessSlot,
     serial: u64,
@@ -178,14 +179,41 @@ impl Targets {
     }
 
     /// Takes in what the kernel side has counted by now, `elapsed` after the start.
-    pub(super) fn read(&mut self, kernel: &Kernel, elapsed: Duration) -> Result<(), KernelError> {
-        let mut counted = counted(kernel)?;
-        for (slot, followed) in &mut self.live {
-            let counted = counted.remove(slot).unwrap_or_default();
-            let Followed { target, profile, mapped, .. } = followed;
-            profile.read(&counted, mapped.as_ref(), kernel, target, &self.images, elapsed)?;
-        }
-        Ok(())
+    pub(super) fn read(&mut self, kernel: &Kernel, elapsed: Duration, scale: f64) -> Result<(), KernelError> {
+        let Self { live, images, .. } = self;
+        let reading = Reading { kernel, images, elapsed, scale };
+        each_counted(live, kernel, |Followed { target, profile, mapped, .. }, counted| {
+            profile.read(counted, mapped.as_ref(), target, &reading)
+        })
+    }
+
+    /// Windows begin, or begin again.
+    pub(super) fn begin_windows(&mut self, kernel: &Kernel) -> Result<(), KernelError> {
+        each_counted(&mut self.live, kernel, |followed, counted| {
+            followed.profile.begin_windows(counted);
+            Ok(())
+        })
+    }
+
+    /// Half of the time is over in which the present window's blocks are followed.
+    pub(super) fn note_halfway(&mut self, kernel: &Kernel) -> Result<(), KernelError> {
+        each_counted(&mut self.live, kernel, |followed, counted| {
+            followed.profile.note_halfway(counted);
+            Ok(())
+        })
+    }
+
+    /// A window is judged: `window` makes it of what became of all blocks of a target.
+    pub(super) fn judge(
+        &mut self,
+        kernel: &Kernel,
+        mut window: impl FnMut(TargetId, &Cohort) -> Window,
+    ) -> Result<(), KernelError> {
+        each_counted(&mut self.live, kernel, |followed, counted| {
+            let id = followed.id;
+            followed.profile.judge(counted, |cohort| window(id, cohort));
+            Ok(())
+        })
     }
 
     /// Closes the books of targets whose programs are over. What they held is kept for the report, unless they
@@ -195,6 +223,8 @@ impl Targets {
         over: &[(TargetId, Over)],
         kernel: &mut Kernel,
         elapsed: Duration,
+        window: impl Fn(TargetId) -> Option<Window>,
+        scale: f64,
     ) -> Result<(), KernelError> {
         let mut leaving: Vec<(Followed, Over)> =
             over.iter().filter_map(|(id, why)| Some((self.remove(*id)?, *why))).collect();
@@ -208,12 +238,19 @@ impl Targets {
         // Once more, though it was just read: what has ended since has told the last of it since.
         self.read_log();
         let mut counted = counted(kernel)?;
-        for (Followed { target, profile, mapped, .. }, _) in leaving.iter_mut().filter(|(_, why)| *why == Over::Ended) {
+        for (Followed { id, target, profile, mapped, .. }, _) in
+            leaving.iter_mut().filter(|(_, why)| *why == Over::Ended)
+        {
             if let Some(log) = &mut self.log {
                 target.learn(log.take(target.pid.get()), &mut self.images, kernel);
             }
             let counted = counted.remove(&target.slot).unwrap_or_default();
-            profile.read(&counted, mapped.as_ref(), kernel, target, &self.images, elapsed)?;
+            if let Some(window) = window(*id) {
+                // What it has left of the present window's blocks is what survived.
+                profile.judge(&counted, |_| window);
+            }
+            let reading = Reading { kernel, images: &self.images, elapsed, scale };
+            profile.read(&counted, mapped.as_ref(), target, &reading)?;
             profile.read_ages(kernel, mapped.as_ref());
         }
         let slots: Vec<ProcessSlot> = closed.into_iter().map(|(slot, _)| slot).collect();
@@ -248,11 +285,12 @@ impl Targets {
         kernel: &mut Kernel,
         now: Duration,
         trap: Option<TrapCost>,
+        scale: f64,
     ) -> Result<(Vec<Process>, Unlisted), KernelError> {
         kernel.sweep();
         let mut processes = Vec::with_capacity(self.live.len() + self.ended.len());
         let Self { images, symbolizer, categories, .. } = self;
-        let view = View { categories, images, now, trap };
+        let view = View { categories, images, now, trap, is_adaptive: kernel.is_adaptive(), scale };
         for Followed { target, profile, mapped, .. } in self.live.values_mut() {
             profile.read_ages(kernel, mapped.as_ref());
             processes.push(profile.report(&view, target, symbolizer, false));
@@ -290,6 +328,16 @@ pub(super) enum Over {
     Ended,
     /// Its process runs another program, whose book is another.
     Replaced,
+}
+
+/// Does something with each target and what the kernel side has counted of it by now.
+fn each_counted(
+    live: &mut BTreeMap<ProcessSlot, Followed>,
+    kernel: &Kernel,
+    mut with: impl FnMut(&mut Followed, &Counted) -> Result<(), KernelError>,
+) -> Result<(), KernelError> {
+    let mut counted = counted(kernel)?;
+    live.iter_mut().try_for_each(|(slot, followed)| with(followed, &counted.remove(slot).unwrap_or_default()))
 }
 
 /// What the kernel side has counted by now, by target.

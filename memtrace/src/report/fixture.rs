@@ -58,6 +58,7 @@ pub(crate) fn report() -> Report {
         started_at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         duration: Duration::from_secs(10),
         tier: Tier::Exact,
+        steered: None,
         health: vec![HealthCounter { name: "events_full", count: 0, kind: HealthKind::Loss }],
         processes: vec![Process {
             pid: 42,

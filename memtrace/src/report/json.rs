@@ -19,7 +19,7 @@ use crate::model::{
     estimate::{Interval, Intervals},
     frame::{Frame, Place, Stack},
     overhead::{Hits, Overhead},
-    report::{HealthCounter, Process, Report, Site, Totals},
+    report::{HealthCounter, Process, Report, Site, Steered, TierChange, Totals},
 };
 
 #[derive(Serialize)]
@@ -33,10 +33,38 @@ struct JsonReport<'a> {
     tier: &'static str,
     /// The mean bytes between samples; nothing where every allocation is counted.
     sample_bytes: Option<u64>,
+    /// The budget and what came of it; nothing where the tier was asked for.
+    auto: Option<JsonSteered<'a>>,
     health: BTreeMap<&'static str, u64>,
     processes: Vec<JsonProcess<'a>>,
     /// Targets that have ended and are not among `processes`.
     unlisted: JsonUnlisted,
+}
+
+#[derive(Serialize)]
+struct JsonSteered<'a> {
+    max_overhead: f64,
+    windows: u32,
+    tiers: Vec<JsonTier<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonTier<'a> {
+    at_ns: u64,
+    tier: &'static str,
+    reason: &'a str,
+}
+
+impl<'a> From<&'a Steered> for JsonSteered<'a> {
+    fn from(steered: &'a Steered) -> Self {
+        let tier = |change: &'a TierChange| JsonTier {
+            at_ns: nanoseconds(change.at),
+            tier: change.tier.name(),
+            reason: &change.reason,
+        };
+        let tiers = steered.changes.iter().map(tier).collect();
+        Self { max_overhead: steered.max_overhead, windows: steered.windows, tiers }
+    }
 }
 
 #[derive(Serialize)]
@@ -225,6 +253,7 @@ pub fn render(report: &Report, top: Option<usize>, out: &mut dyn Write) -> io::R
         duration_ns: nanoseconds(report.duration),
         tier: report.tier.name(),
         sample_bytes: report.tier.sample_bytes(),
+        auto: report.steered.as_ref().map(JsonSteered::from),
         health: counters(&report.health),
         processes: report.processes.iter().map(|process| json_process(process, top)).collect(),
         unlisted: JsonUnlisted { processes: report.unlisted.processes, totals: (&report.unlisted.totals).into() },
@@ -333,10 +362,10 @@ mod tests {
     fn estimates_have_intervals_and_keep_to_the_schema() {
         let mut sampled = fixture::report();
         sampled.tier = Tier::Sampled { sample_bytes: 4096 };
-        let variances = Variances { alloc_bytes: 4e6, alloc_objects: 9.0, freed_bytes: 2e6, freed_objects: 4.0 };
+        let variances = Variances::of_samples([4e6, 9.0], [2e6, 4.0]);
         let process = &mut sampled.processes[0];
-        process.sites[0].uncertainty = Some(Uncertainty { variances, alloc_is_exact: false });
-        process.uncertainty = Some(Uncertainty { variances, alloc_is_exact: true });
+        process.sites[0].uncertainty = Some(Uncertainty { variances, ..Uncertainty::default() });
+        process.uncertainty = Some(Uncertainty { variances, alloc_is_exact: true, ..Uncertainty::default() });
         let mut out = Vec::new();
         render(&sampled, None, &mut out).unwrap();
         let report: Value = serde_json::from_slice(&out).unwrap();
@@ -348,6 +377,26 @@ mod tests {
         let live = &process["sites"][0]["interval_95"]["live_bytes"];
         assert!(live[0].as_u64() < Some(4096) && Some(4096) < live[1].as_u64(), "{live}");
         assert_eq!(process["sites"][1]["interval_95"], Value::Null);
+    }
+
+    #[test]
+    fn the_tiers_that_a_budget_led_to_are_told() {
+        let mut report = fixture::report();
+        report.tier = Tier::Windowed;
+        let change = |seconds, tier, reason: &str| TierChange {
+            at: std::time::Duration::from_secs(seconds),
+            tier,
+            reason: reason.into(),
+        };
+        let changes = vec![change(0, Tier::Exact, "as asked"), change(3, Tier::Windowed, "too dear")];
+        report.steered = Some(Steered { max_overhead: 0.1, changes, windows: 7 });
+        let mut out = Vec::new();
+        render(&report, None, &mut out).unwrap();
+        let json: Value = serde_json::from_slice(&out).unwrap();
+        let schema: Value = serde_json::from_str(include_str!("../../../docs/schema.json")).unwrap();
+        assert!(jsonschema::is_valid(&schema, &json), "{json:#}");
+        assert_eq!(json["auto"]["tiers"][1]["tier"], "windowed");
+        assert_eq!(json["auto"]["tiers"][1]["at_ns"], 3_000_000_000u64);
     }
 
     #[test]

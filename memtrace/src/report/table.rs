@@ -7,7 +7,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use super::{overview, units};
 use crate::model::{
     frame::{Frame, base_name},
-    report::{Category, HealthKind, Process, Report, Site},
+    report::{Category, HealthKind, Process, Report, Site, Steered, Tier},
 };
 
 /// Sites that a process shows unless told otherwise.
@@ -61,15 +61,18 @@ fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Resul
         units::bytes(totals.alloc_bytes),
         units::bytes(totals.freed_bytes),
     )?;
-    if let (Some(intervals), Some(sample_bytes)) = (process.intervals(), report.tier.sample_bytes()) {
+    if let Some(steered) = &report.steered {
+        tier_changes(steered, out)?;
+    }
+    if let Some(intervals) = process.intervals() {
         writeln!(
             out,
-            "sampled    one in {}: live is {} to {} in {} to {} objects (95 %)",
-            units::bytes(sample_bytes),
+            "estimate   live is {} to {} in {} to {} objects (95 %){}",
             units::bytes(intervals.live_bytes.low),
             units::bytes(intervals.live_bytes.high),
             units::count(intervals.live_objects.low),
             units::count(intervals.live_objects.high),
+            from_what(report),
         )?;
     }
     let rss = process.rss_bytes.map_or_else(|| "unknown".to_owned(), units::bytes);
@@ -89,6 +92,26 @@ fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Resul
         )?;
     }
     losses(process, out)
+}
+
+/// What an estimate was made from.
+fn from_what(report: &Report) -> String {
+    match (report.tier, &report.steered) {
+        (Tier::Sampled { sample_bytes }, _) => format!(", from one in {}", units::bytes(sample_bytes)),
+        (Tier::Windowed, Some(steered)) => format!(", from {} windows", units::count(u64::from(steered.windows))),
+        _ => String::new(),
+    }
+}
+
+/// Which tiers a budget has led to, and why; nothing where the first has kept to it.
+fn tier_changes(steered: &Steered, out: &mut dyn Write) -> io::Result<()> {
+    let [.., before, last] = steered.changes.as_slice() else { return Ok(()) };
+    let more = match steered.changes.len() - 2 {
+        0 => format!("tier {} before", before.tier.name()),
+        more => format!("after {} other changes", units::count(more as u64)),
+    };
+    let (tier, at) = (last.tier.name(), units::duration(last.at));
+    writeln!(out, "tier       {tier} since {at}, {more}: {}", last.reason)
 }
 
 fn losses(process: &Process, out: &mut dyn Write) -> io::Result<()> {

@@ -144,7 +144,8 @@ pub(crate) struct Tracing {
 impl Tracing {
     /// Starts memtrace and waits until it says that it traces.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut child = memtrace().args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            memtrace().args(in_a_tier(arguments)).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let messages = BufReader::new(child.stderr.take().unwrap());
         let mut tracing = Self { child, messages, heard: String::new() };
         tracing.wait_for("memtrace: tracing ");
@@ -190,9 +191,20 @@ impl Tracing {
     }
 }
 
+/// The arguments, with the exact tier where they trace something and name none: what keeps to a budget is tested by
+/// itself.
+fn in_a_tier<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    let mut all = arguments.to_vec();
+    let targets = ["--pid", "--comm", "--cgroup", "--all", "--"];
+    if all.iter().any(|argument| targets.contains(argument)) && !all.contains(&"--tier") {
+        all.splice(0..0, ["--tier", "exact"]);
+    }
+    all
+}
+
 /// Runs memtrace to its end.
 pub(crate) fn run(arguments: &[&str]) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = memtrace().args(arguments).output().unwrap();
+    let Output { status, stdout, stderr } = memtrace().args(in_a_tier(arguments)).output().unwrap();
     (
         status.code().unwrap_or(-1),
         String::from_utf8_lossy(&stdout).into_owned(),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use memtrace_common::{
-    block::BlockKey,
+    block::{BlockKey, Recorded},
     block_table::{Bucket, FREE, PLACES, TAKEN, after, filter_entry, home},
     process::ProcessSlot,
     site::SiteIndex,
@@ -30,9 +30,9 @@ impl BlockTable {
         Self { buckets, filter }
     }
 
-    /// Looks at every block: those of programs that are over go. Returns when the oldest of each site was
+    /// Looks at every block: those of programs that are over go, and those of windows other than `cohort`. Returns when the oldest of each site was
     /// allocated, in milliseconds since the start.
-    pub(super) fn sweep(&self, over: &HashSet<ProcessSlot>) -> HashMap<SiteIndex, u32> {
+    pub(super) fn sweep(&self, over: &HashSet<ProcessSlot>, cohort: u32) -> HashMap<SiteIndex, u32> {
         let mut oldest = HashMap::new();
         for (bucket, words) in self.buckets() {
             for (place, word) in words[..PLACES].iter().enumerate() {
@@ -40,7 +40,9 @@ impl BlockTable {
                 if key == FREE || key == TAKEN {
                     continue;
                 }
-                if over.contains(&BlockKey(key).process()) {
+                let recorded = Recorded::of_word(words[PASSED_ON + 1 + 2 * place].load(Ordering::Relaxed));
+                let is_judged = recorded.is_in_some_cohort() && recorded != Recorded::in_cohort(cohort);
+                if is_judged || over.contains(&BlockKey(key).process()) {
                     self.remove(bucket, word, key);
                     continue;
                 }

@@ -37,7 +37,7 @@ use thiserror::Error;
 use self::{blocks::BlockTable, code::CodeStore, mapped::MappedArray, probes::Probes, threads::ThreadCounts};
 pub use self::{
     code::RowPlace,
-    probes::{Handler, Links, Point},
+    probes::{Armed, Handler, Links, Point},
 };
 use super::{images::Scope, preflight};
 
@@ -162,6 +162,21 @@ pub enum KernelError {
     },
 }
 
+impl KernelError {
+    /// Whether a probe was refused because its process has ended.
+    fn is_of_no_process(&self) -> bool {
+        let code = match self {
+            Self::Link { source, .. } => source.raw_os_error(),
+            Self::Attach { source, .. } => match source.as_ref() {
+                ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
+                _ => None,
+            },
+            _ => None,
+        };
+        code == Some(libc::ESRCH)
+    }
+}
+
 /// The kernel's answer without the verifier's account of it, which runs to hundreds of lines and goes to
 /// the log.
 fn without_verifier_log(error: &ProgramError) -> String {
@@ -180,11 +195,14 @@ pub struct Kernel {
     probes: Probes,
     capacities: Capacities,
     sample_bytes: Option<u64>,
+    is_adaptive: bool,
     sites: MappedArray<Site>,
     blocks: BlockTable,
     threads: ThreadCounts,
     /// Programs that are over, whose blocks are still there.
     over: HashSet<ProcessSlot>,
+    /// Which window's blocks are being followed; 0 for none.
+    cohort: u32,
     /// When the oldest live block of each site was allocated, in milliseconds since the start, as of the last
     /// sweep.
     oldest: HashMap<SiteIndex, u32>,
@@ -208,6 +226,8 @@ pub struct Settings {
     pub links: Option<Links>,
     /// The mean number of bytes between samples; nothing where every allocation is counted.
     pub sample_bytes: Option<u64>,
+    /// Whether what is recorded will change: as [`Control::watch`] says, from then on.
+    pub is_adaptive: bool,
 }
 
 /// The room for changes of address spaces that were not read yet, in bytes: some 300,000.
@@ -224,11 +244,20 @@ impl Kernel {
     /// # Errors
     /// Where the kernel refuses, mostly for want of privileges or of memory.
     pub fn load(settings: Settings) -> Result<Self, KernelError> {
-        let Settings { capacities, unwind, debug_lines, task_pid_offset, address_spaces, links, sample_bytes } =
-            settings;
+        let Settings {
+            capacities,
+            unwind,
+            debug_lines,
+            task_pid_offset,
+            address_spaces,
+            links,
+            sample_bytes,
+            is_adaptive,
+        } = settings;
         let log_level = if debug_lines { aya_log::Level::Debug as u8 } else { 0 };
         let gap = sample_bytes.unwrap_or(0);
         let has_loop = u8::from(preflight::has_bpf_loop());
+        let adaptive = u8::from(is_adaptive);
         let by_rows = u8::from(unwind == Unwind::Rows);
         // Both are numbered from 1.
         let (slots, sites) = (capacities.processes.saturating_add(1), capacities.sites.saturating_add(1));
@@ -254,6 +283,7 @@ impl Kernel {
             .override_global("THREAD_MASK", &thread_mask, true)
             .override_global("BUCKETS", &buckets, true)
             .override_global("SAMPLE_BYTES", &gap, true)
+            .override_global("IS_ADAPTIVE", &adaptive, true)
             .override_global("HAS_LOOP", &has_loop, true)
             .override_global("TASK_PID_OFFSET", &task_pid_offset, true)
             .override_global(aya_log::LEVEL, &log_level, true);
@@ -269,10 +299,12 @@ impl Kernel {
             probes,
             capacities,
             sample_bytes,
+            is_adaptive,
             sites,
             blocks,
             threads,
             over: HashSet::new(),
+            cohort: 0,
             oldest: HashMap::new(),
             code,
         };
@@ -351,6 +383,14 @@ impl Kernel {
         points: &[Point],
     ) -> Result<(), KernelError> {
         if points.is_empty() { Ok(()) } else { self.probes.attach(&mut self.ebpf, handler, pid, path, points) }
+    }
+
+    /// Puts probes in place, or takes them out, until those are that `armed` says. What is attached later keeps to it.
+    ///
+    /// # Errors
+    /// Where the kernel refuses a probe.
+    pub fn arm(&mut self, armed: Armed) -> Result<(), KernelError> {
+        self.probes.arm(&mut self.ebpf, armed)
     }
 
     fn program<'a, P>(&'a mut self, name: &'static str) -> Result<&'a mut P, KernelError>
@@ -518,6 +558,7 @@ impl Kernel {
     /// # Errors
     /// Where the map cannot be written.
     pub fn set_control(&mut self, control: Control) -> Result<(), KernelError> {
+        self.cohort = control.cohort;
         self.set("CONTROL", 0, control)
     }
 
@@ -531,13 +572,20 @@ impl Kernel {
         (0..).zip(entries).try_for_each(|(index, entry)| map.set(index, entry, 0)).map_err(failed("write to", name))
     }
 
-    /// The mean number of bytes between samples; nothing where every allocation is counted.
+    /// The mean number of bytes between samples; nothing where every allocation is recorded, and nothing else ever will
+    /// be.
     #[must_use]
     pub fn sample_bytes(&self) -> Option<u64> {
         self.sample_bytes
     }
 
-    /// What each target has asked for, where sites have estimates: exact, but for calls that fail.
+    /// Whether what is recorded may change.
+    #[must_use]
+    pub fn is_adaptive(&self) -> bool {
+        self.is_adaptive
+    }
+
+    /// What each target has asked for, where sites may have estimates: exact, but for calls that fail.
     #[must_use]
     pub fn requested(&self) -> HashMap<ProcessSlot, Requested> {
         if self.sample_bytes.is_some() { self.threads.requested() } else { HashMap::new() }
@@ -568,10 +616,10 @@ impl Kernel {
         Ok(u32::try_from(count).unwrap_or(u32::MAX).min(self.capacities.sites))
     }
 
-    /// Looks at every block: those of programs that are over go, and each site learns when its oldest was
-    /// allocated.
+    /// Looks at every block: those of programs that are over go, and of windows that are judged, and each site learns when
+    /// its oldest was allocated.
     pub fn sweep(&mut self) {
-        self.oldest = self.blocks.sweep(&self.over);
+        self.oldest = self.blocks.sweep(&self.over, self.cohort);
     }
 
     /// The stack of a site; `None` where it is not known.

@@ -6,14 +6,14 @@ use std::{
     fmt,
     num::NonZeroU32,
     os::fd::OwnedFd,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use aya::{
     Ebpf,
     programs::{
         ProgramError, UProbe,
-        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope},
+        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope},
     },
 };
 
@@ -43,9 +43,11 @@ pub enum Handler {
     ResizeCall,
     /// A call that hands out a block begins, and returns.
     AllocCall,
-    /// One of the returns of a function whose return address must be left alone.
+    /// One of the returns of a function that resizes a block, and whose return address must be left alone.
+    ResizeRet,
+    /// The same of a function that hands out a block.
     AllocRet,
-    /// A call that resizes a block begins; its returns are seen by [`Handler::AllocRet`].
+    /// A call that resizes a block begins; its returns are seen by [`Handler::ResizeRet`].
     ResizeEntry,
     /// A call that hands out a block begins; its returns are seen by [`Handler::AllocRet`].
     AllocEntry,
@@ -59,6 +61,18 @@ pub enum Handler {
     EmptyCall,
     /// Nothing: what the probe itself costs.
     EmptyEntry,
+}
+
+/// Which probes are in place: those not needed are taken out, since each hit costs the target a trap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Armed {
+    /// Neither on allocations nor on frees.
+    Neither,
+    /// On frees, and on what resizes blocks.
+    Frees,
+    /// On allocations as well.
+    #[default]
+    Everything,
 }
 
 /// How probes are attached.
@@ -91,7 +105,20 @@ impl Handler {
     const USUAL: [Self; 4] = [Self::Free, Self::ResizeCall, Self::AllocCall, Self::LinkerNotice];
 
     /// Those that only targets need whose allocator may throw.
-    const RARE: [Self; 5] = [Self::AllocRet, Self::ResizeEntry, Self::AllocEntry, Self::CallLeft, Self::CallCaught];
+    const RARE: [Self; 6] =
+        [Self::ResizeRet, Self::AllocRet, Self::ResizeEntry, Self::AllocEntry, Self::CallLeft, Self::CallCaught];
+
+    /// With what its probes are in place.
+    fn armed_with(self) -> Armed {
+        match self {
+            Self::Free | Self::ResizeCall | Self::ResizeRet | Self::ResizeEntry => Armed::Frees,
+            Self::AllocCall | Self::AllocRet | Self::AllocEntry => Armed::Everything,
+            // Hit too rarely to matter.
+            Self::CallLeft | Self::CallCaught | Self::LinkerNotice | Self::EmptyCall | Self::EmptyEntry => {
+                Armed::Neither
+            }
+        }
+    }
 
     /// What takes the same probes and does nothing.
     #[must_use]
@@ -111,7 +138,7 @@ impl Handler {
             Self::AllocCall => &[("alloc_return", Return), ("alloc_entry", Entry)],
             Self::ResizeCall if is_session => &[("resize_call", Both)],
             Self::ResizeCall => &[("alloc_return", Return), ("resize_entry", Entry)],
-            Self::AllocRet => &[("alloc_ret", Entry)],
+            Self::ResizeRet | Self::AllocRet => &[("alloc_ret", Entry)],
             Self::AllocEntry => &[("alloc_entry", Entry)],
             Self::ResizeEntry => &[("resize_entry", Entry)],
             Self::Free => &[("free_entry", Entry)],
@@ -131,8 +158,26 @@ pub(super) struct Probes {
     links: Links,
     multi: Option<MultiObject>,
     programs: HashMap<Served, OwnedFd>,
-    /// What holds the probes in place.
-    attached: Vec<OwnedFd>,
+    /// What was ever attached and may have to be again.
+    attachments: Vec<Attachment>,
+    armed: Armed,
+}
+
+/// Places of one file that one handler serves.
+struct Attachment {
+    handler: Handler,
+    pid: Option<NonZeroU32>,
+    path: PathBuf,
+    points: Vec<Point>,
+    /// What holds its probes in place, while they are.
+    links: Vec<Link>,
+}
+
+/// Holds probes in place.
+#[expect(dead_code, reason = "held for its drop")]
+enum Link {
+    Multi(OwnedFd),
+    PerfEvent(UProbeLink),
 }
 
 impl Probes {
@@ -193,7 +238,7 @@ impl Probes {
     }
 
     /// Attaches what serves `handler` to these points of the file at `path`: in the process `pid`, or in every
-    /// process of the host.
+    /// process of the host. Where such probes are not armed, once they are.
     pub(super) fn attach(
         &mut self,
         ebpf: &mut Ebpf,
@@ -202,17 +247,63 @@ impl Probes {
         path: &Path,
         points: &[Point],
     ) -> Result<(), KernelError> {
+        let (path, points) = (path.to_owned(), points.to_owned());
+        let mut attachment = Attachment { handler, pid, path, points, links: Vec::new() };
+        if handler.armed_with() <= self.armed {
+            attachment.links = self.link(ebpf, &attachment)?;
+        }
+        self.attachments.push(attachment);
+        Ok(())
+    }
+
+    /// Puts probes in place, or takes them out, until those are that `armed` says.
+    pub(super) fn arm(&mut self, ebpf: &mut Ebpf, armed: Armed) -> Result<(), KernelError> {
+        self.armed = armed;
+        let mut attachments = std::mem::take(&mut self.attachments);
+        // As they were attached at first; the other way round where they are taken out.
+        attachments.sort_by_key(|attachment| attachment.handler);
+        for attachment in attachments.iter_mut().rev().filter(|attachment| attachment.handler.armed_with() > armed) {
+            let_go(std::mem::take(&mut attachment.links));
+        }
+        let mut outcome = Ok(());
+        attachments.retain_mut(|attachment| {
+            if outcome.is_err() || !attachment.links.is_empty() || attachment.handler.armed_with() > armed {
+                return true;
+            }
+            match self.link(ebpf, attachment) {
+                Ok(links) => attachment.links = links,
+                // Its process has ended.
+                Err(error) if error.is_of_no_process() => return false,
+                Err(error) => outcome = Err(error),
+            }
+            true
+        });
+        self.attachments = attachments;
+        outcome
+    }
+
+    fn link(&mut self, ebpf: &mut Ebpf, attachment: &Attachment) -> Result<Vec<Link>, KernelError> {
+        let Attachment { handler, pid, path, points, .. } = attachment;
+        let mut links = Vec::new();
         for served @ (name, when) in handler.programs(self.links) {
             self.load_program(ebpf, *served)?;
             match self.programs.get(served) {
                 Some(program) => {
-                    let link = multi::link(program, *when, pid, path, points);
-                    self.attached.push(link.map_err(|source| KernelError::Link { name, source })?);
+                    let link = multi::link(program, *when, *pid, path, points);
+                    links.push(Link::Multi(link.map_err(|source| KernelError::Link { name, source })?));
                 }
-                None => attach_one_by_one(uprobe(ebpf, name)?, name, pid, path, points)?,
+                None => link_one_by_one(uprobe(ebpf, name)?, name, *pid, path, points, &mut links)?,
             }
         }
-        Ok(())
+        Ok(links)
+    }
+}
+
+/// Takes probes out. The breakpoints go at once; that nobody is on his way through them any more, the kernel may take a
+/// tenth of a second to know, for each: that is not waited for.
+fn let_go(links: Vec<Link>) {
+    for link in links {
+        std::thread::spawn(move || drop(link));
     }
 }
 
@@ -221,18 +312,20 @@ fn uprobe<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut UProbe, 
     program.try_into().map_err(|_| KernelError::Missing(name))
 }
 
-fn attach_one_by_one(
+fn link_one_by_one(
     program: &mut UProbe,
     name: &'static str,
     pid: Option<NonZeroU32>,
     path: &Path,
     points: &[Point],
+    links: &mut Vec<Link>,
 ) -> Result<(), KernelError> {
     for point in points {
         let location = UProbeAttachLocation::AbsoluteOffset(point.file_offset);
         let scope = pid.map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
         let attached = program.attach(UProbeAttachPoint { location, cookie: Some(point.cookie) }, path, scope);
-        attached.map_err(|source| KernelError::Attach { name, source: Box::new(source) })?;
+        let link = attached.and_then(|id| program.take_link(id));
+        links.push(Link::PerfEvent(link.map_err(|source| KernelError::Attach { name, source: Box::new(source) })?));
     }
     Ok(())
 }

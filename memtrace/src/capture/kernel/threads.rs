@@ -1,4 +1,4 @@
-//! What threads have asked for, where sites have estimates: each thread counts for itself, so that no two of them
+//! What threads have asked for, where sites may have estimates: each thread counts for itself, so that no two of them
 //! wait for the same word.
 
 use std::{collections::HashMap, mem::offset_of, sync::atomic::Ordering};
@@ -17,6 +17,8 @@ const REQUESTED: usize = offset_of!(Thread, memory.requested) / WORD_BYTES;
 const REQUESTED_BYTES: usize = REQUESTED + offset_of!(Requested, bytes) / WORD_BYTES;
 const REQUESTED_OBJECTS: usize = REQUESTED + offset_of!(Requested, objects) / WORD_BYTES;
 const REQUESTED_RETURNS: usize = REQUESTED + offset_of!(Requested, returns) / WORD_BYTES;
+const REQUESTED_WINDOW_FREES: usize = REQUESTED + offset_of!(Requested, window_frees) / WORD_BYTES;
+const REQUESTED_FREES: usize = REQUESTED + offset_of!(Requested, frees) / WORD_BYTES;
 
 /// How often a sum is begun anew because a thread has ended meanwhile.
 const TRIES: u32 = 3;
@@ -67,6 +69,8 @@ impl ThreadCounts {
                 bytes: word(REQUESTED_BYTES),
                 objects: word(REQUESTED_OBJECTS),
                 returns: word(REQUESTED_RETURNS),
+                frees: word(REQUESTED_FREES),
+                window_frees: word(REQUESTED_WINDOW_FREES),
             });
         }
     }

@@ -1,0 +1,250 @@
+//! Estimates from windows: short times in which every allocation is recorded, and whose blocks are then followed for a
+//! while.
+//!
+//! A window stands for its cycle: from the end of the one before it to its own. What was born in it has a weight: by how
+//! much more work the target does in a cycle than in a window ([`super::clock`]). Windows are clusters: blocks of one come and go together, so what matters
+//! is how much the weighted sums of windows differ from each other, not how many blocks there were. Of a trend that is
+//! the difference of each to the next (von Neumann, "Distribution of the Ratio of the Mean Square Successive Difference to
+//! the Variance", Annals of Mathematical Statistics 12, 1941; for systematic samples: Wolter, "Introduction to Variance
+//! Estimation", 2007, chapter 8).
+
+use std::time::Duration;
+
+use super::{
+    estimate::{Pair, Uncertainty, Variances, Z},
+    report::Totals,
+};
+
+/// A window that has been judged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Window {
+    /// How much each of its blocks stands for.
+    pub weight: f64,
+    /// How wrong the weights of all windows may be together, as a part of them and a standard deviation.
+    pub doubt: f64,
+    /// How long its blocks were followed.
+    pub followed: Duration,
+    /// The time that it stands for.
+    pub cycle: Duration,
+}
+
+/// What became of a window's blocks, of one site or of a whole process; in bytes and objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Cohort {
+    /// Allocated in the window.
+    pub born: Pair,
+    /// Still live half-way through the time they were followed.
+    pub halfway: Pair,
+    /// Still live when they were looked at for the last time.
+    pub survived: Pair,
+}
+
+impl Cohort {
+    /// Both together.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        let sum = |a: Pair, b: Pair| [a[0] + b[0], a[1] + b[1]];
+        Self {
+            born: sum(self.born, other.born),
+            halfway: sum(self.halfway, other.halfway),
+            survived: sum(self.survived, other.survived),
+        }
+    }
+}
+
+/// A sum of one weighted figure for each window, and the differences of its rates: cycles are not of one length.
+#[derive(Clone, Copy, Debug, Default)]
+struct Series {
+    sum: f64,
+    last_rate: f64,
+    squared_differences: f64,
+}
+
+impl Series {
+    fn push(&mut self, value: f64, seconds: f64, is_first: bool) {
+        let rate = value / seconds;
+        self.sum += value;
+        // Of what appears later, there was nothing in the windows before.
+        let difference = if is_first { 0.0 } else { rate - self.last_rate };
+        self.squared_differences += difference.powi(2);
+        self.last_rate = rate;
+    }
+
+    /// The variance of the sum, of so many windows, whose squared cycles add up to so much. Wider than it is for a few of
+    /// them, since they do not tell it well: by as much as Student's distribution is than the normal one.
+    fn variance(&self, windows: u32, squared_seconds: f64) -> f64 {
+        let n = f64::from(windows);
+        if windows < 2 {
+            return self.sum.powi(2);
+        }
+        self.squared_differences / (2.0 * (n - 1.0)) * squared_seconds * wider_by(n).powi(2)
+    }
+}
+
+/// How much further out Student's distribution has its 97.5 % point than the normal distribution (Cornish and Fisher, "Moments
+/// and Cumulants in the Specification of Distributions", 1938); successive differences tell as much as two thirds of
+/// their number.
+fn wider_by(windows: f64) -> f64 {
+    let freedom = (windows - 1.0) * 2.0 / 3.0;
+    let z2 = Z * Z;
+    1.0 + (z2 + 1.0) / (4.0 * freedom) + ((5.0 * z2 + 16.0) * z2 + 3.0) / (96.0 * freedom * freedom)
+}
+
+/// What all windows so far tell of one site, or of a whole process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Estimate {
+    alloc: [Series; 2],
+    live: [Series; 2],
+    freed: [Series; 2],
+    /// What would be live if blocks went on dying as in the second half of the time they were followed.
+    lasting: Pair,
+    /// What died in that half, and what lived through it times its seconds.
+    deaths: Pair,
+    exposure: Pair,
+    /// Bytes and objects of the blocks themselves, without weights: the last window's weight and the mean block's size.
+    born: Pair,
+    weight: f64,
+    doubt: f64,
+    squared_seconds: f64,
+}
+
+impl Estimate {
+    /// Takes in what a window has shown, the first of all or another one. To be called for every window, whether anything was
+    /// born in it or not.
+    pub fn add(&mut self, window: &Window, cohort: &Cohort, is_first: bool) {
+        let Window { weight, doubt, followed, cycle } = *window;
+        let (half, seconds) = (followed.as_secs_f64() / 2.0, cycle.as_secs_f64().max(1e-6));
+        self.squared_seconds += seconds.powi(2);
+        for what in 0..2 {
+            let (born, survived) = (cohort.born[what], cohort.survived[what]);
+            self.alloc[what].push(weight * born, seconds, is_first);
+            self.live[what].push(weight * survived, seconds, is_first);
+            self.freed[what].push(weight * (born - survived), seconds, is_first);
+            self.deaths[what] += weight * (cohort.halfway[what] - survived);
+            self.exposure[what] += weight * half * (cohort.halfway[what] + survived) / 2.0;
+            self.lasting[what] = self.lasting[what] * (-self.hazard(what) * seconds).exp() + weight * survived;
+            self.born[what] += born;
+        }
+        (self.weight, self.doubt) = (weight, doubt);
+    }
+
+    /// What dies in a second, as a part of what lives: of blocks that have outlived the first half of the time in which
+    /// they are followed (occurrence over exposure).
+    fn hazard(&self, what: usize) -> f64 {
+        if self.exposure[what] > 0.0 { (self.deaths[what] / self.exposure[what]).max(0.0) } else { 0.0 }
+    }
+
+    /// The figures, where `windows` stand for one part in `scale` of the time, and how sure they are.
+    #[must_use]
+    pub fn figures(&self, windows: u32, scale: f64) -> (Totals, Uncertainty) {
+        let rounded = |series: &[Series; 2]| series.map(|series| round(series.sum * scale));
+        let ([alloc_bytes, alloc_objects], [live_bytes, live_objects]) = (rounded(&self.alloc), rounded(&self.live));
+        let totals = Totals::new(
+            alloc_bytes,
+            alloc_objects,
+            alloc_bytes.saturating_sub(live_bytes),
+            alloc_objects.saturating_sub(live_objects),
+        );
+        let variance = |series: Series| {
+            (series.variance(windows, self.squared_seconds) + (series.sum * self.doubt).powi(2)) * scale * scale
+        };
+        let variances = |series: &[Series; 2]| series.map(variance);
+        let mean_bytes = if self.born[1] > 0.0 { self.born[0] / self.born[1] } else { 0.0 };
+        let uncertainty = Uncertainty {
+            variances: Variances {
+                live: variances(&self.live),
+                alloc: variances(&self.alloc),
+                freed: variances(&self.freed),
+            },
+            alloc_is_exact: false,
+            one_more: Some([mean_bytes * self.weight * scale, self.weight * scale]),
+            doubtful: [0, 1].map(|what| ((self.live[what].sum - self.lasting[what]) * scale).max(0.0)),
+        };
+        (totals, uncertainty)
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a sum of what is not negative")]
+fn round(figure: f64) -> u64 {
+    figure.round() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::estimate::Intervals;
+
+    const WINDOW: Window =
+        Window { weight: 100.0, doubt: 0.0, followed: Duration::from_millis(400), cycle: Duration::from_secs(1) };
+
+    fn cohort(born: f64, halfway: f64, survived: f64) -> Cohort {
+        Cohort { born: [born * 64.0, born], halfway: [halfway * 64.0, halfway], survived: [survived * 64.0, survived] }
+    }
+
+    #[test]
+    fn each_window_stands_for_its_cycle() {
+        let mut estimate = Estimate::default();
+        (0..10).for_each(|index| estimate.add(&WINDOW, &cohort(50.0, 10.0, 10.0), index == 0));
+        let (totals, _) = estimate.figures(10, 1.0);
+        assert_eq!((totals.alloc_objects, totals.live_objects(), totals.freed_bytes), (50_000, 10_000, 2_560_000));
+        let (totals, _) = estimate.figures(10, 1.1);
+        assert_eq!(totals.alloc_objects, 55_000);
+    }
+
+    #[test]
+    fn what_never_dies_is_in_no_doubt_and_what_goes_on_dying_is() {
+        let (mut leak, mut fading) = (Estimate::default(), Estimate::default());
+        for index in 0..20 {
+            let more = f64::from(index % 3);
+            leak.add(&WINDOW, &cohort(50.0 + more, 50.0 + more, 50.0 + more), index == 0);
+            fading.add(&WINDOW, &cohort(50.0 + more, 40.0, 30.0), index == 0);
+        }
+        let interval = |estimate: &Estimate| {
+            let (totals, uncertainty) = estimate.figures(20, 1.0);
+            (totals.live_objects(), Intervals::of(&totals, &uncertainty).live_objects)
+        };
+        let (live, interval_of_leak) = interval(&leak);
+        assert!(interval_of_leak.low as f64 > live as f64 * 0.95, "{live} {interval_of_leak:?}");
+        // A quarter of them in a fifth of a second: after a second there is a quarter left.
+        let (live, interval_of_fading) = interval(&fading);
+        assert!((interval_of_fading.low as f64) < live as f64 * 0.1, "{live} {interval_of_fading:?}");
+        assert!(interval_of_fading.high >= live);
+    }
+
+    #[test]
+    fn intervals_of_windows_that_differ_cover_the_truth_as_often_as_they_say() {
+        // Bursts: the number born in a window is Poisson around a mean that is itself exponential.
+        let mut random = fastrand::Rng::with_seed(7);
+        let runs = 2000;
+        let mut covered = 0;
+        for _ in 0..runs {
+            let mut estimate = Estimate::default();
+            for index in 0..25 {
+                let mean = -(1.0 - random.f64()).ln() * 40.0;
+                estimate.add(&WINDOW, &cohort(poisson(mean, &mut random), 0.0, 0.0), index == 0);
+            }
+            let (totals, uncertainty) = estimate.figures(25, 1.0);
+            let interval = Intervals::of(&totals, &uncertainty).alloc_objects;
+            covered += u32::from((interval.low..=interval.high).contains(&(25 * 40 * 100)));
+        }
+        let coverage = f64::from(covered) / f64::from(runs);
+        assert!((0.93..0.975).contains(&coverage), "{coverage}");
+    }
+
+    /// By Knuth's method.
+    fn poisson(mean: f64, random: &mut fastrand::Rng) -> f64 {
+        let (limit, mut product, mut count) = ((-mean).exp(), random.f64(), 0.0);
+        while product > limit {
+            product *= random.f64();
+            count += 1.0;
+        }
+        count
+    }
+
+    #[test]
+    fn a_few_windows_tell_little_of_how_they_differ() {
+        // Student's 97.5 % points: 4.303 with 2 degrees of freedom, 2.228 with 10.
+        assert!((wider_by(4.0) * Z - 4.303).abs() < 0.6, "{}", wider_by(4.0) * Z);
+        assert!((wider_by(16.0) * Z - 2.228).abs() < 0.02);
+    }
+}

@@ -1,0 +1,169 @@
+//! What the windows of a run have shown of one target.
+
+use std::{collections::HashMap, time::Duration};
+
+use memtrace_common::{
+    sampling::{OBJECT, Weight},
+    site::{Count, Site as KernelSite, SiteIndex},
+};
+
+use crate::model::{
+    estimate::{Pair, Uncertainty},
+    report::Totals,
+    windows::{Cohort, Estimate, Window},
+};
+
+/// One site.
+#[derive(Default)]
+struct SiteWindows {
+    /// The kernel side's sums when the last window was judged.
+    alloc: Count,
+    freed: Count,
+    /// What of the present window's blocks had been freed half-way.
+    halfway: Count,
+    /// What was freed for good, as of the last reading, and how much of it while windows' blocks were followed.
+    freed_for_good: Pair,
+    seen_freed_for_good: Pair,
+    estimate: Estimate,
+}
+
+/// What the windows have shown.
+#[derive(Default)]
+pub(super) struct WindowBook {
+    sites: HashMap<SiteIndex, SiteWindows>,
+    /// Of all sites together: those that allocate in the same window are not independent.
+    process: Estimate,
+    windows: u32,
+    followed: Duration,
+    stood_for: Duration,
+}
+
+impl WindowBook {
+    /// Windows begin, or begin again: what was freed until now was not freed in one.
+    pub(super) fn begin(&mut self, sites: &[(SiteIndex, KernelSite)]) {
+        for (index, site) in sites {
+            self.sites.entry(*index).or_default().freed_for_good = pair_of_weight(&site.freed);
+        }
+    }
+
+    /// Half of the time is over in which the present window's blocks are followed.
+    pub(super) fn note_halfway(&mut self, sites: &[(SiteIndex, KernelSite)]) {
+        for (index, site) in sites {
+            self.sites.entry(*index).or_default().halfway = site.window_freed;
+        }
+    }
+
+    /// All of the time is over; `window` makes the window of what became of all its blocks.
+    pub(super) fn judge(&mut self, sites: &[(SiteIndex, KernelSite)], window: impl FnOnce(&Cohort) -> Window) {
+        let mut of_process = Cohort::default();
+        let mut cohorts: HashMap<SiteIndex, Cohort> = HashMap::with_capacity(sites.len());
+        for (index, site) in sites {
+            let known = self.sites.entry(*index).or_default();
+            let cohort = known.judge(site);
+            of_process = of_process.plus(&cohort);
+            cohorts.insert(*index, cohort);
+        }
+        let (window, is_first) = (window(&of_process), self.windows == 0);
+        for (index, known) in &mut self.sites {
+            known.estimate.add(&window, &cohorts.get(index).copied().unwrap_or_default(), is_first);
+        }
+        self.process.add(&window, &of_process, is_first);
+        self.windows += 1;
+        self.followed += window.followed;
+        self.stood_for += window.cycle;
+    }
+
+    /// What a site has allocated and freed besides what is recorded for good, and how sure it is; nothing where there was
+    /// no window. All windows together stand for one part in `scale` of the time.
+    pub(super) fn figures(&self, site: SiteIndex, scale: f64) -> Option<(Totals, Uncertainty)> {
+        let known = self.sites.get(&site).filter(|_| self.windows > 0)?;
+        let (totals, mut uncertainty) = known.estimate.figures(self.windows, scale);
+        let unseen = known.freed_unseen(self.followed, self.stood_for);
+        uncertainty.doubtful = [uncertainty.doubtful[0] + unseen[0], uncertainty.doubtful[1] + unseen[1]];
+        Some((totals, uncertainty))
+    }
+
+    /// How sure the sums over all sites are, but for what was freed unseen of what is recorded for good.
+    pub(super) fn of_process(&self, scale: f64) -> Option<Uncertainty> {
+        (self.windows > 0).then(|| self.process.figures(self.windows, scale).1)
+    }
+}
+
+impl SiteWindows {
+    fn judge(&mut self, site: &KernelSite) -> Cohort {
+        let born = pair(since(site.window_alloc, self.alloc));
+        let died = |until: Count| pair(since(until, self.freed));
+        let alive = |died: Pair| [(born[0] - died[0]).max(0.0), (born[1] - died[1]).max(0.0)];
+        // One that was opened since had no block half-way.
+        let halfway = if self.halfway.objects < self.freed.objects { self.freed } else { self.halfway };
+        let cohort = Cohort { born, halfway: alive(died(halfway)), survived: alive(died(site.window_freed)) };
+        let freed_for_good = pair_of_weight(&site.freed);
+        for (what, freed) in freed_for_good.iter().enumerate() {
+            self.seen_freed_for_good[what] += (freed - self.freed_for_good[what]).max(0.0);
+        }
+        (self.alloc, self.freed, self.freed_for_good) = (site.window_alloc, site.window_freed, freed_for_good);
+        cohort
+    }
+
+    /// How much of what is recorded for good was freed while nobody looked, if frees went on as while somebody did.
+    fn freed_unseen(&self, followed: Duration, stood_for: Duration) -> Pair {
+        let seen = followed.as_secs_f64() / stood_for.as_secs_f64().max(1e-9);
+        self.seen_freed_for_good.map(|freed| freed * (1.0 / seen.max(1e-9) - 1.0).max(0.0))
+    }
+}
+
+fn since(now: Count, then: Count) -> Count {
+    Count { bytes: now.bytes.saturating_sub(then.bytes), objects: now.objects.saturating_sub(then.objects) }
+}
+
+fn pair(count: Count) -> Pair {
+    [count.bytes as f64, count.objects as f64]
+}
+
+fn pair_of_weight(weight: &Weight) -> Pair {
+    [weight.bytes as f64, weight.objects as f64 / OBJECT as f64]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SITE: SiteIndex = SiteIndex(1);
+    const WINDOW: Window =
+        Window { weight: 10.0, doubt: 0.0, followed: Duration::from_millis(250), cycle: Duration::from_secs(1) };
+
+    fn site(born: u64, freed: u64, freed_for_good: u64) -> Vec<(SiteIndex, KernelSite)> {
+        let count = |objects| Count { bytes: objects * 100, objects };
+        let freed_for_good =
+            Weight { bytes: freed_for_good * 100, objects: freed_for_good * OBJECT, ..Weight::default() };
+        let site = KernelSite {
+            window_alloc: count(born),
+            window_freed: count(freed),
+            freed: freed_for_good,
+            ..KernelSite::default()
+        };
+        vec![(SITE, site)]
+    }
+
+    #[test]
+    fn windows_add_up_with_what_they_stand_for() {
+        let mut book = WindowBook::default();
+        book.begin(&site(0, 0, 5));
+        book.note_halfway(&site(20, 5, 5));
+        book.judge(&site(20, 8, 5), |_| WINDOW);
+        book.judge(&site(30, 12, 5), |_| WINDOW);
+        let (totals, _) = book.figures(SITE, 1.0).unwrap();
+        assert_eq!((totals.alloc_objects, totals.freed_objects, totals.live_bytes()), (300, 120, 18_000));
+        assert!(book.figures(SiteIndex(2), 1.0).is_none());
+    }
+
+    #[test]
+    fn frees_that_nobody_saw_put_what_is_recorded_for_good_in_doubt() {
+        let mut book = WindowBook::default();
+        book.begin(&site(0, 0, 5));
+        // Two in a quarter of the time: six more in the rest.
+        book.judge(&site(0, 0, 7), |_| WINDOW);
+        let (_, uncertainty) = book.figures(SITE, 1.0).unwrap();
+        assert_eq!(uncertainty.doubtful, [600.0, 6.0]);
+    }
+}
