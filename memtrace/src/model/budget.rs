@@ -9,16 +9,20 @@ use super::overhead::{Hits, Overhead, TrapCost};
 const LEAST_CPU: f64 = 0.1;
 
 /// Which part of the budget plans use: estimates of costs are off by a third at times.
-const PLANNED: f64 = 0.7;
+const PLANNED: f64 = 0.6;
 
 /// The part below which a closer look is taken to fit: less than [`PLANNED`], or tiers would alternate.
-const SAFELY: f64 = 0.6;
+const SAFELY: f64 = 0.5;
 
 /// How long a window and what follows it take together, in the mean, in seconds.
-const CYCLE_S: f64 = 1.0;
+const CYCLE_S: f64 = 1.5;
 
 /// The same where probes on frees can stay: then blocks can be followed for longer.
 const LONG_CYCLE_S: f64 = 3.0;
+
+/// Where they cannot, blocks are followed for no more than this part of the time, even where the budget would allow more: what a
+/// server answers meanwhile, it answers later, and these should be too few to move its slowest hundredth.
+const FOLLOWED: f64 = 0.08;
 
 /// Blocks are followed for at least this.
 const LEAST_FOLLOWED: Duration = Duration::from_millis(20);
@@ -95,6 +99,12 @@ pub fn share(hits: Hits, trap: TrapCost, cpu: Duration, elapsed: Duration) -> f6
 }
 
 impl Budget {
+    /// How much CPU time tracing took more than it may, of so much that the target had.
+    #[must_use]
+    pub fn beyond(self, cost: Duration, cpu: Duration, elapsed: Duration) -> Duration {
+        cost.saturating_sub(cpu.max(elapsed.mul_f64(LEAST_CPU)).mul_f64(self.0))
+    }
+
     /// The closest look that fits.
     #[must_use]
     pub fn closest(self, load: &Load, trap: TrapCost, can_skip_returns: bool) -> Closeness {
@@ -122,7 +132,8 @@ impl Budget {
             return Plan { follow: Duration::from_secs_f64(long), gap: Duration::ZERO };
         }
         let cycle = CYCLE_S * drawn;
-        let follow = ((planned * cycle - of_window) / of_frees).clamp(LEAST_FOLLOWED.as_secs_f64(), cycle);
+        let affordable = (planned * cycle - of_window) / of_frees;
+        let follow = affordable.clamp(LEAST_FOLLOWED.as_secs_f64(), cycle * FOLLOWED);
         let needed = (of_window + follow * of_frees) / planned.max(1e-6);
         let gap = (cycle.max(needed) - window - follow).max(0.0);
         Plan { follow: Duration::from_secs_f64(follow), gap: Duration::from_secs_f64(gap.min(60.0)) }
@@ -164,6 +175,14 @@ mod tests {
         assert!((share(hits, TRAP, cpu, elapsed) - 0.5).abs() < 1e-9);
         let load = Load::of(100_000, 100_000, cpu, Duration::from_millis(215), elapsed);
         assert!((load.share(Closeness::All, TRAP) - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_is_beyond_the_budget_is_told_in_cpu_time() {
+        let ms = Duration::from_millis;
+        assert_eq!(BUDGET.beyond(ms(70), ms(300), ms(1000)), ms(40));
+        assert_eq!(BUDGET.beyond(ms(70), ms(20), ms(1000)), ms(60));
+        assert_eq!(BUDGET.beyond(ms(7), ms(300), ms(1000)), Duration::ZERO);
     }
 
     #[test]

@@ -16,6 +16,9 @@ use super::{
 /// How many cycles are taken together: the blocks of a few milliseconds may all be allocated, or all freed.
 const CYCLES: usize = 10;
 
+/// How many of them tell how busy the target is.
+const OF_LATE: usize = 2;
+
 /// So many frees in windows make a clock.
 const ENOUGH: f64 = 50.0;
 
@@ -84,12 +87,6 @@ impl Clock {
         self.cycles.push_back(cycle);
     }
 
-    /// The last cycle.
-    #[must_use]
-    pub fn last(&self) -> Option<&Cycle> {
-        self.cycles.back()
-    }
-
     fn sum(&self, of: impl Fn(&Cycle) -> f64) -> f64 {
         self.cycles.iter().map(of).sum()
     }
@@ -120,6 +117,13 @@ impl Clock {
 
     fn hardly_runs(&self, trap: TrapCost) -> bool {
         self.sum(|cycle| cycle.own(&cycle.whole, trap)) < 0.01 * self.sum(|cycle| seconds(&cycle.whole))
+    }
+
+    /// How much of its own time the target has in a second. What a target does in its time stays the same for longer.
+    fn cpu_of_late(&self, trap: TrapCost) -> f64 {
+        let late = self.cycles.iter().rev().take(OF_LATE);
+        let sum = |of: &dyn Fn(&Cycle) -> f64| late.clone().map(of).sum::<f64>();
+        sum(&|cycle| cycle.own(&cycle.whole, trap)) / sum(&|cycle| seconds(&cycle.whole)).max(1e-6)
     }
 
     fn own_followed(&self, trap: TrapCost) -> f64 {
@@ -166,7 +170,7 @@ impl Clock {
         Load {
             allocs: self.allocs_by_frees(trap).unwrap_or(by_time),
             frees: self.frees(trap),
-            cpu: self.sum(|cycle| cycle.own(&cycle.whole, trap)) / self.sum(|cycle| seconds(&cycle.whole)).max(1e-6),
+            cpu: self.cpu_of_late(trap),
         }
     }
 }
@@ -190,6 +194,7 @@ mod tests {
     fn cycle(own_ns: f64) -> Cycle {
         let entry = Overhead::cost_ns(0.0, 1.0, TRAP);
         let call = Overhead::cost_ns(1.0, 0.0, TRAP);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small positive numbers")]
         let count = |elapsed: Duration, ns: f64| (elapsed.as_nanos() as f64 / ns) as u64;
         let (open, followed) = (Duration::from_millis(5), Duration::from_millis(200));
         let (pairs, frees) = (count(open, own_ns + entry + call), count(followed, own_ns + entry));

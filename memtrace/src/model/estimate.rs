@@ -49,7 +49,9 @@ pub struct Uncertainty {
     /// What one sample more would add, where the variances do not tell.
     pub one_more: Option<Pair>,
     /// How much of what is live may have been freed unseen.
-    pub doubtful: Pair,
+    pub fewer: Pair,
+    /// How much more may be live than is thought to be, because nobody saw it freed.
+    pub more: Pair,
 }
 
 impl Uncertainty {
@@ -64,7 +66,8 @@ impl Uncertainty {
                 (Some(one), Some(another)) => Some(greater(one, another)),
                 (one, another) => one.or(another),
             },
-            doubtful: sum(self.doubtful, other.doubtful),
+            fewer: sum(self.fewer, other.fewer),
+            more: sum(self.more, other.more),
         }
     }
 }
@@ -134,19 +137,21 @@ impl Intervals {
 /// `heaviest` times as much as the mean one.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rounded outwards, and not negative")]
 fn three([live, alloc, freed]: [u64; 3], uncertainty: &Uncertainty, what: usize, heaviest: f64) -> [Interval; 3] {
-    let Uncertainty { variances, alloc_is_exact, one_more, doubtful } = uncertainty;
+    let Uncertainty { variances, alloc_is_exact, one_more, fewer, more } = uncertainty;
     // What one sample stands for, where there is none to tell.
     let unit = if alloc == 0 { 0.0 } else { variances.alloc[what] / alloc as f64 };
     let interval = |figure: u64, variance: f64| {
         let weight = if figure == 0 { unit } else { variance / figure as f64 };
         around(figure, variance, one_more.map_or(heaviest * weight, |pair| pair[what]))
     };
-    let doubtful = doubtful[what].ceil() as u64;
+    let (fewer, more) = (fewer[what].ceil() as u64, more[what].ceil() as u64);
     let mut of_live = interval(live, variances.live[what]);
-    of_live.low = of_live.low.saturating_sub(doubtful);
+    of_live.low = of_live.low.saturating_sub(fewer);
+    of_live.high = of_live.high.saturating_add(more);
     if !alloc_is_exact {
         let mut of_freed = interval(freed, variances.freed[what]);
-        of_freed.high = of_freed.high.saturating_add(doubtful);
+        of_freed.low = of_freed.low.saturating_sub(more);
+        of_freed.high = of_freed.high.saturating_add(fewer);
         return [of_live, interval(alloc, variances.alloc[what]), of_freed];
     }
     let of_live = Interval { low: of_live.low.min(alloc), high: of_live.high.min(alloc) };

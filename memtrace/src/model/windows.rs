@@ -101,6 +101,11 @@ pub struct Estimate {
     /// What died in that half, and what lived through it times its seconds.
     deaths: Pair,
     exposure: Pair,
+    /// What was live half-way, with its weight.
+    halfway: Pair,
+    /// All cycles together, and how long blocks were followed, in seconds.
+    seconds: f64,
+    followed: f64,
     /// Bytes and objects of the blocks themselves, without weights: the last window's weight and the mean block's size.
     born: Pair,
     weight: f64,
@@ -115,11 +120,14 @@ impl Estimate {
         let Window { weight, doubt, followed, cycle } = *window;
         let (half, seconds) = (followed.as_secs_f64() / 2.0, cycle.as_secs_f64().max(1e-6));
         self.squared_seconds += seconds.powi(2);
+        self.seconds += seconds;
+        self.followed += followed.as_secs_f64();
         for what in 0..2 {
             let (born, survived) = (cohort.born[what], cohort.survived[what]);
             self.alloc[what].push(weight * born, seconds, is_first);
             self.live[what].push(weight * survived, seconds, is_first);
             self.freed[what].push(weight * (born - survived), seconds, is_first);
+            self.halfway[what] += weight * cohort.halfway[what];
             self.deaths[what] += weight * (cohort.halfway[what] - survived);
             self.exposure[what] += weight * half * (cohort.halfway[what] + survived) / 2.0;
             self.lasting[what] = self.lasting[what] * (-self.hazard(what) * seconds).exp() + weight * survived;
@@ -134,22 +142,47 @@ impl Estimate {
         if self.exposure[what] > 0.0 { (self.deaths[what] / self.exposure[what]).max(0.0) } else { 0.0 }
     }
 
+    /// How much is live, of all that was allocated.
+    ///
+    /// Of a window's blocks, a part dies soon, at a constant rate, and the rest lasts: that is how many were live at the
+    /// beginning, half-way and at the end of the time in which they were followed goes on (Aitken, "On Bernoulli's Numerical
+    /// Solution of Algebraic Equations", 1926: the limit of a geometric sequence from three of its members).
+    fn live(&self, what: usize, windows: u32) -> f64 {
+        let (born, halfway, survived) = (self.alloc[what].sum, self.halfway[what], self.live[what].sum);
+        let (first, second) = (born - halfway, halfway - survived);
+        let followed = self.followed / f64::from(windows.max(1));
+        let lasts = if second <= 0.0 {
+            survived
+        } else if second >= first {
+            0.0
+        } else {
+            (survived - second * second / (first - second)).max(0.0)
+        };
+        let dying = born - lasts;
+        if dying <= 0.0 {
+            return lasts;
+        }
+        // How many time constants there were in the time followed, and are in all of the time.
+        let constants = if lasts > 0.0 { 2.0 * (first / second).ln() } else { (born / survived.max(1e-9)).ln() };
+        let all = constants * self.seconds / followed.max(1e-6);
+        lasts + if all > 0.0 && all.is_finite() { dying * -(-all).exp_m1() / all } else { 0.0 }
+    }
+
     /// The figures, where `windows` stand for one part in `scale` of the time, and how sure they are.
     #[must_use]
     pub fn figures(&self, windows: u32, scale: f64) -> (Totals, Uncertainty) {
-        let rounded = |series: &[Series; 2]| series.map(|series| round(series.sum * scale));
-        let ([alloc_bytes, alloc_objects], [live_bytes, live_objects]) = (rounded(&self.alloc), rounded(&self.live));
-        let totals = Totals::new(
-            alloc_bytes,
-            alloc_objects,
-            alloc_bytes.saturating_sub(live_bytes),
-            alloc_objects.saturating_sub(live_objects),
-        );
+        let figure = |what: usize| {
+            let alloc = round(self.alloc[what].sum * scale);
+            (alloc, alloc - round(self.live(what, windows) * scale).min(alloc))
+        };
+        let ((alloc_bytes, freed_bytes), (alloc_objects, freed_objects)) = (figure(0), figure(1));
+        let totals = Totals::new(alloc_bytes, alloc_objects, freed_bytes, freed_objects);
         let variance = |series: Series| {
             (series.variance(windows, self.squared_seconds) + (series.sum * self.doubt).powi(2)) * scale * scale
         };
         let variances = |series: &[Series; 2]| series.map(variance);
         let mean_bytes = if self.born[1] > 0.0 { self.born[0] / self.born[1] } else { 0.0 };
+        let beside = |what: usize, other: f64| (other - self.live(what, windows)) * scale;
         let uncertainty = Uncertainty {
             variances: Variances {
                 live: variances(&self.live),
@@ -158,7 +191,8 @@ impl Estimate {
             },
             alloc_is_exact: false,
             one_more: Some([mean_bytes * self.weight * scale, self.weight * scale]),
-            doubtful: [0, 1].map(|what| ((self.live[what].sum - self.lasting[what]) * scale).max(0.0)),
+            fewer: [0, 1].map(|what| -beside(what, self.lasting[what]).min(0.0)),
+            more: [0, 1].map(|what| beside(what, self.live[what].sum).max(0.0)),
         };
         (totals, uncertainty)
     }
@@ -205,10 +239,26 @@ mod tests {
         };
         let (live, interval_of_leak) = interval(&leak);
         assert!(interval_of_leak.low as f64 > live as f64 * 0.95, "{live} {interval_of_leak:?}");
-        // A quarter of them in a fifth of a second: after a second there is a quarter left.
+        // A quarter of them in a fifth of a second, and not fewer in the second fifth: all will be gone soon.
         let (live, interval_of_fading) = interval(&fading);
-        assert!((interval_of_fading.low as f64) < live as f64 * 0.1, "{live} {interval_of_fading:?}");
-        assert!(interval_of_fading.high >= live);
+        assert!(live < 10_000, "{live}");
+        assert!(interval_of_fading.low <= live && interval_of_fading.high > 50_000, "{live} {interval_of_fading:?}");
+    }
+
+    #[test]
+    fn what_lasts_is_told_from_what_goes_on_dying() {
+        // A tenth lasts, the rest has a half-life of a tenth of a second.
+        let mut estimate = Estimate::default();
+        let alive = |seconds: f64| 100.0 + 900.0 * (-seconds / 0.1f64).exp2();
+        for index in 0..30 {
+            estimate.add(&WINDOW, &cohort(1000.0, alive(0.2), alive(0.4)), index == 0);
+        }
+        let (totals, uncertainty) = estimate.figures(30, 1.0);
+        // What was born in the last seconds and will die soon is live as well: 90,000 a second for 0.144 s.
+        let truth = 30.0 * 100.0 * 100.0 + 90_000.0 * 0.144;
+        assert!((totals.live_objects() as f64 / truth - 1.0).abs() < 0.01, "{totals:?} for {truth}");
+        let interval = Intervals::of(&totals, &uncertainty).live_objects;
+        assert!(interval.high as f64 > 30.0 * 100.0 * alive(0.4) && interval.low < totals.live_objects());
     }
 
     #[test]

@@ -281,7 +281,7 @@ impl Profile {
     fn uncertainty_with_windows(&self, of_samples: Option<Uncertainty>, scale: f64) -> Option<Uncertainty> {
         let Some(of_windows) = self.windows.of_process(scale) else { return of_samples };
         let by_site = self.sum_of_uncertainties(|site| site.of_windows).unwrap_or_default();
-        let of_windows = Uncertainty { doubtful: by_site.doubtful, ..of_windows };
+        let of_windows = Uncertainty { fewer: by_site.fewer, more: by_site.more, ..of_windows };
         Some(of_samples.map_or(of_windows, |of_samples| of_samples.plus(&of_windows)))
     }
 

@@ -124,7 +124,7 @@ impl Session {
         let wait = |source| PipelineError::Wait { what: "events of the kernel side", source };
         let events = watch::readable(kernel.take_ring("EVENTS")?).map_err(wait)?;
         let vm_events = watch::readable(kernel.take_ring("VM_EVENTS")?).map_err(wait)?;
-        let steering = steering(options.look, trap, kernel.links());
+        let steering = steering(options, trap, kernel.links());
         let images = Images::new(selection.scope(*follow), options.programs, options.custom.clone());
         let (ends_sender, ends) = unbounded_channel();
         Ok(Self {
@@ -232,7 +232,7 @@ impl Session {
             self.control.watch = steering.watch() as u32;
         }
         self.set_control(true)?;
-        self.steer(|steering, helm| steering.begin(helm))
+        self.steer(Steering::begin)
     }
 
     /// Lets what keeps to the budget act, where there is a budget.
@@ -348,7 +348,7 @@ impl Session {
                     next_tick = Deadline::now() + TICK.max(cost * 100);
                 }
                 () = watch::until(next_act) => {
-                    self.steer(|steering, helm| steering.steer(helm))?;
+                    self.steer(Steering::steer)?;
                     next_act = self.steering.as_ref().map(Steering::deadline);
                 }
                 () = watch::until(next_report) => {
@@ -374,7 +374,7 @@ impl Session {
     fn finish(&mut self, sink: Sink<'_>) -> Result<(), PipelineError> {
         let elapsed = self.started.elapsed();
         self.set_control(false)?;
-        self.steer(|steering, helm| steering.end(helm))?;
+        self.steer(Steering::end)?;
         if self.stops_on_image {
             // Some may have been stopped in the moment between.
             self.targets.live().for_each(|followed| watch::resume(followed.target.pid.get()));
@@ -569,13 +569,14 @@ fn unless_ended(pid: NonZeroU32, error: TargetError) -> TargetError {
 }
 
 /// What keeps to the budget, where there is one.
-fn steering(look: Look, trap: Option<TrapCost>, links: Links) -> Option<Steering> {
-    let Look::Within { budget, closest, sample_bytes } = look else { return None };
+fn steering(options: &Options, trap: Option<TrapCost>, links: Links) -> Option<Steering> {
+    let Look::Within { budget, closest, sample_bytes } = options.look else { return None };
     let trap = trap.unwrap_or_else(|| {
         log::warn!("what tracing costs is guessed, to keep to --max-overhead");
         GUESSED
     });
-    Some(Steering::new(budget, closest, sample_bytes, trap, links == Links::Session))
+    let attaches = !matches!(options.selection, Selection::Command(_));
+    Some(Steering::new(budget, closest, sample_bytes, trap, links == Links::Session, attaches))
 }
 
 /// Whether other targets may do better.

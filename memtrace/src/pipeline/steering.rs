@@ -1,7 +1,7 @@
 //! Keeping to a budget: the tier that is in force, and what changes it.
 //!
-//! While every allocation is recorded, or samples are, it is looked every tenth of a second whether that costs more than
-//! the budget. If so, windows begin: [`State`] tells what is in place in which part of a cycle.
+//! While every allocation is recorded, or samples are, it is looked every twentieth of a second whether that costs more
+//! than the budget. If so, windows begin: [`State`] tells what is in place in which part of a cycle.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -30,12 +30,18 @@ use crate::{
     },
 };
 
-/// How often it is looked what tracing costs.
-const CHECK: Duration = Duration::from_millis(100);
+/// How often it is looked what tracing costs, and how many of these times are looked at together.
+const CHECK: Duration = Duration::from_millis(50);
+const CHECKS: usize = 16;
 
-/// How many of the last checks are looked at together; most of them must have been over the budget to be too many.
-const CHECKS: usize = 5;
-const TOO_MANY: usize = 3;
+/// So much CPU time beyond the budget is too much, however short the time in which it was taken: a burst that is over after
+/// a twentieth of a second is not worth a change.
+const TOO_MUCH: Duration = Duration::from_millis(40);
+
+/// At first, whoever is busy already is let go sooner, and looked at more often.
+const CHECK_AT_FIRST: Duration = Duration::from_millis(10);
+const TOO_MUCH_AT_FIRST: Duration = Duration::from_millis(5);
+const AT_FIRST: Duration = Duration::from_millis(150);
 
 /// How long windows of a target of which nothing is known are open.
 const WINDOW: Duration = Duration::from_millis(5);
@@ -84,6 +90,8 @@ pub(super) struct Steering {
     trap: TrapCost,
     sample_bytes: u64,
     can_skip_returns: bool,
+    /// Whether targets were there before.
+    attaches: bool,
     /// The closest look that was asked for.
     closest: Closeness,
     now: Closeness,
@@ -115,6 +123,7 @@ impl Steering {
         sample_bytes: u64,
         trap: TrapCost,
         can_skip_returns: bool,
+        attaches: bool,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -122,6 +131,7 @@ impl Steering {
             trap,
             sample_bytes,
             can_skip_returns,
+            attaches,
             closest,
             now: closest,
             state: State::Steady,
@@ -146,6 +156,8 @@ impl Steering {
     pub(super) fn begin(&mut self, helm: &mut Helm<'_>) -> Result<(), PipelineError> {
         let reason = "as closely as was asked for".to_owned();
         self.changes.push(TierChange { at: Duration::ZERO, tier: self.tier_of(self.now), reason });
+        self.changed = Instant::now();
+        self.readings.push_back(Reading::take(helm.kernel, helm.targets, None));
         if self.closest == Closeness::Windows { self.begin_windows(helm, None) } else { Ok(()) }
     }
 
@@ -188,7 +200,7 @@ impl Steering {
     /// When there is something to be done.
     pub(super) fn deadline(&self) -> Deadline {
         match &self.state {
-            State::Steady => Deadline::now() + CHECK,
+            State::Steady => Deadline::now() + if self.is_beginning() { CHECK_AT_FIRST } else { CHECK },
             State::Gap { until } => *until,
             State::Following(following) => {
                 let next = following.halfway.unwrap_or(following.until);
@@ -216,11 +228,12 @@ impl Steering {
     /// Whether frees alone, which were to be followed all the time, cost more than the budget.
     fn follows_for_too_much(&self, helm: &Helm<'_>) -> bool {
         let State::Following(following) = &self.state else { return false };
-        if !self.plan.gap.is_zero() || following.closed.elapsed() < CHECK * TOO_MANY as u32 {
+        if !self.plan.gap.is_zero() {
             return false;
         }
         let now = Reading::take(helm.kernel, helm.targets, Some(&following.closed));
-        following.closed.greatest(&now, self.trap).is_some_and(|demand| demand.share > self.budget.0)
+        let demand = following.closed.greatest(&now, self.trap);
+        demand.is_some_and(|demand| self.budget.beyond(demand.cost(), demand.cpu, demand.elapsed) > TOO_MUCH)
     }
 
     /// Looks what the present tier costs, and changes it where that is too much, or where more can be had.
@@ -231,21 +244,22 @@ impl Steering {
             self.readings.pop_front();
         }
         let Some(demand) = self.demand() else { return Ok(()) };
-        let (readings, budget) = (&self.readings, self.budget.0);
-        let is_over = |pair: (&Reading, &Reading)| {
-            pair.0.demand(demand.target, pair.1, self.trap).is_some_and(|demand| demand.share > budget)
-        };
-        let over = readings.iter().zip(readings.iter().skip(1)).filter(|pair| is_over(*pair)).count();
         let next = self.budget.closest(&demand.load(), self.trap, self.can_skip_returns).max(self.closest);
-        if demand.share > budget && over >= TOO_MANY {
-            let least = if self.now == Closeness::All && self.can_skip_returns {
-                Closeness::Samples
-            } else {
-                Closeness::Windows
-            };
+        let is_for_long = self.readings.len() > CHECKS;
+        let too_much = if self.is_beginning() { TOO_MUCH_AT_FIRST } else { TOO_MUCH };
+        if self.budget.beyond(demand.cost(), demand.cpu, demand.elapsed) > too_much
+            || (is_for_long && demand.share > self.budget.0)
+        {
+            let is_closest = self.now == Closeness::All && self.can_skip_returns;
+            let least = if is_closest { Closeness::Samples } else { Closeness::Windows };
             return self.change(next.max(least), Some(&demand), &demand.load(), helm);
         }
         if self.is_calm(next) { self.change(next, Some(&demand), &demand.load(), helm) } else { Ok(()) }
+    }
+
+    /// Whether memtrace has just come to targets that were there before.
+    fn is_beginning(&self) -> bool {
+        self.attaches && self.changes.len() < 2 && self.changed.elapsed() < AT_FIRST
     }
 
     /// What was done by the target that paid most, over all readings that are at hand.
@@ -402,7 +416,7 @@ impl Steering {
             }
             let on_the_clock = cycle_elapsed.as_secs_f64() / following.open.as_secs_f64().max(1e-6);
             let (weight, doubt) = clock.weight(self.trap).unwrap_or((on_the_clock, 0.0));
-            log::debug!("weight {weight:.0} {doubt:.2} {:?}", clock.last());
+            log::debug!("{target:?}: each block stands for {weight:.0}, give or take {:.0} %", doubt * 100.0);
             Window { weight, doubt, followed: followed_for, cycle: cycle_elapsed }
         };
         helm.targets.judge(helm.kernel, window)?;
