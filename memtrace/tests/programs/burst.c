@@ -2,7 +2,7 @@
 //
 // usage: burst THREADS IDLE_MS BURST_MS SLOT_MS
 // Prints "ready"; begins when a line comes. For each slot of a burst it prints when the slot began, in milliseconds of
-// CLOCK_MONOTONIC, and how many blocks were allocated and freed in it.
+// the time of day, and how many blocks were allocated and freed in it.
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -17,7 +17,7 @@ static void (*volatile call_free)(void *) = free;
 
 static long now_ms(void) {
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(CLOCK_REALTIME, &now);
     return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 

@@ -3,6 +3,7 @@
 //! Each round measures every column once, so that a machine whose speed drifts drifts under all of them. What is
 //! measured here becomes the tables and plots of docs/PERFORMANCE.md.
 
+mod budget;
 mod curves;
 mod document;
 mod figures;
@@ -34,6 +35,8 @@ pub(crate) enum Part {
     Curves,
     /// What memtrace itself takes to start, to report and to wait
     UserSpace,
+    /// Whether memtrace keeps to its budget: redis, and a target that bursts
+    Budget,
     /// Compiling the call frame information of some images
     Images,
 }
@@ -45,6 +48,7 @@ impl Part {
             Self::Programs => programs::measure(rounds, memtrace),
             Self::Curves => curves::measure(rounds, memtrace),
             Self::UserSpace => user_space::measure(rounds, memtrace).map(|section| vec![section]),
+            Self::Budget => budget::measure(rounds, memtrace),
             Self::Images => images::measure(memtrace).map(|section| vec![section]),
         }
     }

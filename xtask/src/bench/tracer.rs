@@ -20,13 +20,16 @@ pub(super) enum Column {
     Floor,
     Sampled,
     Exact,
+    /// The tier that memtrace chooses.
+    Auto,
     ExactByFramePointers,
     Bpftrace,
     Heaptrack,
 }
 
 impl Column {
-    pub(super) const ALL: [Self; 7] = [
+    /// Those of the pairs.
+    pub(super) const OF_PAIRS: [Self; 7] = [
         Self::Untraced,
         Self::Floor,
         Self::Sampled,
@@ -42,6 +45,7 @@ impl Column {
             Self::Floor => "floor",
             Self::Sampled => "sampled",
             Self::Exact => "exact",
+            Self::Auto => "auto",
             Self::ExactByFramePointers => "exact, `--unwind fp`",
             Self::Bpftrace => "bpftrace",
             Self::Heaptrack => "heaptrack",
@@ -60,6 +64,7 @@ impl Column {
         match self {
             Self::Floor => &["--empty-probes"],
             Self::Sampled => &["--tier", "sampled"],
+            Self::Auto => &["--tier", "auto"],
             Self::ExactByFramePointers => &["--tier", "exact", "--unwind", "fp"],
             _ => &["--tier", "exact"],
         }
