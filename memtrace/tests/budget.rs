@@ -103,7 +103,7 @@ fn windows_tell_what_a_busy_target_allocates_and_keeps() {
         let pid = target.pid().to_string();
         let tracing = Tracing::start(&["--pid", &pid, "--tier", "windowed", "--format", "json"]);
         target.say("go");
-        thread::sleep(Duration::from_secs(8));
+        thread::sleep(Duration::from_secs(5));
         target.say("stop");
         let truth: Value = serde_json::from_str(&target.line()).unwrap();
         let report = tracing.stop();

@@ -35,6 +35,9 @@ pub fn checks() -> Vec<Check> {
         Check { name: "lockdown", outcome: locked_down(&lockdown) },
     ];
     checks.extend(CAPABILITIES.iter().map(|capability| capability.check(capabilities)));
+    if version(&release) < Some((6, 6)) {
+        checks.push(Check { name: "perf events", outcome: perf_events(perf_event_paranoid(), capabilities) });
+    }
     checks.push(Check { name: "uprobes", outcome: uprobes(Path::new("/sys/bus/event_source/devices")) });
     checks
 }
@@ -97,6 +100,29 @@ fn machine(architecture: &str) -> Outcome {
 #[must_use]
 pub fn has_bpf_loop() -> bool {
     release().is_some_and(|release| version(&release) >= Some((5, 17)))
+}
+
+/// Whether only who may do everything may open perf events: Debian and Ubuntu have patched that into their kernels, as the
+/// default.
+#[must_use]
+pub fn restricts_perf_events() -> bool {
+    perf_event_paranoid() > 2
+}
+
+fn perf_event_paranoid() -> i32 {
+    let level = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap_or_default();
+    level.trim().parse().unwrap_or(2)
+}
+
+/// Before Linux 6.6, probes are perf events.
+fn perf_events(paranoid: i32, effective: u64) -> Outcome {
+    if paranoid > 2 && effective >> SYS_ADMIN & 1 == 0 {
+        return Outcome::Missing(
+            format!("only CAP_SYS_ADMIN may open them here (kernel.perf_event_paranoid={paranoid})"),
+            "run with sudo, or `sysctl kernel.perf_event_paranoid=2`".into(),
+        );
+    }
+    Outcome::Ok("may be opened".into())
 }
 
 /// From the kernel itself: /proc may not be mounted.
@@ -186,6 +212,13 @@ mod tests {
             .collect();
         assert_eq!(missing, ["CAP_SYS_PTRACE"]);
         assert!(CAPABILITIES.iter().all(|capability| matches!(capability.check(u64::MAX).outcome, Outcome::Ok(_))));
+    }
+
+    #[test]
+    fn a_restricted_kernel_wants_more_than_four_privileges() {
+        assert!(matches!(perf_events(3, 1 << 38), Outcome::Missing(..)));
+        assert!(matches!(perf_events(3, 1 << SYS_ADMIN), Outcome::Ok(_)));
+        assert!(matches!(perf_events(2, 1 << 38), Outcome::Ok(_)));
     }
 
     #[test]

@@ -5,6 +5,8 @@
 
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
 
+use super::{kernel::Links, preflight};
+
 /// What it takes to go on tracing.
 const KEPT: [Capability; 6] = [
     Capability::CAP_BPF,
@@ -17,14 +19,17 @@ const KEPT: [Capability; 6] = [
 ];
 
 /// Gives up what is not needed any more; with `writes_a_file`, not the right to give a report its name in a folder of
-/// somebody else's.
+/// somebody else's. Probes that are perf events may take all there is.
 ///
 /// # Errors
 /// Where the kernel refuses, which it does not for want of privileges.
-pub fn drop_unneeded(writes_a_file: bool) -> Result<(), CapsError> {
+pub fn drop_unneeded(writes_a_file: bool, links: Links) -> Result<(), CapsError> {
     let mut kept: CapsHashSet = KEPT.into_iter().collect();
     if writes_a_file {
         kept.insert(Capability::CAP_DAC_OVERRIDE);
+    }
+    if links == Links::PerfEvent && preflight::restricts_perf_events() {
+        kept.insert(Capability::CAP_SYS_ADMIN);
     }
     let kept_of = |set| caps::read(None, set).map(|had| had.intersection(&kept).copied().collect::<CapsHashSet>());
     caps::set(None, CapSet::Inheritable, &CapsHashSet::new())?;

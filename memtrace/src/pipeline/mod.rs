@@ -137,7 +137,7 @@ pub async fn run(options: &Options, sink: Sink<'_>) -> Result<Option<ExitStatus>
         let mut session = Session::start(options)?;
         session.attach()?;
         session.count(false)?;
-        give_up_privileges(options);
+        give_up_privileges(options, &session);
         session.announce();
         session.follow(options, &mut signals, sink, None).await?;
         return Ok(None);
@@ -149,7 +149,7 @@ pub async fn run(options: &Options, sink: Sink<'_>) -> Result<Option<ExitStatus>
     let mut session = Session::start(options)?;
     session.add(Target::find(pid)?)?;
     session.count(true)?;
-    give_up_privileges(options);
+    give_up_privileges(options, &session);
     let mut running = waiting.release().map_err(failed)?;
     let child = &mut running.child;
     let outcome = session.follow(options, &mut signals, sink, Some(child)).await;
@@ -160,8 +160,8 @@ pub async fn run(options: &Options, sink: Sink<'_>) -> Result<Option<ExitStatus>
 }
 
 /// What is left to do takes few. (The command, where there is one, was forked before, and keeps what it had.)
-fn give_up_privileges(options: &Options) {
-    if let Err(error) = privileges::drop_unneeded(options.writes_a_file) {
+fn give_up_privileges(options: &Options, session: &Session) {
+    if let Err(error) = privileges::drop_unneeded(options.writes_a_file, session.links()) {
         log::warn!("cannot give up privileges that are not needed any more: {error}");
     }
 }

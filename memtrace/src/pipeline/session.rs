@@ -152,6 +152,11 @@ impl Session {
         })
     }
 
+    /// How probes are attached.
+    pub(super) fn links(&self) -> Links {
+        self.kernel.links()
+    }
+
     /// Makes a process a target, without hooking it.
     pub(super) fn add(&mut self, target: Target) -> Result<Option<ProcessSlot>, PipelineError> {
         let is_first = self.targets.live().next().is_none();

@@ -119,22 +119,18 @@ impl Burst {
                 .map_err(|error| failed(&error))?;
             let mesh = &mut chart.configure_mesh();
             mesh.x_desc("seconds").y_desc("percent").draw().map_err(|error| failed(&error))?;
-            let lines: [(&str, Vec<(f64, f64)>, RGBColor); 3] = [
+            let percent = |points: &[(f64, f64)], whole: f64| -> Vec<(f64, f64)> {
+                points.iter().map(|(at, part)| (*at, part / whole * 100.0)).collect()
+            };
+            let budget = [(0.0, BUDGET), (BURST_SECONDS as f64, BUDGET)];
+            let lines = [
                 (
                     "allocations, of the most in a tenth of a second",
-                    self.pairs.iter().map(|(at, pairs)| (*at, pairs / most * 100.0)).collect(),
+                    percent(&self.pairs, most),
                     RGBColor(170, 170, 170),
                 ),
-                (
-                    "CPU time that went to being traced",
-                    self.shares.iter().map(|(at, share)| (*at, share * 100.0)).collect(),
-                    RGBColor(214, 39, 40),
-                ),
-                (
-                    "--max-overhead",
-                    vec![(0.0, BUDGET * 100.0), (BURST_SECONDS as f64, BUDGET * 100.0)],
-                    RGBColor(31, 119, 180),
-                ),
+                ("CPU time that went to being traced", percent(&self.shares, 1.0), RGBColor(214, 39, 40)),
+                ("--max-overhead", percent(&budget, 1.0), RGBColor(31, 119, 180)),
             ];
             for (label, points, colour) in lines {
                 let line = LineSeries::new(points, colour.stroke_width(2));
