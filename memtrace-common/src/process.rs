@@ -146,7 +146,7 @@ pub struct Process {
     pub requested: Requested,
 }
 
-const _: () = assert!(size_of::<Process>() == 176);
+const _: () = assert!(size_of::<Process>() == 184);
 
 /// A process and where it stands, in one word that is read and changed as one.
 #[repr(transparent)]

@@ -54,10 +54,12 @@ pub struct Requested {
     pub objects: u64,
     /// For how many of them the call's return was trapped as well.
     pub returns: u64,
-    /// How often it has freed or resized a block; counted only where what is recorded may change.
+    /// How often it has called a function that frees; counted, like what follows, only where what is recorded may change.
     pub frees: u64,
+    /// Blocks that it has freed or resized.
+    pub ends: u64,
     /// How many of these while a window was open.
-    pub window_frees: u64,
+    pub window_ends: u64,
 }
 
 impl Requested {
@@ -69,7 +71,8 @@ impl Requested {
             objects: self.objects.wrapping_add(other.objects),
             returns: self.returns.wrapping_add(other.returns),
             frees: self.frees.wrapping_add(other.frees),
-            window_frees: self.window_frees.wrapping_add(other.window_frees),
+            ends: self.ends.wrapping_add(other.ends),
+            window_ends: self.window_ends.wrapping_add(other.window_ends),
         }
     }
 }

@@ -234,12 +234,13 @@ pub(crate) fn enter_free(ctx: &ProbeContext) {
     let regs = registers(ctx.regs);
     let roles = roles(ctx);
     let address = argument_with(regs, roles, Role::Block);
-    if address == 0 {
+    if address == 0 && !watch::is_adaptive() {
         return;
     }
     let task = Task::current();
-    if watch::is_adaptive() {
-        count_free(task);
+    let is_inner = watch::is_adaptive() && count_free(task, address, roles, regs);
+    if address == 0 {
+        return;
     }
     if !watch::knows_every_block() && !blocks::may_be_known(address) {
         return;
@@ -249,7 +250,7 @@ pub(crate) fn enter_free(ctx: &ProbeContext) {
         Some(block) => count_freed(&block),
         // One that was not recorded, at an address like one that was.
         None if !watch::knows_every_block() => return,
-        None if was_handed_on(&target, address) => {}
+        None if is_inner || was_handed_on(&target, address) => {}
         // A resize frees the old block by calling `free`; its own entry has taken the record out.
         None if is_within_call(&target, regs) => {}
         None => {
@@ -262,24 +263,26 @@ pub(crate) fn enter_free(ctx: &ProbeContext) {
     }
 }
 
-/// Counts a free, whatever is known of the block.
+/// Counts a free, whatever is known of the block. Returns whether it is part of one that has been counted.
 #[inline(always)]
-fn count_free(task: Task) {
-    let thread = match threads::known(task.tid) {
-        Some(thread) => Some(&mut thread.memory),
-        None => Target::counted(task).and_then(|target| new_thread(&target)),
-    };
-    if let Some(thread) = thread {
+fn count_free(task: Task, address: u64, roles: CallRoles, regs: &pt_regs) -> bool {
+    let Some(target) = Target::counted(task) else { return false };
+    let Some(thread) = known_thread(&target).or_else(|| new_thread(&target)) else { return false };
+    thread.requested.frees += 1;
+    let is_inner = address == 0 || thread.handed_on == address || is_nested(&target, thread, regs);
+    thread.handed_on = if roles.is(Trait::HandsOn) { address } else { 0 };
+    if !is_inner {
         count_end(thread);
     }
+    is_inner
 }
 
 /// Counts the end of a block.
 #[inline(always)]
 fn count_end(thread: &mut ThreadMemory) {
-    thread.requested.frees += 1;
+    thread.requested.ends += 1;
     if watch::is(Watch::Window) {
-        thread.requested.window_frees += 1;
+        thread.requested.window_ends += 1;
     }
 }
 
@@ -315,7 +318,22 @@ fn roles(ctx: &ProbeContext) -> CallRoles {
 #[inline(always)]
 fn outermost<'a>(target: &Target, regs: &pt_regs) -> Option<&'a mut ThreadMemory> {
     let thread = current_thread(target)?;
-    if is_nested(target, thread, regs) { None } else { Some(thread) }
+    if is_nested(target, thread, regs) {
+        if watch::is_adaptive() {
+            // It costs a trap like any other.
+            thread.requested.objects += 1;
+        }
+        return None;
+    }
+    if watch::is_adaptive() && thread.pending.stack_pointer != 0 {
+        // Its return went unseen, because probes were taken out.
+        thread.pending.stack_pointer = 0;
+        let ResizedBlock { address, block } = thread.pending.resized;
+        if address != 0 && block.site != SiteIndex::NONE {
+            count_freed(&block);
+        }
+    }
+    Some(thread)
 }
 
 /// What is remembered of the current thread, from now on if it was not seen before.

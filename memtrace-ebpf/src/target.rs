@@ -92,7 +92,8 @@ pub(crate) fn count_requested(slot: ProcessSlot, requested: Requested) {
     add(&raw mut sum.objects, requested.objects);
     add(&raw mut sum.returns, requested.returns);
     add(&raw mut sum.frees, requested.frees);
-    add(&raw mut sum.window_frees, requested.window_frees);
+    add(&raw mut sum.ends, requested.ends);
+    add(&raw mut sum.window_ends, requested.window_ends);
 }
 
 /// Where a process stands, if it is a target.

@@ -38,7 +38,7 @@ pub(crate) fn soak(minutes: u32) -> Result<()> {
     let clients = [redis(&folder)?, nginx(&folder)?, python()?, short_lived()];
     say(&format!("tracing the whole host for {minutes} minutes"));
     let mut traced = Command::new(memtrace)
-        .args(["--all", "--format", "json", "--top", "5", "--interval", INTERVAL])
+        .args(["--all", "--tier", "exact", "--format", "json", "--top", "5", "--interval", INTERVAL])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()

@@ -398,12 +398,10 @@ impl Hook {
             (Effect::Free, _) => Handler::Free,
             (Effect::Alloc, Exit::Rets(_)) => Handler::AllocEntry,
             (Effect::Alloc, _) => Handler::AllocCall,
-            (Effect::Resize, Exit::Rets(_)) => Handler::ResizeEntry,
             (Effect::Resize, _) => Handler::ResizeCall,
         };
         let rets = if let Exit::Rets(rets) = &self.exit { rets.as_slice() } else { &[] };
-        let at_ret = if self.effect == Effect::Resize { Handler::ResizeRet } else { Handler::AllocRet };
-        let ret = |ret: &u64| (at_ret, Point { file_offset: *ret, cookie: CallRoles::NONE.0 });
+        let ret = |ret: &u64| (Handler::AllocRet, Point { file_offset: *ret, cookie: CallRoles::NONE.0 });
         rets.iter().map(ret).chain([(handler, entry)]).collect()
     }
 

@@ -217,7 +217,7 @@ pub(super) struct CapacityArguments {
     #[arg(long, value_name = "N", value_parser = capacity())]
     pub(super) max_stacks: Option<u32>,
 
-    /// Allocation sites, each a stack in a process, about 130 bytes each [default: 32768, or 131072]
+    /// Allocation sites, each a stack in a process, about 160 bytes each [default: 32768, or 131072]
     #[arg(long, value_name = "N", value_parser = capacity())]
     pub(super) max_sites: Option<u32>,
 
@@ -261,10 +261,10 @@ pub(super) enum TierArgument {
     /// Physical growth only
     #[value(hide = true)]
     Growth,
-    /// Every allocation, in random windows of 5 ms whose blocks are then followed: an estimate with its 95 % interval
-    /// that keeps to --max-overhead
+    /// Every allocation, in random windows of some milliseconds whose blocks are then followed: an estimate with its
+    /// 95 % interval that keeps to --max-overhead
     Windowed,
-    /// An estimate with its 95 % interval, from one allocation in --sample-bytes: half the cost
+    /// An estimate with its 95 % interval, from one allocation in --sample-bytes, for two thirds of what exact costs
     Sampled,
     /// Every allocation, whatever that costs
     Exact,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    args::{LinksArgument, TierArgument, TraceArguments, UnwindArgument},
+    args::{CategoryArgument, LinksArgument, TierArgument, TraceArguments, UnwindArgument},
     failure::Failure,
     output::Output,
 };
@@ -56,7 +56,17 @@ fn look(arguments: &TraceArguments) -> Result<Look, Failure> {
         closest,
         sample_bytes: arguments.sample_bytes,
     };
+    let ranges = arguments.categories.contains(&CategoryArgument::Mmap);
     match arguments.tier {
+        // What allocators map for themselves is known by their calls: all of them must be seen.
+        TierArgument::Auto if ranges => {
+            eprintln!("memtrace: --category mmap takes every allocation: tier exact, whatever that costs");
+            Ok(Look::Fixed(Tier::Exact))
+        }
+        TierArgument::Windowed if ranges => Err(Failure::usage(
+            "--category mmap takes every allocation, which tier `windowed` does not see",
+            "use --tier exact",
+        )),
         TierArgument::Auto => Ok(within(Closeness::All)),
         TierArgument::Windowed => Ok(within(Closeness::Windows)),
         TierArgument::Exact => Ok(Look::Fixed(Tier::Exact)),

@@ -152,10 +152,10 @@ mod tests {
     fn the_more_a_target_allocates_the_less_closely_it_is_looked_at() {
         let closest = |allocs: f64| BUDGET.closest(&Load { allocs, frees: allocs, cpu: 1.0 }, TRAP, true);
         assert_eq!(closest(1e3), Closeness::All);
-        assert_eq!(closest(2.5e4), Closeness::All);
-        assert_eq!(closest(4e4), Closeness::Samples);
+        assert_eq!(closest(2e4), Closeness::All);
+        assert_eq!(closest(3e4), Closeness::Samples);
         assert_eq!(closest(1e5), Closeness::Windows);
-        let load = Load { allocs: 4e4, frees: 4e4, cpu: 1.0 };
+        let load = Load { allocs: 3e4, frees: 3e4, cpu: 1.0 };
         assert_eq!(BUDGET.closest(&load, TRAP, false), Closeness::Windows);
     }
 

@@ -35,7 +35,7 @@ const DOUBT: f64 = 0.2;
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Part {
     /// Blocks that were freed or resized.
-    pub frees: u64,
+    pub ends: u64,
     /// How often the target was held up.
     pub hits: Hits,
     /// How long it took.
@@ -56,7 +56,7 @@ pub struct Cycle {
     /// How long the window was open.
     pub open: Duration,
     /// Blocks that were freed or resized meanwhile.
-    pub freed: u64,
+    pub ended: u64,
     /// Blocks that were allocated meanwhile.
     pub born: f64,
     /// Those of them that were live at the end of the cycle.
@@ -132,7 +132,7 @@ impl Clock {
 
     /// How many blocks the target frees in a second of its own.
     fn frees(&self, trap: TrapCost) -> f64 {
-        self.sum(|cycle| cycle.followed.frees as f64) / self.own_followed(trap)
+        self.sum(|cycle| cycle.followed.ends as f64) / self.own_followed(trap)
     }
 
     /// How many blocks it allocates, by how many it frees; `None` where too few are freed to tell.
@@ -141,8 +141,8 @@ impl Clock {
     /// a thousand may do more of the one than of the other in all windows, since it is slowed down by different amounts
     /// meanwhile. In the long run it allocates what it frees and what it keeps, which is no more than what has survived.
     fn allocs_by_frees(&self, trap: TrapCost) -> Option<f64> {
-        let freed = self.sum(|cycle| cycle.freed as f64);
-        if freed < ENOUGH || self.sum(|cycle| cycle.followed.frees as f64) < ENOUGH {
+        let freed = self.sum(|cycle| cycle.ended as f64);
+        if freed < ENOUGH || self.sum(|cycle| cycle.followed.ends as f64) < ENOUGH {
             return None;
         }
         let born = self.sum(|cycle| cycle.born);
@@ -158,6 +158,14 @@ impl Clock {
         let own = self.sum(|cycle| cycle.own(&cycle.in_place, trap));
         let slowed = if own > 0.0 { in_place / own } else { 1.0 };
         Duration::from_secs_f64((WINDOW_WORK * slowed).clamp(WINDOW.0, WINDOW.1))
+    }
+
+    /// What the target does by itself: as of late or in the last cycle, whichever is more.
+    #[must_use]
+    pub fn greatest_load(&self, trap: TrapCost) -> Load {
+        let last = Self { cycles: self.cycles.iter().rev().take(1).copied().collect() };
+        let (of_late, last) = (self.load(trap), last.load(trap));
+        Load { allocs: of_late.allocs.max(last.allocs), frees: of_late.frees.max(last.frees), ..of_late }
     }
 
     /// What the target does by itself.
@@ -198,14 +206,14 @@ mod tests {
         let count = |elapsed: Duration, ns: f64| (elapsed.as_nanos() as f64 / ns) as u64;
         let (open, followed) = (Duration::from_millis(5), Duration::from_millis(200));
         let (pairs, frees) = (count(open, own_ns + entry + call), count(followed, own_ns + entry));
-        let part = |calls, frees, elapsed| Part { frees, hits: Hits { calls, entries: frees }, elapsed };
+        let part = |calls, frees, elapsed| Part { ends: frees, hits: Hits { calls, entries: frees }, elapsed };
         Cycle {
             in_place: part(pairs, pairs, open),
             followed: part(0, frees, followed),
             whole: part(pairs, pairs + frees, Duration::from_secs(1)),
             cpu: Duration::from_secs(1),
             open,
-            freed: pairs,
+            ended: pairs,
             born: pairs as f64,
             survived: 0.0,
         }
@@ -234,7 +242,7 @@ mod tests {
     fn phases_of_allocating_and_of_freeing_are_not_mistaken_for_each_other() {
         let mut clock = Clock::default();
         // Windows have seen twice as many frees as allocations.
-        (0..20).for_each(|_| clock.push(Cycle { freed: 2 * cycle(2_000.0).freed, ..cycle(2_000.0) }));
+        (0..20).for_each(|_| clock.push(Cycle { ended: 2 * cycle(2_000.0).ended, ..cycle(2_000.0) }));
         assert!((clock.load(TRAP).allocs / 500_000.0 - 1.0).abs() < 0.05, "{:?}", clock.load(TRAP));
     }
 

@@ -103,10 +103,12 @@ pub struct Estimate {
     exposure: Pair,
     /// What was live half-way, with its weight.
     halfway: Pair,
+    /// What died in the first half and in the second, without weights.
+    halves: [Pair; 2],
     /// All cycles together, and how long blocks were followed, in seconds.
     seconds: f64,
     followed: f64,
-    /// Bytes and objects of the blocks themselves, without weights: the last window's weight and the mean block's size.
+    /// Bytes and objects of the blocks themselves, without weights: for the mean block's size; the greatest weight.
     born: Pair,
     weight: f64,
     doubt: f64,
@@ -130,16 +132,26 @@ impl Estimate {
             self.halfway[what] += weight * cohort.halfway[what];
             self.deaths[what] += weight * (cohort.halfway[what] - survived);
             self.exposure[what] += weight * half * (cohort.halfway[what] + survived) / 2.0;
-            self.lasting[what] = self.lasting[what] * (-self.hazard(what) * seconds).exp() + weight * survived;
+            // Those of this cycle were born all over it.
+            let fading = self.hazard(what) * seconds;
+            self.lasting[what] = self.lasting[what] * (-fading).exp() + weight * survived * mean_of_fading(fading);
             self.born[what] += born;
+            self.halves[0][what] += born - cohort.halfway[what];
+            self.halves[1][what] += cohort.halfway[what] - survived;
         }
-        (self.weight, self.doubt) = (weight, doubt);
+        (self.weight, self.doubt) = (self.weight.max(weight), doubt);
     }
 
     /// What dies in a second, as a part of what lives: of blocks that have outlived the first half of the time in which
     /// they are followed (occurrence over exposure).
     fn hazard(&self, what: usize) -> f64 {
         if self.exposure[what] > 0.0 { (self.deaths[what] / self.exposure[what]).max(0.0) } else { 0.0 }
+    }
+
+    /// Whether fewer blocks die in the second half, by more than chance.
+    fn slows_down(&self) -> bool {
+        let [first, second] = self.halves.map(|half| half[1]);
+        first - second > 2.0 * (first + second).sqrt()
     }
 
     /// How much is live, of all that was allocated.
@@ -153,7 +165,7 @@ impl Estimate {
         let followed = self.followed / f64::from(windows.max(1));
         let lasts = if second <= 0.0 {
             survived
-        } else if second >= first {
+        } else if !self.slows_down() {
             0.0
         } else {
             (survived - second * second / (first - second)).max(0.0)
@@ -165,7 +177,7 @@ impl Estimate {
         // How many time constants there were in the time followed, and are in all of the time.
         let constants = if lasts > 0.0 { 2.0 * (first / second).ln() } else { (born / survived.max(1e-9)).ln() };
         let all = constants * self.seconds / followed.max(1e-6);
-        lasts + if all > 0.0 && all.is_finite() { dying * -(-all).exp_m1() / all } else { 0.0 }
+        lasts + dying * mean_of_fading(all)
     }
 
     /// The figures, where `windows` stand for one part in `scale` of the time, and how sure they are.
@@ -195,6 +207,15 @@ impl Estimate {
             more: [0, 1].map(|what| beside(what, self.live[what].sum).max(0.0)),
         };
         (totals, uncertainty)
+    }
+}
+
+/// What is left, in the mean, of what was born at any time during so many time constants.
+fn mean_of_fading(constants: f64) -> f64 {
+    match constants {
+        none if none <= 0.0 => 1.0,
+        all if all.is_finite() => -(-all).exp_m1() / all,
+        _ => 0.0,
     }
 }
 

@@ -25,7 +25,17 @@ use crate::{
 #[derive(Clone)]
 pub(super) struct Reading {
     at: Instant,
-    targets: HashMap<TargetId, (Requested, Option<Duration>)>,
+    targets: HashMap<TargetId, Seen>,
+}
+
+/// What was read of a target.
+#[derive(Clone, Copy)]
+struct Seen {
+    requested: Requested,
+    /// Nothing once it has ended.
+    cpu: Option<Duration>,
+    /// When its CPU time was read: not each time, where it is not held up.
+    at: Instant,
 }
 
 /// What a target did between two readings.
@@ -35,8 +45,9 @@ pub(super) struct Demand {
     pub(super) hits: Hits,
     pub(super) allocs: u64,
     pub(super) frees: u64,
-    /// While a window was open.
-    pub(super) window_frees: u64,
+    /// Blocks that it freed or resized, and how many of them while a window was open.
+    pub(super) ends: u64,
+    pub(super) window_ends: u64,
     pub(super) cpu: Duration,
     pub(super) elapsed: Duration,
     /// The part of its CPU time that tracing took.
@@ -50,11 +61,9 @@ impl Reading {
         let requested = kernel.requested();
         let of = |(id, pid): (TargetId, u32)| {
             let requested = requested.get(&id.slot).copied().unwrap_or_default();
-            let cpu = match before.and_then(|before| before.targets.get(&id)) {
-                Some((known, cpu)) if *known == requested => *cpu,
-                _ => status::cpu_time(pid),
-            };
-            (id, (requested, cpu))
+            let known = before.and_then(|before| before.targets.get(&id)).filter(|known| known.requested == requested);
+            let read = || Seen { requested, cpu: status::cpu_time(pid), at: Instant::now() };
+            (id, known.copied().unwrap_or_else(read))
         };
         let targets = targets.live().map(|followed| of((followed.id, followed.target.pid.get()))).collect();
         Self { at: Instant::now(), targets }
@@ -70,21 +79,32 @@ impl Reading {
         self.at.elapsed()
     }
 
-    /// What a target has done since, until `later`.
+    /// What a target has done since, until `later`. One that was not there yet had done nothing.
     pub(super) fn demand(&self, target: TargetId, later: &Self, trap: TrapCost) -> Option<Demand> {
-        let ((then, cpu_then), (now, cpu_now)) = (self.targets.get(&target)?, later.targets.get(&target)?);
-        let cpu = (*cpu_now)?.saturating_sub((*cpu_then)?);
+        let elapsed = later.at.saturating_duration_since(self.at);
+        let now = later.targets.get(&target)?;
+        let (then, cpu) = match self.targets.get(&target) {
+            Some(then) => {
+                let (cpu, over) = (now.cpu?.saturating_sub(then.cpu?), now.at.saturating_duration_since(then.at));
+                // Of a longer time than this is about, its part.
+                let part = elapsed.as_secs_f64() / over.as_secs_f64().max(1e-6);
+                (then.requested, cpu.mul_f64(part.min(1.0)))
+            }
+            None => (Requested::default(), now.cpu?.min(elapsed)),
+        };
+        let now = &now.requested;
         let since = Requested {
             bytes: now.bytes.saturating_sub(then.bytes),
             objects: now.objects.saturating_sub(then.objects),
             returns: now.returns.saturating_sub(then.returns),
             frees: now.frees.saturating_sub(then.frees),
-            window_frees: now.window_frees.saturating_sub(then.window_frees),
+            ends: now.ends.saturating_sub(then.ends),
+            window_ends: now.window_ends.saturating_sub(then.window_ends),
         };
-        let (hits, elapsed) = (hits(&since), later.at.saturating_duration_since(self.at));
+        let hits = hits(&since);
         let share = budget::share(hits, trap, cpu, elapsed);
-        let Requested { objects: allocs, frees, window_frees, .. } = since;
-        Some(Demand { target, hits, allocs, frees, window_frees, cpu, elapsed, share, trap })
+        let Requested { objects: allocs, frees, ends, window_ends, .. } = since;
+        Some(Demand { target, hits, allocs, frees, ends, window_ends, cpu, elapsed, share, trap })
     }
 
     /// What the target has done since of whose CPU time tracing took most.
@@ -107,6 +127,6 @@ impl Demand {
 
     /// What was counted, as part of a cycle.
     pub(super) fn part(&self) -> Part {
-        Part { frees: self.frees, hits: self.hits, elapsed: self.elapsed }
+        Part { ends: self.ends, hits: self.hits, elapsed: self.elapsed }
     }
 }

@@ -149,7 +149,8 @@ impl Profile {
                     (Category::Heap, totals, uncertainty)
                 }
             };
-            let (of_windows, uncertainty_of_windows) = self.windows.figures(*id, scale).unzip();
+            let of_windows = (category == Category::Heap).then(|| self.windows.figures(*id, scale)).flatten();
+            let (of_windows, uncertainty_of_windows) = of_windows.unzip();
             let totals = totals.plus(&of_windows.unwrap_or_default());
             // It was opened, and nothing has come of it yet.
             if totals.alloc_objects == 0 {
@@ -210,7 +211,9 @@ impl Profile {
         let oldest_mapped = mapped.map(VmBook::oldest_born_ms).unwrap_or_default();
         for (id, site) in &mut self.sites {
             site.oldest_born_ms = match site.category {
-                Category::Heap => kernel.oldest_born_ms(*id),
+                // Of what windows have seen, only the last one's blocks are known one by one.
+                Category::Heap if self.windows.is_empty() => kernel.oldest_born_ms(*id),
+                Category::Heap => None,
                 Category::Mmap => oldest_mapped.get(id).copied(),
             };
         }

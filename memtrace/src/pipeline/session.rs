@@ -272,7 +272,7 @@ impl Session {
             Some(steering) => format!(
                 "tier {} while that takes no more than {:.1} % of CPU time",
                 steering.tier().name(),
-                steering.steered().max_overhead * 100.0
+                steering.max_overhead() * 100.0
             ),
         }
     }

@@ -34,6 +34,9 @@ use crate::{
 const CHECK: Duration = Duration::from_millis(50);
 const CHECKS: usize = 16;
 
+/// The same while nobody is held up at all: looking costs memtrace itself some CPU time.
+const CHECK_WHEN_IDLE: Duration = Duration::from_millis(200);
+
 /// So much CPU time beyond the budget is too much, however short the time in which it was taken: a burst that is over after
 /// a twentieth of a second is not worth a change.
 const TOO_MUCH: Duration = Duration::from_millis(40);
@@ -53,6 +56,15 @@ const PATIENCE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_s
 /// A closer look that had to be given up within this time was too early.
 const TOO_EARLY: Duration = Duration::from_secs(30);
 
+/// How many changes are told of.
+const MAX_CHANGES: usize = 100;
+
+/// For how long at most what was recorded before windows begin is seen freed.
+const LONGEST_SETTLING: Duration = Duration::from_millis(300);
+
+/// How many windows there are between sweeps of the table of blocks.
+const SWEEP_EACH: u32 = 64;
+
 /// What comes after the first window of a target of which nothing is known.
 const FIRST: Plan = Plan { follow: Duration::from_millis(20), gap: Duration::from_millis(500) };
 
@@ -68,7 +80,9 @@ pub(super) struct Helm<'a> {
 enum State {
     /// The same probes until further notice.
     Steady,
-    /// None on allocations or frees, until the next window.
+    /// Those on frees: what was recorded for good before, and does not live for long, is seen freed before windows begin.
+    Settling { until: Deadline },
+    /// None on allocations, and none on frees where these cost too much, until the next window.
     Gap { until: Deadline },
     /// Those on frees: the blocks of a window are followed.
     Following(Following),
@@ -97,17 +111,24 @@ pub(super) struct Steering {
     now: Closeness,
     state: State,
     readings: VecDeque<Reading>,
+    /// Whether nobody was held up of late.
+    is_idle: bool,
     /// Since when a closer look has been affordable.
     calm_since: Option<Instant>,
     patience: Duration,
     changed: Instant,
+    /// The first, and the last of all others.
     changes: Vec<TierChange>,
+    /// The least exact so far.
+    least: Closeness,
     random: fastrand::Rng,
     /// The end of the last cycle; all that windows stand for; how many there were.
     cycle_begun: Instant,
     cycle_reading: Option<Reading>,
     stood_for: Duration,
     windows: u32,
+    /// The number of the last window's cohort.
+    cohort: u32,
     clocks: HashMap<TargetId, Clock>,
     /// What comes after the present window, or before and after the next one.
     plan: Plan,
@@ -136,13 +157,16 @@ impl Steering {
             now: closest,
             state: State::Steady,
             readings: VecDeque::new(),
+            is_idle: false,
             calm_since: None,
             patience: PATIENCE.0,
             changed: now,
             changes: Vec::new(),
+            least: closest,
             random: fastrand::Rng::new(),
             cycle_begun: now,
             cycle_reading: None,
+            cohort: 0,
             clocks: HashMap::new(),
             plan: FIRST,
             stood_for: Duration::ZERO,
@@ -155,7 +179,7 @@ impl Steering {
     /// Counting begins.
     pub(super) fn begin(&mut self, helm: &mut Helm<'_>) -> Result<(), PipelineError> {
         let reason = "as closely as was asked for".to_owned();
-        self.changes.push(TierChange { at: Duration::ZERO, tier: self.tier_of(self.now), reason });
+        self.note_change(Duration::ZERO, reason);
         self.changed = Instant::now();
         self.readings.push_back(Reading::take(helm.kernel, helm.targets, None));
         if self.closest == Closeness::Windows { self.begin_windows(helm, None) } else { Ok(()) }
@@ -163,7 +187,20 @@ impl Steering {
 
     /// The least exact tier so far: what figures rest on.
     pub(super) fn tier(&self) -> Tier {
-        self.changes.iter().map(|change| change.tier).max().unwrap_or_else(|| self.tier_of(self.now))
+        self.tier_of(self.least)
+    }
+
+    /// The part of a target's CPU time that tracing may take.
+    pub(super) fn max_overhead(&self) -> f64 {
+        self.budget.0
+    }
+
+    fn note_change(&mut self, at: Duration, reason: String) {
+        self.least = self.least.max(self.now);
+        if self.changes.len() == MAX_CHANGES {
+            self.changes.remove(1);
+        }
+        self.changes.push(TierChange { at, tier: self.tier_of(self.now), reason });
     }
 
     fn tier_of(&self, closeness: Closeness) -> Tier {
@@ -200,8 +237,9 @@ impl Steering {
     /// When there is something to be done.
     pub(super) fn deadline(&self) -> Deadline {
         match &self.state {
-            State::Steady => Deadline::now() + if self.is_beginning() { CHECK_AT_FIRST } else { CHECK },
-            State::Gap { until } => *until,
+            State::Steady if self.is_beginning() => Deadline::now() + CHECK_AT_FIRST,
+            State::Steady => Deadline::now() + if self.is_idle { CHECK_WHEN_IDLE } else { CHECK },
+            State::Settling { until } | State::Gap { until } => *until,
             State::Following(following) => {
                 let next = following.halfway.unwrap_or(following.until);
                 // Where frees are followed all the time, because that costs little, they may come to cost more.
@@ -214,6 +252,7 @@ impl Steering {
     pub(super) fn steer(&mut self, helm: &mut Helm<'_>) -> Result<(), PipelineError> {
         match &mut self.state {
             State::Steady => self.check(helm),
+            State::Settling { .. } => self.begin_cycles(helm),
             State::Gap { .. } => self.open_window(helm),
             State::Following(following) => {
                 let now = Deadline::now();
@@ -239,6 +278,8 @@ impl Steering {
     /// Looks what the present tier costs, and changes it where that is too much, or where more can be had.
     fn check(&mut self, helm: &mut Helm<'_>) -> Result<(), PipelineError> {
         let reading = Reading::take(helm.kernel, helm.targets, self.readings.back());
+        let since = self.readings.back().and_then(|last| last.greatest(&reading, self.trap));
+        self.is_idle = since.is_some_and(|demand| demand.cost().is_zero());
         self.readings.push_back(reading);
         if self.readings.len() > CHECKS + 1 {
             self.readings.pop_front();
@@ -296,7 +337,8 @@ impl Steering {
         }
         self.state = State::Steady;
         self.set(helm, self.watch(), 0)?;
-        Ok(helm.kernel.arm(Armed::Everything)?)
+        helm.kernel.arm(Armed::Everything);
+        Ok(())
     }
 
     fn tell(&mut self, demand: Option<&Demand>, load: &Load, was: Closeness, helm: &Helm<'_>) {
@@ -314,21 +356,43 @@ impl Steering {
             let share = 100.0 * load.share(self.now, self.trap);
             format!("it would take {share:.1} % of {of_whom}, {budget}")
         };
-        eprintln!("memtrace: tier {tier} from now on: {reason}");
-        self.changes.push(TierChange { at: helm.started.elapsed(), tier: self.tier_of(self.now), reason });
+        let hint = if self.now > was { " (--tier exact: whatever it costs)" } else { "" };
+        eprintln!("memtrace: tier {tier} from now on: {reason}{hint}");
+        self.note_change(helm.started.elapsed(), reason);
     }
 
     fn begin_windows(&mut self, helm: &mut Helm<'_>, load: Option<&Load>) -> Result<(), PipelineError> {
-        self.set(helm, Watch::Frees, helm.control.cohort)?;
-        helm.targets.begin_windows(helm.kernel)?;
-        self.cycle_begun = Instant::now();
-        self.cycle_reading = Some(Reading::take(helm.kernel, helm.targets, None));
         self.plan = load.map_or(FIRST, |load| self.draw(load));
-        // Nothing of the first is followed yet: it comes at a random moment of a cycle.
+        self.next_cohort(helm)?;
+        helm.kernel.arm(Armed::Frees);
+        self.cycle_begun = Instant::now();
+        self.state = State::Settling { until: Deadline::now() + self.plan.follow.min(LONGEST_SETTLING) };
+        Ok(())
+    }
+
+    fn begin_cycles(&mut self, helm: &mut Helm<'_>) -> Result<(), PipelineError> {
+        helm.targets.begin_windows(helm.kernel)?;
+        self.cycle_reading = Some(Reading::take(helm.kernel, helm.targets, None));
+        // The first comes at a random moment of a cycle.
         let Plan { follow, gap } = self.plan;
-        let until = Deadline::now() + (follow + gap).mul_f64(self.random.f64());
-        self.state = State::Gap { until };
-        Ok(helm.kernel.arm(Armed::Neither)?)
+        let first = (follow + gap).mul_f64(self.random.f64());
+        self.wait(helm, first);
+        Ok(())
+    }
+
+    /// Leaves the target alone until the next window.
+    fn wait(&mut self, helm: &mut Helm<'_>, gap: Duration) {
+        self.state = State::Gap { until: Deadline::now() + gap };
+        if !self.plan.gap.is_zero() {
+            helm.kernel.arm(Armed::Neither);
+        }
+    }
+
+    /// From now on, frees of the last window's blocks are passed over.
+    fn next_cohort(&mut self, helm: &mut Helm<'_>) -> Result<(), KernelError> {
+        // Never 0, which is none.
+        self.cohort = self.cohort % Recorded::MAX_COHORT + 1;
+        self.set(helm, Watch::Frees, self.cohort)
     }
 
     fn draw(&mut self, load: &Load) -> Plan {
@@ -337,20 +401,18 @@ impl Steering {
 
     /// Opens a window and closes it. Meanwhile, nothing else is done here: it must not stay open for longer.
     fn open_window(&mut self, helm: &mut Helm<'_>) -> Result<(), PipelineError> {
-        // Never 0, which is none.
-        let cohort = helm.control.cohort % Recorded::MAX_COHORT + 1;
-        self.set(helm, Watch::Frees, cohort)?;
-        helm.kernel.arm(Armed::Frees)?;
+        let cohort = self.cohort;
+        helm.kernel.arm(Armed::Frees);
         let before = Reading::take(helm.kernel, helm.targets, self.cycle_reading.as_ref());
         let placed = Instant::now();
-        helm.kernel.arm(Armed::Everything)?;
+        helm.kernel.arm(Armed::Everything);
         let opened = Instant::now();
         self.set(helm, Watch::Window, cohort)?;
         std::thread::sleep(self.window);
         self.set(helm, Watch::Frees, cohort)?;
         let open = opened.elapsed();
         let closed = Reading::take(helm.kernel, helm.targets, Some(&before));
-        helm.kernel.arm(Armed::Frees)?;
+        helm.kernel.arm(Armed::Frees);
         let in_place = placed.elapsed();
         log::debug!("a window of {open:?}, its probes in place for {in_place:?}");
         self.in_place = in_place;
@@ -364,18 +426,14 @@ impl Steering {
     /// now.
     pub(super) fn window(&self, target: TargetId) -> Option<Window> {
         let State::Following(following) = &self.state else { return None };
-        let cycle = self.cycle_begun.elapsed();
-        let on_the_clock = (cycle.as_secs_f64() / following.open.as_secs_f64().max(1e-6), 0.0);
-        let known = self.clocks.get(&target).and_then(|clock| clock.weight(self.trap));
-        let (weight, doubt) = known.unwrap_or(on_the_clock);
-        Some(Window { weight, doubt, followed: following.closed.elapsed(), cycle })
+        Some(self.weighed(target, following))
     }
 
     /// Looks at the blocks of the present window for the last time.
     fn judge(&mut self, helm: &mut Helm<'_>) -> Result<(), PipelineError> {
         let demand = self.close_window(helm)?;
         let clock = demand.as_ref().and_then(|demand| self.clocks.get(&demand.target));
-        let load = clock.map(|clock| clock.load(self.trap)).unwrap_or_default();
+        let load = clock.map(|clock| clock.greatest_load(self.trap)).unwrap_or_default();
         self.window = clock.map_or(WINDOW, |clock| clock.window(self.trap));
         let next = self.budget.closest(&load, self.trap, self.can_skip_returns).max(self.closest);
         if self.is_calm(next) {
@@ -386,46 +444,69 @@ impl Steering {
         self.plan = self.draw(&load);
         let Plan { follow, gap } = self.plan;
         log::debug!("{load:?}: {follow:?} of following, after {gap:?}");
-        self.state = State::Gap { until: Deadline::now() + gap };
-        if gap.is_zero() { Ok(()) } else { Ok(helm.kernel.arm(Armed::Neither)?) }
+        self.wait(helm, gap);
+        Ok(())
     }
 
-    /// Books the present window. Returns what was done in its cycle by the target that paid most.
+    /// Books the present window, whose blocks are not followed any more. Returns what was done in its cycle by the target
+    /// that paid most.
     fn close_window(&mut self, helm: &mut Helm<'_>) -> Result<Option<Demand>, PipelineError> {
-        let (State::Following(following), Some(begun)) = (&self.state, &self.cycle_reading) else { return Ok(None) };
+        let State::Following(following) = std::mem::replace(&mut self.state, State::Steady) else { return Ok(None) };
+        self.next_cohort(helm)?;
         let now = Reading::take(helm.kernel, helm.targets, Some(&following.closed));
+        let begun = self.cycle_reading.take().unwrap_or_else(|| following.before.clone());
         self.clocks.retain(|target, _| now.has(*target));
-        let between = |from: &Reading, until, target| from.demand(target, until, self.trap);
-        let (cycle_elapsed, followed_for) = (self.cycle_begun.elapsed(), following.closed.elapsed());
-        let window = |target, cohort: &Cohort| {
-            let clock = self.clocks.entry(target).or_default();
-            if let Some(whole) = between(begun, &now, target)
-                && let Some(in_place) = between(&following.before, &following.closed, target)
-                && let Some(followed) = between(&following.closed, &now, target)
-            {
-                clock.push(Cycle {
-                    in_place: in_place.part(),
-                    followed: followed.part(),
-                    whole: whole.part(),
-                    cpu: whole.cpu,
-                    open: following.open,
-                    freed: whole.window_frees,
-                    born: cohort.born[1],
-                    survived: cohort.survived[1],
-                });
-            }
-            let on_the_clock = cycle_elapsed.as_secs_f64() / following.open.as_secs_f64().max(1e-6);
-            let (weight, doubt) = clock.weight(self.trap).unwrap_or((on_the_clock, 0.0));
-            log::debug!("{target:?}: each block stands for {weight:.0}, give or take {:.0} %", doubt * 100.0);
-            Window { weight, doubt, followed: followed_for, cycle: cycle_elapsed }
-        };
-        helm.targets.judge(helm.kernel, window)?;
-        let demand = begun.greatest(&now, self.trap);
+        helm.targets.judge(helm.kernel, |target, cohort| self.weigh(target, cohort, &begun, &following, &now))?;
         self.windows += 1;
+        if self.windows.is_multiple_of(SWEEP_EACH) {
+            // What has survived of judged windows takes room that others need.
+            helm.kernel.sweep();
+        }
+        let demand = begun.greatest(&now, self.trap);
         self.stood_for += self.cycle_begun.elapsed();
         self.cycle_begun = Instant::now();
         self.cycle_reading = Some(now);
         Ok(demand)
+    }
+
+    /// How much a window that is judged `now` stands for in a target, where this became of its blocks.
+    fn weigh(
+        &mut self,
+        target: TargetId,
+        cohort: &Cohort,
+        begun: &Reading,
+        following: &Following,
+        now: &Reading,
+    ) -> Window {
+        let between = |from: &Reading, until: &Reading| from.demand(target, until, self.trap);
+        let clock = self.clocks.entry(target).or_default();
+        if let Some(whole) = between(begun, now)
+            && let Some(in_place) = between(&following.before, &following.closed)
+            && let Some(followed) = between(&following.closed, now)
+        {
+            clock.push(Cycle {
+                in_place: in_place.part(),
+                followed: followed.part(),
+                whole: whole.part(),
+                cpu: whole.cpu,
+                open: following.open,
+                ended: whole.window_ends,
+                born: cohort.born[1],
+                survived: cohort.survived[1],
+            });
+        }
+        let weighed = self.weighed(target, following);
+        log::debug!("{target:?}: {weighed:?}");
+        weighed
+    }
+
+    /// A window as it is now: by the target's clock, or by the one on the wall where the target has none yet.
+    fn weighed(&self, target: TargetId, following: &Following) -> Window {
+        let cycle = self.cycle_begun.elapsed();
+        let known = self.clocks.get(&target).and_then(|clock| clock.weight(self.trap));
+        let on_the_wall = || (cycle.as_secs_f64() / following.open.as_secs_f64().max(1e-6), 0.0);
+        let (weight, doubt) = known.unwrap_or_else(on_the_wall);
+        Window { weight, doubt, followed: following.closed.elapsed(), cycle }
     }
 
     /// Counting is over. What is known of the present window counts, if its blocks were followed for long enough.

@@ -31,6 +31,8 @@ struct SiteWindows {
 #[derive(Default)]
 pub(super) struct WindowBook {
     sites: HashMap<SiteIndex, SiteWindows>,
+    /// Of a site that has shown nothing so far.
+    nothing: Estimate,
     /// Of all sites together: those that allocate in the same window are not independent.
     process: Estimate,
     windows: u32,
@@ -39,17 +41,22 @@ pub(super) struct WindowBook {
 }
 
 impl WindowBook {
+    /// Whether there was no window.
+    pub(super) fn is_empty(&self) -> bool {
+        self.windows == 0
+    }
+
     /// Windows begin, or begin again: what was freed until now was not freed in one.
     pub(super) fn begin(&mut self, sites: &[(SiteIndex, KernelSite)]) {
         for (index, site) in sites {
-            self.sites.entry(*index).or_default().freed_for_good = pair_of_weight(&site.freed);
+            self.site(*index).freed_for_good = pair_of_weight(&site.freed);
         }
     }
 
     /// Half of the time is over in which the present window's blocks are followed.
     pub(super) fn note_halfway(&mut self, sites: &[(SiteIndex, KernelSite)]) {
         for (index, site) in sites {
-            self.sites.entry(*index).or_default().halfway = site.window_freed;
+            self.site(*index).halfway = site.window_freed;
         }
     }
 
@@ -58,8 +65,7 @@ impl WindowBook {
         let mut of_process = Cohort::default();
         let mut cohorts: HashMap<SiteIndex, Cohort> = HashMap::with_capacity(sites.len());
         for (index, site) in sites {
-            let known = self.sites.entry(*index).or_default();
-            let cohort = known.judge(site);
+            let cohort = self.site(*index).judge(site);
             of_process = of_process.plus(&cohort);
             cohorts.insert(*index, cohort);
         }
@@ -68,9 +74,16 @@ impl WindowBook {
             known.estimate.add(&window, &cohorts.get(index).copied().unwrap_or_default(), is_first);
         }
         self.process.add(&window, &of_process, is_first);
+        self.nothing.add(&window, &Cohort::default(), is_first);
         self.windows += 1;
         self.followed += window.followed;
         self.stood_for += window.cycle;
+    }
+
+    /// A site; one that appears now has shown nothing in all windows before.
+    fn site(&mut self, index: SiteIndex) -> &mut SiteWindows {
+        let nothing = self.nothing;
+        self.sites.entry(index).or_insert_with(|| SiteWindows { estimate: nothing, ..SiteWindows::default() })
     }
 
     /// What a site has allocated and freed besides what is recorded for good, and how sure it is; nothing where there was
@@ -156,6 +169,22 @@ mod tests {
         assert_eq!(totals.alloc_objects, 300);
         assert!((120..=300).contains(&totals.freed_objects), "{totals:?}");
         assert!(book.figures(SiteIndex(2), 1.0).is_none());
+    }
+
+    #[test]
+    fn a_site_that_appears_late_is_no_surer_than_one_that_was_there_with_nothing() {
+        let late = |sites: &[(SiteIndex, KernelSite)]| {
+            let mut book = WindowBook::default();
+            for _ in 0..99 {
+                book.judge(sites, |_| WINDOW);
+            }
+            book.judge(&site(20, 0, 0), |_| WINDOW);
+            book.figures(SITE, 1.0).unwrap()
+        };
+        assert_eq!(late(&[]), late(&site(0, 0, 0)));
+        let (totals, uncertainty) = late(&[]);
+        // One window of a hundred has shown it: there may be none, or three times as many.
+        assert!(uncertainty.variances.alloc[1].sqrt() > 0.6 * totals.alloc_objects as f64, "{uncertainty:?}");
     }
 
     #[test]

@@ -100,7 +100,7 @@ fn cpu_time(pid: u32) -> Result<Duration> {
 fn large_report(name: &str, options: &[&str], memtrace: &Path) -> Result<Measured> {
     let mut pairs = Pairs::start(&[])?;
     let pid = pairs.pid().to_string();
-    let tracer = Tracer::memtrace(memtrace, &[&["--pid", &pid], ROOM.as_slice(), options].concat())?;
+    let tracer = Tracer::memtrace(memtrace, &[&["--pid", &pid, "--tier", "exact"], ROOM.as_slice(), options].concat())?;
     pairs.ask("hold 1000000 100000")?;
     let ended = tracer.stop()?;
     pairs.stop()?;
@@ -116,7 +116,8 @@ fn large_report(name: &str, options: &[&str], memtrace: &Path) -> Result<Measure
 fn symbols(program: &Path, memtrace: &Path) -> Result<Measured> {
     let mut wide = Talker::start(&mut Command::new(program))?;
     wide.ask("0")?;
-    let tracer = Tracer::memtrace(memtrace, &["--pid", &wide.pid().to_string(), "--format", "json"])?;
+    let tracer =
+        Tracer::memtrace(memtrace, &["--pid", &wide.pid().to_string(), "--tier", "exact", "--format", "json"])?;
     wide.ask("10000")?;
     let ended = tracer.stop()?;
     wide.stop()?;

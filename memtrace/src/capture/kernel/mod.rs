@@ -385,12 +385,10 @@ impl Kernel {
         if points.is_empty() { Ok(()) } else { self.probes.attach(&mut self.ebpf, handler, pid, path, points) }
     }
 
-    /// Puts probes in place, or takes them out, until those are that `armed` says. What is attached later keeps to it.
-    ///
-    /// # Errors
-    /// Where the kernel refuses a probe.
-    pub fn arm(&mut self, armed: Armed) -> Result<(), KernelError> {
-        self.probes.arm(&mut self.ebpf, armed)
+    /// Puts probes in place, or takes them out, until those are that `armed` says. What is attached later keeps to it; what
+    /// the kernel refuses is left out, with a warning.
+    pub fn arm(&mut self, armed: Armed) {
+        self.probes.arm(&mut self.ebpf, armed);
     }
 
     fn program<'a, P>(&'a mut self, name: &'static str) -> Result<&'a mut P, KernelError>

@@ -7,6 +7,7 @@ use std::{
     num::NonZeroU32,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    thread,
 };
 
 use aya::{
@@ -43,12 +44,8 @@ pub enum Handler {
     ResizeCall,
     /// A call that hands out a block begins, and returns.
     AllocCall,
-    /// One of the returns of a function that resizes a block, and whose return address must be left alone.
-    ResizeRet,
-    /// The same of a function that hands out a block.
+    /// One of the returns of a function whose return address must be left alone.
     AllocRet,
-    /// A call that resizes a block begins; its returns are seen by [`Handler::ResizeRet`].
-    ResizeEntry,
     /// A call that hands out a block begins; its returns are seen by [`Handler::AllocRet`].
     AllocEntry,
     /// An exception is thrown, or a longjmp begins.
@@ -105,13 +102,12 @@ impl Handler {
     const USUAL: [Self; 4] = [Self::Free, Self::ResizeCall, Self::AllocCall, Self::LinkerNotice];
 
     /// Those that only targets need whose allocator may throw.
-    const RARE: [Self; 6] =
-        [Self::ResizeRet, Self::AllocRet, Self::ResizeEntry, Self::AllocEntry, Self::CallLeft, Self::CallCaught];
+    const RARE: [Self; 4] = [Self::AllocRet, Self::AllocEntry, Self::CallLeft, Self::CallCaught];
 
     /// With what its probes are in place.
     fn armed_with(self) -> Armed {
         match self {
-            Self::Free | Self::ResizeCall | Self::ResizeRet | Self::ResizeEntry => Armed::Frees,
+            Self::Free | Self::ResizeCall => Armed::Frees,
             Self::AllocCall | Self::AllocRet | Self::AllocEntry => Armed::Everything,
             // Hit too rarely to matter.
             Self::CallLeft | Self::CallCaught | Self::LinkerNotice | Self::EmptyCall | Self::EmptyEntry => {
@@ -138,9 +134,8 @@ impl Handler {
             Self::AllocCall => &[("alloc_return", Return), ("alloc_entry", Entry)],
             Self::ResizeCall if is_session => &[("resize_call", Both)],
             Self::ResizeCall => &[("alloc_return", Return), ("resize_entry", Entry)],
-            Self::ResizeRet | Self::AllocRet => &[("alloc_ret", Entry)],
+            Self::AllocRet => &[("alloc_ret", Entry)],
             Self::AllocEntry => &[("alloc_entry", Entry)],
-            Self::ResizeEntry => &[("resize_entry", Entry)],
             Self::Free => &[("free_entry", Entry)],
             Self::CallLeft => &[("call_left", Entry)],
             Self::CallCaught => &[("call_caught", Entry)],
@@ -257,7 +252,7 @@ impl Probes {
     }
 
     /// Puts probes in place, or takes them out, until those are that `armed` says.
-    pub(super) fn arm(&mut self, ebpf: &mut Ebpf, armed: Armed) -> Result<(), KernelError> {
+    pub(super) fn arm(&mut self, ebpf: &mut Ebpf, armed: Armed) {
         self.armed = armed;
         let mut attachments = std::mem::take(&mut self.attachments);
         // As they were attached at first; the other way round where they are taken out.
@@ -265,21 +260,22 @@ impl Probes {
         for attachment in attachments.iter_mut().rev().filter(|attachment| attachment.handler.armed_with() > armed) {
             let_go(std::mem::take(&mut attachment.links));
         }
-        let mut outcome = Ok(());
         attachments.retain_mut(|attachment| {
-            if outcome.is_err() || !attachment.links.is_empty() || attachment.handler.armed_with() > armed {
+            if !attachment.links.is_empty() || attachment.handler.armed_with() > armed {
                 return true;
             }
             match self.link(ebpf, attachment) {
                 Ok(links) => attachment.links = links,
-                // Its process has ended.
                 Err(error) if error.is_of_no_process() => return false,
-                Err(error) => outcome = Err(error),
+                // As where it is attached at first: one file that cannot be probed is no reason to stop.
+                Err(error) => {
+                    log::warn!("{error}");
+                    return false;
+                }
             }
             true
         });
         self.attachments = attachments;
-        outcome
     }
 
     fn link(&mut self, ebpf: &mut Ebpf, attachment: &Attachment) -> Result<Vec<Link>, KernelError> {
@@ -299,11 +295,15 @@ impl Probes {
     }
 }
 
-/// Takes probes out. The breakpoints go at once; that nobody is on his way through them any more, the kernel may take a
-/// tenth of a second to know, for each: that is not waited for.
+/// Takes probes out. The breakpoints of a link go at once; that nobody is on his way through them any more, the kernel may
+/// take a tenth of a second to know, which is not waited for. Those of perf events go one by one, and each waits.
 fn let_go(links: Vec<Link>) {
     for link in links {
-        std::thread::spawn(move || drop(link));
+        match link {
+            // Where there is no thread to be had, it is dropped here.
+            Link::Multi(_) => drop(thread::Builder::new().spawn(move || drop(link))),
+            Link::PerfEvent(_) => drop(link),
+        }
     }
 }
 

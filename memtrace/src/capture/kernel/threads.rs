@@ -17,7 +17,8 @@ const REQUESTED: usize = offset_of!(Thread, memory.requested) / WORD_BYTES;
 const REQUESTED_BYTES: usize = REQUESTED + offset_of!(Requested, bytes) / WORD_BYTES;
 const REQUESTED_OBJECTS: usize = REQUESTED + offset_of!(Requested, objects) / WORD_BYTES;
 const REQUESTED_RETURNS: usize = REQUESTED + offset_of!(Requested, returns) / WORD_BYTES;
-const REQUESTED_WINDOW_FREES: usize = REQUESTED + offset_of!(Requested, window_frees) / WORD_BYTES;
+const REQUESTED_ENDS: usize = REQUESTED + offset_of!(Requested, ends) / WORD_BYTES;
+const REQUESTED_WINDOW_ENDS: usize = REQUESTED + offset_of!(Requested, window_ends) / WORD_BYTES;
 const REQUESTED_FREES: usize = REQUESTED + offset_of!(Requested, frees) / WORD_BYTES;
 
 /// How often a sum is begun anew because a thread has ended meanwhile.
@@ -70,7 +71,8 @@ impl ThreadCounts {
                 objects: word(REQUESTED_OBJECTS),
                 returns: word(REQUESTED_RETURNS),
                 frees: word(REQUESTED_FREES),
-                window_frees: word(REQUESTED_WINDOW_FREES),
+                ends: word(REQUESTED_ENDS),
+                window_ends: word(REQUESTED_WINDOW_ENDS),
             });
         }
     }
