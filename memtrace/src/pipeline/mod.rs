@@ -1,5 +1,6 @@
 //! The only wiring: from options to a session over a target, and its reports.
 
+mod cycles;
 mod meter;
 mod profile;
 mod session;

@@ -1,32 +1,29 @@
 //! Keeping to a budget: the tier that is in force, and what changes it.
 //!
 //! While every allocation is recorded, or samples are, it is looked every twentieth of a second whether that costs more
-//! than the budget. If so, windows begin: [`State`] tells what is in place in which part of a cycle.
+//! than the budget. If so, the next tier takes over; windows are [`super::cycles`].
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     time::{Duration, Instant},
 };
 
-use memtrace_common::{
-    block::Recorded,
-    control::{Control, Watch},
-};
+use memtrace_common::control::{Control, Watch};
 use tokio::time::Instant as Deadline;
 
 use super::{
     PipelineError,
+    cycles::{Cycles, Step},
     meter::{Demand, Reading},
     targets::{TargetId, Targets},
 };
 use crate::{
     capture::kernel::{Armed, Kernel, KernelError},
     model::{
-        budget::{Budget, Closeness, Load, Plan},
-        clock::{Clock, Cycle},
+        budget::{Budget, Closeness, Load},
         overhead::TrapCost,
         report::{Steered, Tier, TierChange},
-        windows::{Cohort, Window},
+        windows::Window,
     },
 };
 
@@ -46,9 +43,6 @@ const CHECK_AT_FIRST: Duration = Duration::from_millis(10);
 const TOO_MUCH_AT_FIRST: Duration = Duration::from_millis(5);
 const AT_FIRST: Duration = Duration::from_millis(150);
 
-/// How long windows of a target of which nothing is known are open.
-const WINDOW: Duration = Duration::from_millis(5);
-
 /// How long a closer look must have been affordable before it is taken: at first, and at most. It doubles each time that
 /// this turns out to have been too early.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(60));
@@ -59,15 +53,6 @@ const TOO_EARLY: Duration = Duration::from_secs(30);
 /// How many changes are told of.
 const MAX_CHANGES: usize = 100;
 
-/// For how long at most what was recorded before windows begin is seen freed.
-const LONGEST_SETTLING: Duration = Duration::from_millis(300);
-
-/// How many windows there are between sweeps of the table of blocks.
-const SWEEP_EACH: u32 = 64;
-
-/// What comes after the first window of a target of which nothing is known.
-const FIRST: Plan = Plan { follow: Duration::from_millis(20), gap: Duration::from_millis(500) };
-
 /// What steering acts on.
 pub(super) struct Helm<'a> {
     pub(super) kernel: &'a mut Kernel,
@@ -76,26 +61,13 @@ pub(super) struct Helm<'a> {
     pub(super) started: Instant,
 }
 
-/// What is in place.
-enum State {
-    /// The same probes until further notice.
-    Steady,
-    /// Those on frees: what was recorded for good before, and does not live for long, is seen freed before windows begin.
-    Settling { until: Deadline },
-    /// None on allocations, and none on frees where these cost too much, until the next window.
-    Gap { until: Deadline },
-    /// Those on frees: the blocks of a window are followed.
-    Following(Following),
-}
-
-struct Following {
-    /// When the window was opened, and when it was closed.
-    before: Reading,
-    closed: Reading,
-    /// How long the window was open.
-    open: Duration,
-    halfway: Option<Deadline>,
-    until: Deadline,
+impl Helm<'_> {
+    /// From now on this is recorded, as part of that cohort; 0 for good.
+    pub(super) fn watch(&mut self, watch: Watch, cohort: u32) -> Result<(), KernelError> {
+        let is_partial = self.control.is_partial | u32::from(watch != Watch::All);
+        *self.control = Control { watch: watch as u32, cohort, is_partial, ..*self.control };
+        self.kernel.set_control(*self.control)
+    }
 }
 
 /// Keeps to a budget.
@@ -109,7 +81,6 @@ pub(super) struct Steering {
     /// The closest look that was asked for.
     closest: Closeness,
     now: Closeness,
-    state: State,
     readings: VecDeque<Reading>,
     /// Whether nobody was held up of late.
     is_idle: bool,
@@ -121,20 +92,7 @@ pub(super) struct Steering {
     changes: Vec<TierChange>,
     /// The least exact so far.
     least: Closeness,
-    random: fastrand::Rng,
-    /// The end of the last cycle; all that windows stand for; how many there were.
-    cycle_begun: Instant,
-    cycle_reading: Option<Reading>,
-    stood_for: Duration,
-    windows: u32,
-    /// The number of the last window's cohort.
-    cohort: u32,
-    clocks: HashMap<TargetId, Clock>,
-    /// What comes after the present window, or before and after the next one.
-    plan: Plan,
-    /// How long the next window is to be open, and how long probes were in place for the last.
-    window: Duration,
-    in_place: Duration,
+    cycles: Cycles,
 }
 
 impl Steering {
@@ -155,7 +113,6 @@ impl Steering {
             attaches,
             closest,
             now: closest,
-            state: State::Steady,
             readings: VecDeque::new(),
             is_idle: false,
             calm_since: None,
@@ -163,16 +120,7 @@ impl Steering {
             changed: now,
             changes: Vec::new(),
             least: closest,
-            random: fastrand::Rng::new(),
-            cycle_begun: now,
-            cycle_reading: None,
-            cohort: 0,
-            clocks: HashMap::new(),
-            plan: FIRST,
-            stood_for: Duration::ZERO,
-            windows: 0,
-            window: WINDOW,
-            in_place: WINDOW * 2,
+            cycles: Cycles::new(budget, trap),
         }
     }
 
@@ -182,7 +130,7 @@ impl Steering {
         self.note_change(Duration::ZERO, reason);
         self.changed = Instant::now();
         self.readings.push_back(Reading::take(helm.kernel, helm.targets, None));
-        if self.closest == Closeness::Windows { self.begin_windows(helm, None) } else { Ok(()) }
+        if self.closest == Closeness::Windows { self.cycles.begin(None, helm) } else { Ok(()) }
     }
 
     /// The least exact tier so far: what figures rest on.
@@ -213,16 +161,22 @@ impl Steering {
 
     /// What came of the budget.
     pub(super) fn steered(&self) -> Steered {
-        Steered { max_overhead: self.budget.0, changes: self.changes.clone(), windows: self.windows }
+        Steered { max_overhead: self.budget.0, changes: self.changes.clone(), windows: self.cycles.count() }
     }
 
-    /// All windows together stand for one part in so many of the time in which there were any: that of the present one is
-    /// not judged yet.
+    /// See [`Cycles::scale`].
     pub(super) fn scale(&self) -> f64 {
-        if self.now != Closeness::Windows || self.stood_for.is_zero() {
-            return 1.0;
-        }
-        1.0 + self.cycle_begun.elapsed().as_secs_f64() / self.stood_for.as_secs_f64()
+        self.cycles.scale()
+    }
+
+    /// See [`Cycles::window`].
+    pub(super) fn window(&self, target: TargetId) -> Option<Window> {
+        self.cycles.window(target)
+    }
+
+    /// Counting is over.
+    pub(super) fn end(&mut self, helm: &mut Helm<'_>) -> Result<(), PipelineError> {
+        self.cycles.end(helm)
     }
 
     /// What is recorded at first.
@@ -236,43 +190,22 @@ impl Steering {
 
     /// When there is something to be done.
     pub(super) fn deadline(&self) -> Deadline {
-        match &self.state {
-            State::Steady if self.is_beginning() => Deadline::now() + CHECK_AT_FIRST,
-            State::Steady => Deadline::now() + if self.is_idle { CHECK_WHEN_IDLE } else { CHECK },
-            State::Settling { until } | State::Gap { until } => *until,
-            State::Following(following) => {
-                let next = following.halfway.unwrap_or(following.until);
-                // Where frees are followed all the time, because that costs little, they may come to cost more.
-                if self.plan.gap.is_zero() { next.min(Deadline::now() + CHECK) } else { next }
-            }
+        match self.now {
+            Closeness::Windows => self.cycles.deadline(),
+            _ if self.is_beginning() => Deadline::now() + CHECK_AT_FIRST,
+            _ => Deadline::now() + if self.is_idle { CHECK_WHEN_IDLE } else { CHECK },
         }
     }
 
     /// Does it.
     pub(super) fn steer(&mut self, helm: &mut Helm<'_>) -> Result<(), PipelineError> {
-        match &mut self.state {
-            State::Steady => self.check(helm),
-            State::Settling { .. } => self.begin_cycles(helm),
-            State::Gap { .. } => self.open_window(helm),
-            State::Following(following) => {
-                let now = Deadline::now();
-                if following.halfway.take_if(|halfway| *halfway <= now).is_some() {
-                    helm.targets.note_halfway(helm.kernel)?;
-                }
-                if following.until <= now || self.follows_for_too_much(helm) { self.judge(helm) } else { Ok(()) }
-            }
+        if self.now != Closeness::Windows {
+            return self.check(helm);
         }
-    }
-
-    /// Whether frees alone, which were to be followed all the time, cost more than the budget.
-    fn follows_for_too_much(&self, helm: &Helm<'_>) -> bool {
-        let State::Following(following) = &self.state else { return false };
-        if !self.plan.gap.is_zero() {
-            return false;
+        match self.cycles.step(helm)? {
+            Step::Within => Ok(()),
+            Step::Judged(demand) => self.go_on(demand.as_ref(), helm),
         }
-        let now = Reading::take(helm.kernel, helm.targets, Some(&following.closed));
-        let demand = following.closed.greatest(&now, self.trap);
-        demand.is_some_and(|demand| self.budget.beyond(demand.cost(), demand.cpu, demand.elapsed) > TOO_MUCH)
     }
 
     /// Looks what the present tier costs, and changes it where that is too much, or where more can be had.
@@ -333,10 +266,10 @@ impl Steering {
         self.readings.clear();
         self.tell(demand, load, was, helm);
         if next == Closeness::Windows {
-            return self.begin_windows(helm, Some(load));
+            return self.cycles.begin(Some(load), helm);
         }
-        self.state = State::Steady;
-        self.set(helm, self.watch(), 0)?;
+        self.cycles.stop();
+        helm.watch(self.watch(), 0)?;
         helm.kernel.arm(Armed::Everything);
         Ok(())
     }
@@ -361,167 +294,14 @@ impl Steering {
         self.note_change(helm.started.elapsed(), reason);
     }
 
-    fn begin_windows(&mut self, helm: &mut Helm<'_>, load: Option<&Load>) -> Result<(), PipelineError> {
-        self.plan = load.map_or(FIRST, |load| self.draw(load));
-        self.next_cohort(helm)?;
-        helm.kernel.arm(Armed::Frees);
-        self.cycle_begun = Instant::now();
-        self.state = State::Settling { until: Deadline::now() + self.plan.follow.min(LONGEST_SETTLING) };
-        Ok(())
-    }
-
-    fn begin_cycles(&mut self, helm: &mut Helm<'_>) -> Result<(), PipelineError> {
-        helm.targets.begin_windows(helm.kernel)?;
-        self.cycle_reading = Some(Reading::take(helm.kernel, helm.targets, None));
-        // The first comes at a random moment of a cycle.
-        let Plan { follow, gap } = self.plan;
-        let first = (follow + gap).mul_f64(self.random.f64());
-        self.wait(helm, first);
-        Ok(())
-    }
-
-    /// Leaves the target alone until the next window.
-    fn wait(&mut self, helm: &mut Helm<'_>, gap: Duration) {
-        self.state = State::Gap { until: Deadline::now() + gap };
-        if !self.plan.gap.is_zero() {
-            helm.kernel.arm(Armed::Neither);
-        }
-    }
-
-    /// From now on, frees of the last window's blocks are passed over.
-    fn next_cohort(&mut self, helm: &mut Helm<'_>) -> Result<(), KernelError> {
-        // Never 0, which is none.
-        self.cohort = self.cohort % Recorded::MAX_COHORT + 1;
-        self.set(helm, Watch::Frees, self.cohort)
-    }
-
-    fn draw(&mut self, load: &Load) -> Plan {
-        self.budget.plan(load, self.trap, self.in_place, self.random.f64())
-    }
-
-    /// Opens a window and closes it. Meanwhile, nothing else is done here: it must not stay open for longer.
-    fn open_window(&mut self, helm: &mut Helm<'_>) -> Result<(), PipelineError> {
-        let cohort = self.cohort;
-        helm.kernel.arm(Armed::Frees);
-        let before = Reading::take(helm.kernel, helm.targets, self.cycle_reading.as_ref());
-        let placed = Instant::now();
-        helm.kernel.arm(Armed::Everything);
-        let opened = Instant::now();
-        self.set(helm, Watch::Window, cohort)?;
-        std::thread::sleep(self.window);
-        self.set(helm, Watch::Frees, cohort)?;
-        let open = opened.elapsed();
-        let closed = Reading::take(helm.kernel, helm.targets, Some(&before));
-        helm.kernel.arm(Armed::Frees);
-        let in_place = placed.elapsed();
-        log::debug!("a window of {open:?}, its probes in place for {in_place:?}");
-        self.in_place = in_place;
-        let now = Deadline::now();
-        let (halfway, until) = (Some(now + self.plan.follow / 2), now + self.plan.follow);
-        self.state = State::Following(Following { before, closed, open, halfway, until });
-        Ok(())
-    }
-
-    /// The present window, if its blocks are being followed, as if those of this target were looked at for the last time
-    /// now.
-    pub(super) fn window(&self, target: TargetId) -> Option<Window> {
-        let State::Following(following) = &self.state else { return None };
-        Some(self.weighed(target, following))
-    }
-
-    /// Looks at the blocks of the present window for the last time.
-    fn judge(&mut self, helm: &mut Helm<'_>) -> Result<(), PipelineError> {
-        let demand = self.close_window(helm)?;
-        let clock = demand.as_ref().and_then(|demand| self.clocks.get(&demand.target));
-        let load = clock.map(|clock| clock.greatest_load(self.trap)).unwrap_or_default();
-        self.window = clock.map_or(WINDOW, |clock| clock.window(self.trap));
+    /// A window is judged: the next comes, or a closer look.
+    fn go_on(&mut self, demand: Option<&Demand>, helm: &mut Helm<'_>) -> Result<(), PipelineError> {
+        let load = demand.map(|demand| self.cycles.load(demand.target)).unwrap_or_default();
         let next = self.budget.closest(&load, self.trap, self.can_skip_returns).max(self.closest);
         if self.is_calm(next) {
-            return self.change(next, demand.as_ref(), &load, helm);
+            return self.change(next, demand, &load, helm);
         }
-        // The next window's length is known, how long its probes take to be put in place only of the last.
-        self.in_place = self.in_place.max(self.window);
-        self.plan = self.draw(&load);
-        let Plan { follow, gap } = self.plan;
-        log::debug!("{load:?}: {follow:?} of following, after {gap:?}");
-        self.wait(helm, gap);
+        self.cycles.go_on(demand, helm);
         Ok(())
-    }
-
-    /// Books the present window, whose blocks are not followed any more. Returns what was done in its cycle by the target
-    /// that paid most.
-    fn close_window(&mut self, helm: &mut Helm<'_>) -> Result<Option<Demand>, PipelineError> {
-        let State::Following(following) = std::mem::replace(&mut self.state, State::Steady) else { return Ok(None) };
-        self.next_cohort(helm)?;
-        let now = Reading::take(helm.kernel, helm.targets, Some(&following.closed));
-        let begun = self.cycle_reading.take().unwrap_or_else(|| following.before.clone());
-        self.clocks.retain(|target, _| now.has(*target));
-        helm.targets.judge(helm.kernel, |target, cohort| self.weigh(target, cohort, &begun, &following, &now))?;
-        self.windows += 1;
-        if self.windows.is_multiple_of(SWEEP_EACH) {
-            // What has survived of judged windows takes room that others need.
-            helm.kernel.sweep();
-        }
-        let demand = begun.greatest(&now, self.trap);
-        self.stood_for += self.cycle_begun.elapsed();
-        self.cycle_begun = Instant::now();
-        self.cycle_reading = Some(now);
-        Ok(demand)
-    }
-
-    /// How much a window that is judged `now` stands for in a target, where this became of its blocks.
-    fn weigh(
-        &mut self,
-        target: TargetId,
-        cohort: &Cohort,
-        begun: &Reading,
-        following: &Following,
-        now: &Reading,
-    ) -> Window {
-        let between = |from: &Reading, until: &Reading| from.demand(target, until, self.trap);
-        let clock = self.clocks.entry(target).or_default();
-        if let Some(whole) = between(begun, now)
-            && let Some(in_place) = between(&following.before, &following.closed)
-            && let Some(followed) = between(&following.closed, now)
-        {
-            clock.push(Cycle {
-                in_place: in_place.part(),
-                followed: followed.part(),
-                whole: whole.part(),
-                cpu: whole.cpu,
-                open: following.open,
-                ended: whole.window_ends,
-                born: cohort.born[1],
-                survived: cohort.survived[1],
-            });
-        }
-        let weighed = self.weighed(target, following);
-        log::debug!("{target:?}: {weighed:?}");
-        weighed
-    }
-
-    /// A window as it is now: by the target's clock, or by the one on the wall where the target has none yet.
-    fn weighed(&self, target: TargetId, following: &Following) -> Window {
-        let cycle = self.cycle_begun.elapsed();
-        let known = self.clocks.get(&target).and_then(|clock| clock.weight(self.trap));
-        let on_the_wall = || (cycle.as_secs_f64() / following.open.as_secs_f64().max(1e-6), 0.0);
-        let (weight, doubt) = known.unwrap_or_else(on_the_wall);
-        Window { weight, doubt, followed: following.closed.elapsed(), cycle }
-    }
-
-    /// Counting is over. What is known of the present window counts, if its blocks were followed for long enough.
-    pub(super) fn end(&mut self, helm: &mut Helm<'_>) -> Result<(), PipelineError> {
-        let least = self.plan.follow / 2;
-        let is_long_enough = |following: &Following| self.windows == 0 || following.closed.elapsed() >= least;
-        if matches!(&self.state, State::Following(following) if is_long_enough(following)) {
-            self.close_window(helm)?;
-        }
-        Ok(())
-    }
-
-    fn set(&self, helm: &mut Helm<'_>, watch: Watch, cohort: u32) -> Result<(), KernelError> {
-        let is_partial = helm.control.is_partial | u32::from(watch != Watch::All);
-        *helm.control = Control { watch: watch as u32, cohort, is_partial, ..*helm.control };
-        helm.kernel.set_control(*helm.control)
     }
 }
