@@ -75,6 +75,19 @@ impl Requested {
             window_ends: self.window_ends.wrapping_add(other.window_ends),
         }
     }
+
+    /// What was counted since `before`.
+    #[must_use]
+    pub const fn since(self, before: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_sub(before.bytes),
+            objects: self.objects.saturating_sub(before.objects),
+            returns: self.returns.saturating_sub(before.returns),
+            frees: self.frees.saturating_sub(before.frees),
+            ends: self.ends.saturating_sub(before.ends),
+            window_ends: self.window_ends.saturating_sub(before.window_ends),
+        }
+    }
 }
 
 const _: () = assert!(size_of::<Thread>().is_multiple_of(8));

@@ -6,7 +6,7 @@ mod support;
 use std::{process::Command, thread, time::Duration};
 
 use serde_json::Value;
-use support::{FIGURES, FRAME_POINTERS, Target, Tracing, assert_truth, compile, process, scaled};
+use support::{FIGURES, FRAME_POINTERS, Tally, Target, Tracing, assert_truth, compile, process, scaled};
 
 /// The tiers that a report names, in their order.
 fn tiers(report: &Value) -> Vec<&str> {
@@ -82,15 +82,6 @@ fn a_burst_is_let_go_within_a_second_and_looked_at_closely_again_when_it_is_over
     assert!(target.is_alive());
 }
 
-/// How often the truth lay within the interval of a figure, and the sums of estimates and of truths.
-#[derive(Default)]
-struct Tally {
-    covered: u32,
-    of: u32,
-    estimates: f64,
-    truths: f64,
-}
-
 #[test]
 fn windows_tell_what_a_busy_target_allocates_and_keeps() {
     // MEMTRACE_COVERAGE_RUNS=200 is what docs/PERFORMANCE.md has.
@@ -116,19 +107,13 @@ fn windows_tell_what_a_busy_target_allocates_and_keeps() {
             let Some(site) = sites.find(|site| site["frames"][0]["function"] == **name) else { continue };
             for figure in FIGURES {
                 let (estimate, truth) = (site[figure].as_u64().unwrap(), counts[figure].as_u64().unwrap());
-                let [low, high] = [0, 1].map(|end| site["interval_95"][figure][end].as_u64().unwrap());
-                assert!(low <= estimate && estimate <= high, "{figure} of {name}: {estimate} in {low} to {high}");
-                let tally = tallies.entry((figure, name.clone())).or_default();
-                tally.covered += u32::from(low <= truth && truth <= high);
-                tally.of += 1;
-                tally.estimates += estimate as f64;
-                tally.truths += truth as f64;
+                tallies.entry((figure, name.clone())).or_default().add(estimate, &site["interval_95"][figure], truth);
             }
         }
     }
     let (mut covered, mut of) = (0, 0);
     for ((figure, name), tally) in &tallies {
-        let coverage = f64::from(tally.covered) / f64::from(tally.of);
+        let coverage = tally.coverage();
         let ratio = tally.estimates / tally.truths.max(1.0);
         println!("{figure:>13} of {name:<12} {coverage:.3} of {} intervals hold the truth; ratio {ratio:.3}", tally.of);
         covered += tally.covered;

@@ -4,31 +4,7 @@
 mod support;
 
 use serde_json::Value;
-use support::{FIGURES, FRAME_POINTERS, compile, process, scaled, scratch};
-
-/// How often the truth lay within the interval, and how far estimates were off.
-#[derive(Default)]
-struct Tally {
-    covered: u32,
-    of: u32,
-    estimates: f64,
-    truths: f64,
-}
-
-impl Tally {
-    fn add(&mut self, estimate: u64, interval: &Value, truth: u64) {
-        let [low, high] = [0, 1].map(|end| interval[end].as_u64().unwrap());
-        assert!(low <= estimate && estimate <= high, "{estimate} in {interval}");
-        self.covered += u32::from(low <= truth && truth <= high);
-        self.of += 1;
-        self.estimates += estimate as f64;
-        self.truths += truth as f64;
-    }
-
-    fn coverage(&self) -> f64 {
-        f64::from(self.covered) / f64::from(self.of)
-    }
-}
+use support::{FIGURES, FRAME_POINTERS, Tally, compile, process, scaled, scratch};
 
 /// Runs the exactness program under the sampled tier. Returns the report on it, and its truth.
 fn run(operations: u64, folder: &std::path::Path) -> (Value, Value) {

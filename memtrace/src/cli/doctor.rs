@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use super::failure::Failure;
 use memtrace_common::sampling::MIN_MEAN_BYTES;
 
+use super::failure::Failure;
 use crate::capture::{
     kernel::{Capacities, Kernel, Links, Settings, Unwind},
     preflight::{self, Outcome},

@@ -35,7 +35,8 @@ impl Variances {
     }
 }
 
-fn sum(a: Pair, b: Pair) -> Pair {
+/// Both together.
+pub(super) fn sum(a: Pair, b: Pair) -> Pair {
     [a[0] + b[0], a[1] + b[1]]
 }
 

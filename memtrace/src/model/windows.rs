@@ -2,16 +2,16 @@
 //! while.
 //!
 //! A window stands for its cycle: from the end of the one before it to its own. What was born in it has a weight: by how
-//! much more work the target does in a cycle than in a window ([`super::clock`]). Windows are clusters: blocks of one come and go together, so what matters
-//! is how much the weighted sums of windows differ from each other, not how many blocks there were. Of a trend that is
-//! the difference of each to the next (von Neumann, "Distribution of the Ratio of the Mean Square Successive Difference to
+//! much more work the target does in a cycle than in a window ([`super::clock`]). Windows are clusters: blocks of one come
+//! and go together, so what matters is how much the weighted sums of windows differ from each other, not how many blocks
+//! there were. Of a trend that is the difference of each to the next (von Neumann, "Distribution of the Ratio of the Mean Square Successive Difference to
 //! the Variance", Annals of Mathematical Statistics 12, 1941; for systematic samples: Wolter, "Introduction to Variance
 //! Estimation", 2007, chapter 8).
 
 use std::time::Duration;
 
 use super::{
-    estimate::{Pair, Uncertainty, Variances, Z},
+    estimate::{Pair, Uncertainty, Variances, Z, sum},
     report::Totals,
 };
 
@@ -43,7 +43,6 @@ impl Cohort {
     /// Both together.
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {
-        let sum = |a: Pair, b: Pair| [a[0] + b[0], a[1] + b[1]];
         Self {
             born: sum(self.born, other.born),
             halfway: sum(self.halfway, other.halfway),
@@ -183,9 +182,10 @@ impl Estimate {
     /// The figures, where `windows` stand for one part in `scale` of the time, and how sure they are.
     #[must_use]
     pub fn figures(&self, windows: u32, scale: f64) -> (Totals, Uncertainty) {
+        let live = [0, 1].map(|what| self.live(what, windows));
         let figure = |what: usize| {
             let alloc = round(self.alloc[what].sum * scale);
-            (alloc, alloc - round(self.live(what, windows) * scale).min(alloc))
+            (alloc, alloc - round(live[what] * scale).min(alloc))
         };
         let ((alloc_bytes, freed_bytes), (alloc_objects, freed_objects)) = (figure(0), figure(1));
         let totals = Totals::new(alloc_bytes, alloc_objects, freed_bytes, freed_objects);
@@ -194,7 +194,7 @@ impl Estimate {
         };
         let variances = |series: &[Series; 2]| series.map(variance);
         let mean_bytes = if self.born[1] > 0.0 { self.born[0] / self.born[1] } else { 0.0 };
-        let beside = |what: usize, other: f64| (other - self.live(what, windows)) * scale;
+        let beside = |what: usize, other: f64| (other - live[what]) * scale;
         let uncertainty = Uncertainty {
             variances: Variances {
                 live: variances(&self.live),

@@ -12,7 +12,7 @@ use tokio::time::Instant as Deadline;
 use super::{
     PipelineError,
     meter::{Demand, Reading},
-    steering::Helm,
+    steering::{CHECK, Helm, TOO_MUCH},
     targets::TargetId,
 };
 use crate::{
@@ -36,10 +36,6 @@ const LONGEST_SETTLING: Duration = Duration::from_millis(300);
 
 /// How many windows there are between sweeps of the table of blocks.
 const SWEEP_EACH: u32 = 64;
-
-/// How often it is looked what frees cost where they are followed all the time, and what is too much beyond the budget.
-const CHECK: Duration = Duration::from_millis(50);
-const TOO_MUCH: Duration = Duration::from_millis(40);
 
 /// What is in place.
 enum State {

@@ -92,15 +92,7 @@ impl Reading {
             }
             None => (Requested::default(), now.cpu?.min(elapsed)),
         };
-        let now = &now.requested;
-        let since = Requested {
-            bytes: now.bytes.saturating_sub(then.bytes),
-            objects: now.objects.saturating_sub(then.objects),
-            returns: now.returns.saturating_sub(then.returns),
-            frees: now.frees.saturating_sub(then.frees),
-            ends: now.ends.saturating_sub(then.ends),
-            window_ends: now.window_ends.saturating_sub(then.window_ends),
-        };
+        let since = now.requested.since(then);
         let hits = hits(&since);
         let share = budget::share(hits, trap, cpu, elapsed);
         let Requested { objects: allocs, frees, ends, window_ends, .. } = since;

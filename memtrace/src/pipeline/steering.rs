@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How often it is looked what tracing costs, and how many of these times are looked at together.
-const CHECK: Duration = Duration::from_millis(50);
+pub(super) const CHECK: Duration = Duration::from_millis(50);
 const CHECKS: usize = 16;
 
 /// The same while nobody is held up at all: looking costs memtrace itself some CPU time.
@@ -36,7 +36,7 @@ const CHECK_WHEN_IDLE: Duration = Duration::from_millis(200);
 
 /// So much CPU time beyond the budget is too much, however short the time in which it was taken: a burst that is over after
 /// a twentieth of a second is not worth a change.
-const TOO_MUCH: Duration = Duration::from_millis(40);
+pub(super) const TOO_MUCH: Duration = Duration::from_millis(40);
 
 /// At first, whoever is busy already is let go sooner, and looked at more often.
 const CHECK_AT_FIRST: Duration = Duration::from_millis(10);

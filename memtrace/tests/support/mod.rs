@@ -304,3 +304,27 @@ pub(crate) fn scratch() -> tempfile::TempDir {
 pub(crate) fn report(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
+
+/// How often the truth lay within the interval, and how far estimates were off.
+#[derive(Default)]
+pub(crate) struct Tally {
+    pub(crate) covered: u32,
+    pub(crate) of: u32,
+    pub(crate) estimates: f64,
+    pub(crate) truths: f64,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, estimate: u64, interval: &Value, truth: u64) {
+        let [low, high] = [0, 1].map(|end| interval[end].as_u64().unwrap());
+        assert!(low <= estimate && estimate <= high, "{estimate} in {interval}");
+        self.covered += u32::from(low <= truth && truth <= high);
+        self.of += 1;
+        self.estimates += estimate as f64;
+        self.truths += truth as f64;
+    }
+
+    pub(crate) fn coverage(&self) -> f64 {
+        f64::from(self.covered) / f64::from(self.of)
+    }
+}
