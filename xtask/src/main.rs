@@ -6,6 +6,7 @@ mod demo;
 mod dist;
 mod fuzz;
 mod lint;
+mod nginx;
 mod run;
 mod setup;
 mod shell;
@@ -60,6 +61,9 @@ enum Task {
         /// For how long
         #[arg(long, default_value_t = 60)]
         minutes: u32,
+        /// On Debian's Linux 6.1 in an emulator, where nothing else runs
+        #[arg(long)]
+        vm: bool,
     },
     /// Make what is handed out: a static binary in a tarball, with its checksum
     Dist {
@@ -91,7 +95,8 @@ fn main() -> ExitCode {
         Task::Test { vm: false, filter } => test::test(filter.as_deref()).map(|()| ExitCode::SUCCESS),
         Task::Lint => lint::lint().map(|()| ExitCode::SUCCESS),
         Task::Fuzz { seconds } => fuzz::fuzz(seconds).map(|()| ExitCode::SUCCESS),
-        Task::Soak { minutes } => soak::soak(minutes).map(|()| ExitCode::SUCCESS),
+        Task::Soak { vm: true, minutes } => vm::soak(minutes).map(|()| ExitCode::SUCCESS),
+        Task::Soak { vm: false, minutes } => soak::soak(minutes).map(|()| ExitCode::SUCCESS),
         Task::Dist { verify } => dist::dist(verify).map(|()| ExitCode::SUCCESS),
         Task::Bench { parts, rounds, json, write } => {
             bench::bench(&parts, rounds, json.as_deref(), write).map(|()| ExitCode::SUCCESS)

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::Path,
     process::{Child, Command, Stdio},
     sync::{
@@ -20,7 +20,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::{
-    build, setup,
+    build, nginx, setup,
     shell::{root, run, say, target},
 };
 
@@ -30,9 +30,15 @@ const INTERVAL: &str = "60s";
 /// How much more memory it may have in the last quarter than in the second.
 const MAX_GROWTH: f64 = 1.1;
 
+/// Installs what it traces.
+pub(crate) fn prepare() -> Result<()> {
+    setup::apt_install(&["redis-server", "nginx-light", "python3"])
+}
+
 pub(crate) fn soak(minutes: u32) -> Result<()> {
-    setup::apt_install(&["redis-server", "nginx-light", "python3"])?;
-    let memtrace = build::build(true)?;
+    prepare()?;
+    // A machine without cargo is given one that was built elsewhere.
+    let memtrace = std::env::var_os("MEMTRACE").map_or_else(|| build::build(true), |built| Ok(built.into()))?;
     let folder = target().join("soak");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let clients = [redis(&folder)?, nginx(&folder)?, python()?, short_lived()];
@@ -183,28 +189,12 @@ impl Client {
     }
 }
 
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-/// Waits until a server listens.
-fn connect(port: u16) -> Result<TcpStream> {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        match TcpStream::connect(("127.0.0.1", port)) {
-            Ok(stream) => return Ok(stream),
-            Err(_) if Instant::now() < deadline => thread::sleep(Duration::from_millis(50)),
-            Err(error) => return Err(error).context("a server does not listen"),
-        }
-    }
-}
-
 fn redis(folder: &Path) -> Result<Client> {
-    let port = free_port()?;
+    let port = nginx::free_port()?;
     let mut command = Command::new("/usr/bin/redis-server");
     command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"]).arg(folder);
     let server = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("cannot run redis-server")?;
-    let mut stream = BufReader::new(connect(port)?);
+    let mut stream = BufReader::new(nginx::connect(port)?);
     Ok(Client::start("redis", Some(server), Duration::from_micros(500), move |index| {
         let key = index * 7919 % 10_007;
         // In one piece, or the kernel would wait for more.
@@ -218,22 +208,7 @@ fn redis(folder: &Path) -> Result<Client> {
 }
 
 fn nginx(folder: &Path) -> Result<Client> {
-    let port = free_port()?;
-    let path = |name: &str| folder.join(name).display().to_string();
-    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|name| format!("{name}_temp_path {};", path(name)))
-        .concat();
-    let configuration = format!(
-        "daemon off; master_process off; user root; pid {}; error_log {};\nevents {{}}\nhttp {{ access_log off; {temporary}\n\
-         server {{ listen 127.0.0.1:{port}; location / {{ return 200 'hello'; }} }} }}\n",
-        path("pid"),
-        path("error")
-    );
-    fs::write(folder.join("nginx.conf"), configuration)?;
-    let mut command = Command::new("/usr/sbin/nginx");
-    command.args(["-c", &path("nginx.conf"), "-e", &path("error")]);
-    let server = command.stdin(Stdio::null()).spawn().context("cannot run nginx")?;
-    drop(connect(port)?);
+    let (server, port) = nginx::start(folder)?;
     Ok(Client::start("nginx", Some(server), Duration::from_millis(2), move |_| {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;

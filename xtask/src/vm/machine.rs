@@ -19,8 +19,6 @@ const VIRTIOFSD: &str = "/usr/lib/qemu/virtiofsd";
 /// The machine's memory, taken only as it is used.
 const MEMORY: &str = "4G";
 
-/// How long the tests may take, in seconds, before that counts as a hang.
-const LIMIT_S: &str = "5400";
 /// The status of `timeout` where the time was up.
 const TIMED_OUT: i32 = 124;
 
@@ -37,13 +35,13 @@ const VERDICT: &str = "memtrace-vm: status ";
 /// The kernel's last lines that are shown where it has come to no verdict.
 const LAST_LINES: usize = 40;
 
-/// Starts the machine, shows what the tests write, and returns when all have passed.
-pub(crate) fn run(folder: &Path, image: &Path, initramfs: &Path) -> Result<()> {
+/// Starts the machine, shows what its job writes, and returns when that has succeeded.
+pub(crate) fn run(folder: &Path, image: &Path, initramfs: &Path, limit_s: u32) -> Result<()> {
     let begun = Instant::now();
     let log = folder.join("kernel.log");
     let socket = folder.join("files.sock");
     let _server = Server::start(&socket)?;
-    let mut machine = emulator(image, initramfs, &socket, &log)
+    let mut machine = emulator(image, initramfs, &socket, &log, limit_s)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -54,18 +52,18 @@ pub(crate) fn run(folder: &Path, image: &Path, initramfs: &Path) -> Result<()> {
     let kernel_said = fs::read_to_string(&log).unwrap_or_default();
     say(&format!("the machine ran for {} s; its kernel's lines are in {}", begun.elapsed().as_secs(), log.display()));
     match verdict {
-        None if ended.code() == Some(TIMED_OUT) => bail!("the tests hang: no end after {LIMIT_S} s"),
+        None if ended.code() == Some(TIMED_OUT) => bail!("it hangs: no end after {limit_s} s"),
         None => bail!("the machine ended ({ended}) without a verdict; its last lines:\n{}", last_lines(&kernel_said)),
-        Some(status) if status != "0" => bail!("the tests failed on this kernel: status {status}"),
+        Some(status) if status != "0" => bail!("it failed on this kernel: status {status}"),
         Some(_) => no_complaints(&kernel_said),
     }
 }
 
 /// The emulator, which ends by itself at the limit.
-fn emulator(image: &Path, initramfs: &Path, socket: &Path, log: &Path) -> Command {
+fn emulator(image: &Path, initramfs: &Path, socket: &Path, log: &Path, limit_s: u32) -> Command {
     let mut command = Command::new("timeout");
     // In the foreground: Ctrl-C ends it too.
-    command.args(["--foreground", LIMIT_S, "qemu-system-x86_64"]);
+    command.args(["--foreground", &limit_s.to_string(), "qemu-system-x86_64"]);
     command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]);
     // The server of files writes into the machine's memory.
     command.args(["-m", MEMORY, "-object", &format!("memory-backend-memfd,id=memory,size={MEMORY},share=on")]);
@@ -135,7 +133,7 @@ fn no_complaints(kernel_said: &str) -> Result<()> {
     if complaints.is_empty() {
         return Ok(());
     }
-    bail!("the tests passed, but the kernel complains:\n{}", complaints.join("\n"))
+    bail!("all went well, but the kernel complains:\n{}", complaints.join("\n"))
 }
 
 fn last_lines(text: &str) -> String {

@@ -1,4 +1,4 @@
-//! `cargo xtask test --vm`: the tests with real BPF on another kernel, Debian's 6.1, which preempts.
+//! `cargo xtask test --vm` and `soak --vm`: on another kernel, Debian's 6.1, which preempts; and on a machine of their own.
 //!
 //! The kernel runs in an emulator. Its root is this machine's own, read-only, with an overlay in memory for
 //! what is written: the tests, memtrace and the programs that are traced are the very files that are used here.
@@ -9,6 +9,7 @@ mod packages;
 
 use std::{
     fmt::Write,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -17,9 +18,9 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::{
-    setup,
+    build, setup,
     shell::{read, root, say, target},
-    test,
+    soak, test,
 };
 
 /// What the emulator and the start of the machine take, as Debian packages.
@@ -31,19 +32,49 @@ const SCALE: u32 = 25;
 /// Test programs without BPF, for which one kernel is like another.
 const WITHOUT_BPF: [&str; 2] = ["agreement", "placement"];
 
+/// How long the tests may take, in seconds, before that counts as a hang.
+const TESTS_LIMIT_S: u32 = 5400;
+/// The same of a soak, beside the time that was asked for.
+const SOAK_LIMIT_S: u32 = 1200;
+
 /// Runs the tests with real BPF on the other kernel; those whose name contains `filter`, if it is given.
 pub(crate) fn test(filter: Option<&str>) -> Result<()> {
+    check_root()?;
+    let programs = test_programs(&mut test::prepare()?)?;
+    run(&target().join("vm"), &job(&programs, filter)?, TESTS_LIMIT_S)
+}
+
+/// Traces everything that runs on a machine on which nothing else does.
+pub(crate) fn soak(minutes: u32) -> Result<()> {
+    check_root()?;
+    soak::prepare()?;
+    let memtrace = build::build(true)?;
+    let own = std::env::current_exe().context("cannot tell where this program is")?;
+    let job = format!(
+        "cd {} || exit 1\nexport MEMTRACE={}\nexec {} soak --minutes {minutes}\n",
+        quoted(root())?,
+        quoted(&memtrace)?,
+        quoted(&own)?
+    );
+    run(&target().join("vm/soak"), &job, minutes * 60 + SOAK_LIMIT_S)
+}
+
+/// Runs a script on the other kernel, within so many seconds.
+fn run(folder: &Path, job: &str, limit_s: u32) -> Result<()> {
+    setup::apt_install(&PACKAGES)?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let kernel = packages::kernel(&target().join("vm"))?;
+    let initramfs = initramfs::build(folder, &kernel, job)?;
+    say(&format!("starting {kernel}"));
+    machine::run(folder, &kernel.image, &initramfs, limit_s)
+}
+
+fn check_root() -> Result<()> {
     // SAFETY: a system call without arguments that cannot fail.
     if unsafe { libc::geteuid() } != 0 {
         bail!("the other kernel sees this machine's files as root does: run it as root");
     }
-    setup::apt_install(&PACKAGES)?;
-    let programs = test_programs(&mut test::prepare()?)?;
-    let folder = target().join("vm");
-    let kernel = packages::kernel(&folder)?;
-    let initramfs = initramfs::build(&folder, &kernel, &job(&programs, filter)?)?;
-    say(&format!("running the tests on {kernel}"));
-    machine::run(&folder, &kernel.image, &initramfs)
+    Ok(())
 }
 
 /// The test programs of memtrace, with their names, built but not run.
