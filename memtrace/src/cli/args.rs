@@ -9,6 +9,7 @@ use memtrace_common::{
     sampling::{MAX_MEAN_BYTES, MIN_MEAN_BYTES},
 };
 
+use super::watch_args::WatchArguments;
 use crate::{
     capture::{allocators::custom::CustomFunction, images::Scope, kernel::Capacities, selection::Selection},
     model::report::{Category, Weight},
@@ -24,6 +25,8 @@ Examples:
   sudo memtrace -- ./server --port 8080            from the first instruction to the end
   sudo memtrace --pid 1234 --alloc 'app:get(size=arg0)->ret' --free 'app:put(ptr=arg0)'
                                                    an allocator of one's own
+  sudo memtrace watch --all --threshold slope:1MiB/min
+                                                   nothing is attached until a process grows like that
   sudo memtrace doctor                             what this machine lacks, and the next step
 
 The report names the stacks that hold live memory: allocated since memtrace attached, and not freed yet.
@@ -57,6 +60,8 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Watch processes' memory for nearly nothing; look closely at those that reach a threshold
+    Watch(WatchArguments),
     /// Check what this machine offers: capabilities, kernel features, mounts
     Doctor,
     /// Tell what compiling images' call frame information takes
@@ -115,21 +120,8 @@ pub(super) struct TraceArguments {
           default_values_t = [CategoryArgument::Heap])]
     pub(super) categories: Vec<CategoryArgument>,
 
-    /// What to print
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub(super) format: Format,
-
-    /// Where to [default: stdout]
-    #[arg(short, long, value_name = "FILE")]
-    pub(super) output: Option<PathBuf>,
-
-    /// What folded stacks weigh by
-    #[arg(long, value_enum, default_value_t = WeightArgument::InuseSpace)]
-    pub(super) weight: WeightArgument,
-
-    /// Sites that a process shows [default: 10 in the table, all elsewhere]; totals are always of all
-    #[arg(long, value_name = "N")]
-    pub(super) top: Option<usize>,
+    #[command(flatten)]
+    pub(super) report: ReportArguments,
 
     /// A function that hands out blocks, of an allocator of one's own: 'libpool.so:get(size=arg1)->ret'
     ///
@@ -161,6 +153,25 @@ pub(super) struct TraceArguments {
     /// Attach empty programs instead: what the probes alone cost
     #[arg(long, hide = true)]
     pub(super) empty_probes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ReportArguments {
+    /// What to print
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(super) format: Format,
+
+    /// Where to [default: stdout]
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+
+    /// What folded stacks weigh by
+    #[arg(long, value_enum, default_value_t = WeightArgument::InuseSpace)]
+    pub(super) weight: WeightArgument,
+
+    /// Sites that a process shows [default: 10 in the table, all elsewhere]; totals are always of all
+    #[arg(long, value_name = "N")]
+    pub(super) top: Option<usize>,
 }
 
 #[derive(Debug, Args)]
@@ -345,7 +356,7 @@ impl From<WeightArgument> for Weight {
     }
 }
 
-fn positive_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn positive_duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(duration) if duration.is_zero() => Err("must be longer than nothing".into()),
         Ok(duration) => Ok(duration),
@@ -354,7 +365,7 @@ fn positive_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A percentage, as a part from 0 to 1.
-fn percent(text: &str) -> Result<f64, String> {
+pub(super) fn percent(text: &str) -> Result<f64, String> {
     match text.trim_end_matches('%').trim().parse::<f64>() {
         Ok(percent) if (1.0..=100.0).contains(&percent) => Ok(percent / 100.0),
         Ok(_) => Err("must be from 1% to 100%".into()),
@@ -428,6 +439,6 @@ mod tests {
     fn a_command_keeps_its_own_options() {
         let arguments = Arguments::try_parse_from(["memtrace", "--top", "3", "--", "ls", "-l", "--top"]).unwrap();
         assert_eq!(arguments.trace.target.command_line, ["ls", "-l", "--top"]);
-        assert_eq!(arguments.trace.top, Some(3));
+        assert_eq!(arguments.trace.report.top, Some(3));
     }
 }

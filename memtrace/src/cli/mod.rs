@@ -6,6 +6,8 @@ mod failure;
 mod output;
 mod trace;
 mod unwind_table;
+mod watch;
+mod watch_args;
 
 use std::{io, process::ExitCode};
 
@@ -28,6 +30,7 @@ pub fn main() -> ExitCode {
             clap_complete::generate(*shell, &mut Arguments::command(), "memtrace", &mut io::stdout());
             Ok(ExitCode::SUCCESS)
         }
+        Some(Command::Watch(watched)) => watch::run(watched, arguments.verbose),
         Some(Command::UnwindTable { files }) => unwind_table::run(files),
         None => trace::run(&arguments.trace, arguments.verbose),
     };

@@ -13,7 +13,7 @@ use crossterm::{
 };
 
 use super::{
-    args::{Format, TraceArguments},
+    args::{Format, ReportArguments},
     failure::Failure,
 };
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
 
 /// Where reports go.
 pub(super) struct Output<'a> {
-    arguments: &'a TraceArguments,
+    arguments: &'a ReportArguments,
     place: Place,
 }
 
@@ -38,10 +38,20 @@ enum Place {
 
 impl<'a> Output<'a> {
     /// Opens the place that the arguments name.
-    pub(super) fn open(arguments: &'a TraceArguments) -> Result<Self, Failure> {
+    pub(super) fn open(arguments: &'a ReportArguments) -> Result<Self, Failure> {
+        match &arguments.output {
+            None if arguments.format == Format::Table && io::stdout().is_terminal() => {
+                Ok(Self { arguments, place: Place::Screen { entered: false } })
+            }
+            None => Ok(Self { arguments, place: Place::Stdout }),
+            Some(path) => Self::open_plain(arguments).map_err(|error| Failure::output(path, &error)),
+        }
+    }
+
+    /// The same for reports that come one by one: a terminal shows them one below the other.
+    pub(super) fn open_plain(arguments: &'a ReportArguments) -> io::Result<Self> {
         let place = match &arguments.output {
-            Some(path) => Place::File(ReportFile::create(path).map_err(|error| Failure::output(path, &error))?),
-            None if arguments.format == Format::Table && io::stdout().is_terminal() => Place::Screen { entered: false },
+            Some(path) => Place::File(ReportFile::create(path)?),
             None => Place::Stdout,
         };
         Ok(Self { arguments, place })
@@ -59,7 +69,7 @@ impl<'a> Output<'a> {
         match &mut self.place {
             Place::Stdout => buffered(&mut stdout, |out| render(arguments, report, None, out)),
             Place::File(file) => {
-                buffered(&mut file.temporary, |out| render(arguments, report, None, out))?;
+                file.write(|out| render(arguments, report, None, out))?;
                 if is_last { file.finish() } else { Ok(()) }
             }
             Place::Screen { entered } => {
@@ -87,7 +97,7 @@ impl<'a> Output<'a> {
 }
 
 /// Writes the report in the wanted format; for a person, as wide as the terminal.
-fn render(arguments: &TraceArguments, report: &Report, width: Option<u16>, out: &mut dyn Write) -> io::Result<()> {
+fn render(arguments: &ReportArguments, report: &Report, width: Option<u16>, out: &mut dyn Write) -> io::Result<()> {
     match arguments.format {
         Format::Table => table::render(report, arguments.top, width, out),
         Format::Json => json::render(report, arguments.top, out),
@@ -120,14 +130,14 @@ impl Drop for Output<'_> {
 
 /// A file that takes its name only once it is whole. What is no ordinary file (`/dev/null`, a pipe) is
 /// written to as it is.
-struct ReportFile {
+pub(super) struct ReportFile {
     temporary: File,
     /// Where the temporary file is and what it will be called; nothing once it is, or where it is none.
     rename: Option<(PathBuf, PathBuf)>,
 }
 
 impl ReportFile {
-    fn create(path: &Path) -> io::Result<Self> {
+    pub(super) fn create(path: &Path) -> io::Result<Self> {
         if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
             if is_anybodys_link(path) {
                 return Err(io::Error::other("it is a symbolic link in a folder that everybody may write to"));
@@ -141,7 +151,13 @@ impl ReportFile {
         Ok(Self { temporary, rename: Some((temporary_path, path.to_owned())) })
     }
 
-    fn finish(&mut self) -> io::Result<()> {
+    /// Writes a report behind those that are there.
+    pub(super) fn write(&mut self, render: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+        buffered(&mut self.temporary, render)
+    }
+
+    /// Gives it its name.
+    pub(super) fn finish(&mut self) -> io::Result<()> {
         let Some((from, to)) = &self.rename else { return Ok(()) };
         // Errors of a full disk may come only now, and must come before the name.
         self.temporary.sync_all()?;

@@ -3,9 +3,12 @@
 use std::{
     io,
     os::unix::process::ExitStatusExt,
+    path::Path,
     process::{ExitCode, ExitStatus},
     time::Duration,
 };
+
+use tokio::runtime::Runtime;
 
 use super::{
     args::{CategoryArgument, LinksArgument, TierArgument, TraceArguments, UnwindArgument},
@@ -30,23 +33,29 @@ const LIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) fn run(arguments: &TraceArguments, verbose: u8) -> Result<ExitCode, Failure> {
     let look = look(arguments)?;
-    let mut output = Output::open(arguments)?;
+    let mut output = Output::open(&arguments.report)?;
     let options = options(arguments, look, verbose, output.is_live());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| PipelineError::Wait { what: "anything", source })?;
     let mut sink = |report: &_, is_last| output.write(report, is_last);
-    match runtime.block_on(pipeline::run(&options, &mut sink)) {
+    match runtime()?.block_on(pipeline::run(&options, &mut sink)) {
         Ok(None) => Ok(ExitCode::SUCCESS),
         Ok(Some(status)) => Ok(command_status(status)),
+        Err(error) => failed(error, arguments.report.output.as_deref()),
+    }
+}
+
+/// The loop that a run waits in.
+pub(super) fn runtime() -> Result<Runtime, Failure> {
+    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    built.map_err(|source| PipelineError::Wait { what: "anything", source }.into())
+}
+
+/// How a run ends that failed, whose reports go to `output`.
+pub(super) fn failed(error: PipelineError, output: Option<&Path>) -> Result<ExitCode, Failure> {
+    match (error, output) {
         // Whoever read the report has enough of it, as `head` does.
-        Err(PipelineError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        Err(PipelineError::Write(error)) if arguments.output.is_some() => {
-            let path = arguments.output.as_deref().unwrap_or_else(|| "stdout".as_ref());
-            Err(Failure::output(path, &error))
-        }
-        Err(error) => Err(error.into()),
+        (PipelineError::Write(error), _) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        (PipelineError::Write(error), Some(path)) => Err(Failure::output(path, &error)),
+        (error, _) => Err(error.into()),
     }
 }
 
@@ -93,12 +102,17 @@ fn unwind(argument: UnwindArgument) -> Unwind {
     match argument {
         UnwindArgument::Fp => Unwind::FramePointers,
         UnwindArgument::Dwarf => Unwind::Rows,
-        UnwindArgument::Auto if preflight::has_bpf_loop() => Unwind::Rows,
-        UnwindArgument::Auto => {
-            log::warn!("this kernel is older than Linux 5.17: stacks are walked by frame pointers");
-            Unwind::FramePointers
-        }
+        UnwindArgument::Auto => best_unwind(),
     }
+}
+
+/// By call frame information, if the kernel can.
+pub(super) fn best_unwind() -> Unwind {
+    if preflight::has_bpf_loop() {
+        return Unwind::Rows;
+    }
+    log::warn!("this kernel is older than Linux 5.17: stacks are walked by frame pointers");
+    Unwind::FramePointers
 }
 
 fn options(arguments: &TraceArguments, look: Look, verbose: u8, is_live: bool) -> Options {
@@ -115,7 +129,7 @@ fn options(arguments: &TraceArguments, look: Look, verbose: u8, is_live: bool) -
         debug_lines: verbose >= 2,
         custom: arguments.alloc.iter().chain(&arguments.free).cloned().collect(),
         links: links(arguments.links),
-        writes_a_file: arguments.output.is_some(),
+        writes_a_file: arguments.report.output.is_some(),
         programs: if arguments.empty_probes { Programs::Empty } else { Programs::Tracing },
     }
 }

@@ -5,8 +5,9 @@ use std::time::{Duration, SystemTime};
 use super::{
     estimate::{Intervals, Uncertainty},
     frame::Stack,
-    growth::Trend,
+    memory::Memory,
     overhead::Overhead,
+    trend::Trend,
 };
 
 /// How closely the targets were looked at, closest first.
@@ -224,12 +225,16 @@ pub struct Process {
     pub allocators: Vec<Allocator>,
     /// Resident memory when last seen, in bytes.
     pub rss_bytes: Option<u64>,
-    /// The slope of its resident memory.
+    /// How fast its resident memory changes at present ([`super::trend::Judgement`]).
     pub rss_growth_bytes_per_s: f64,
     /// How much of the growth of its resident memory no hooked allocator explains, where that is unusual.
     pub unexplained_rss_bytes: Option<u64>,
     /// Which way its resident memory goes.
     pub trend: Trend,
+    /// How sure that is, from 0 to 1.
+    pub trend_confidence: f64,
+    /// What memory it has had; nothing where it could not be read.
+    pub memory: Option<Memory>,
     /// Of all its sites.
     pub totals: Totals,
     /// How sure that is; nothing where it was counted.

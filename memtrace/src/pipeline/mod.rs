@@ -1,6 +1,9 @@
 //! The only wiring: from options to a session over a target, and its reports.
 
+pub mod census;
 mod cycles;
+pub mod lookout;
+mod memory_book;
 mod meter;
 mod profile;
 mod session;

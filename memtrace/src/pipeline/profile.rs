@@ -10,7 +10,7 @@ use memtrace_common::{
     thread::Requested,
 };
 
-use super::{vm_book::VmBook, window_book::WindowBook};
+use super::{memory_book::MemoryBook, vm_book::VmBook, window_book::WindowBook};
 use crate::{
     capture::{
         images::Images,
@@ -26,7 +26,7 @@ use crate::{
         unexplained::unexplained_rss_bytes,
         windows::{Cohort, Window},
     },
-    process::status,
+    process::{memory, status},
     symbolize::{CodePlace, Symbolizer},
 };
 
@@ -91,8 +91,7 @@ pub(super) struct Profile {
     has_tentative: bool,
     sites: HashMap<SiteIndex, TrackedSite>,
     live_bytes: History,
-    rss: History,
-    rss_bytes: Option<u64>,
+    memory: MemoryBook,
     counters: KernelProcess,
     requested: Requested,
     windows: WindowBook,
@@ -178,9 +177,8 @@ impl Profile {
             tracked.live_bytes.push(elapsed, live);
         }
         self.live_bytes.push(elapsed, live_bytes);
-        if let Some(rss_bytes) = status::rss_bytes(target.pid.get()) {
-            self.rss.push(elapsed, rss_bytes);
-            self.rss_bytes = Some(rss_bytes);
+        if let Some(usage) = memory::usage(target.pid.get()) {
+            self.memory.note(target.pid.get(), usage, elapsed);
         }
         if let Some(now) = status::cpu_time(target.pid.get()) {
             let (first, _) = self.cpu.unwrap_or((now, now));
@@ -238,15 +236,18 @@ impl Profile {
     pub(super) fn report(&self, view: &View<'_>, target: &Target, symbolizer: &mut Symbolizer, ended: bool) -> Process {
         let sites = self.merged_sites(view, symbolizer);
         let (totals, uncertainty) = self.sums(view, &sites);
+        let (judgement, memory) = self.memory.report();
         Process {
             pid: target.pid.get(),
             comm: target.comm.clone(),
             exe: target.exe.clone(),
             allocators: target.allocators.clone(),
-            rss_bytes: self.rss_bytes,
-            rss_growth_bytes_per_s: self.rss.slope_per_s(),
+            rss_bytes: self.memory.history.latest().map(|usage| usage.rss_bytes()),
+            rss_growth_bytes_per_s: judgement.slope_per_s,
             unexplained_rss_bytes: self.unexplained_rss_bytes(self.totals().live_bytes()),
-            trend: self.rss.trend(),
+            trend: judgement.trend,
+            trend_confidence: judgement.confidence,
+            memory,
             totals,
             uncertainty,
             growth_bytes_per_s: self.live_bytes.slope_per_s(),
@@ -310,7 +311,8 @@ impl Profile {
     }
 
     fn unexplained_rss_bytes(&self, live_bytes: u64) -> Option<u64> {
-        unexplained_rss_bytes(self.rss.first()?, self.rss_bytes?, live_bytes)
+        let history = &self.memory.history;
+        unexplained_rss_bytes(history.first()?.rss_bytes(), history.latest()?.rss_bytes(), live_bytes)
     }
 
     /// The sites, those of the same places taken together, most live bytes first.

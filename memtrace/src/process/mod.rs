@@ -3,8 +3,10 @@
 //! In: a pid. Out: mappings, identities of images, memory figures. All of it is untrusted input: a
 //! target chooses its name, its paths and the contents of its files.
 
+pub mod cgroup;
 pub mod image;
 pub mod mapping_log;
 pub mod maps;
+pub mod memory;
 pub mod status;
 pub mod task_type;

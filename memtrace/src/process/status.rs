@@ -1,4 +1,4 @@
-//! A process's name, program, resident memory and CPU time.
+//! A process's name, program, CPU time and beginning.
 
 use std::{fs, io, path::PathBuf, time::Duration};
 
@@ -19,15 +19,6 @@ pub fn exe(pid: u32) -> io::Result<PathBuf> {
     fs::read_link(format!("/proc/{pid}/exe"))
 }
 
-/// Resident memory in bytes (`VmRSS` of proc(5)); `None` once the process has given its memory back.
-#[must_use]
-pub fn rss_bytes(pid: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    kib.checked_mul(1024)
-}
-
 /// How long the process has run on a CPU, all its threads together, those that have ended as well: `utime` and `stime` of
 /// proc_pid_stat(5), which count in hundredths of a second (`USER_HZ`). `None` where the process is gone.
 #[must_use]
@@ -36,14 +27,28 @@ pub fn cpu_time(pid: u32) -> Option<Duration> {
 }
 
 fn parse_cpu_time(stat: &[u8]) -> Option<Duration> {
-    // The name, in parentheses, may hold anything.
-    let end = stat.iter().rposition(|byte| *byte == b')')?;
-    let text = std::str::from_utf8(stat.get(end + 2..)?).ok()?;
     // Fields 14 and 15; the first after the name is field 3.
-    let mut fields = text.split(' ').skip(11);
+    let mut fields = behind_the_name(stat)?.split(' ').skip(11);
     let mut ticks = || fields.next()?.parse::<u64>().ok();
     let total = ticks()?.checked_add(ticks()?)?;
     Some(Duration::from_millis(total.checked_mul(10)?))
+}
+
+/// When the process began, in hundredths of a second after the machine did (field 22 of proc_pid_stat(5)): with its pid, that
+/// tells it from all others. `None` where it is gone.
+#[must_use]
+pub fn start_ticks(pid: u32) -> Option<u64> {
+    parse_start_ticks(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn parse_start_ticks(stat: &[u8]) -> Option<u64> {
+    behind_the_name(stat)?.split(' ').nth(19)?.parse().ok()
+}
+
+/// What follows the process's name, from field 3 on. The name is in parentheses and may hold anything.
+fn behind_the_name(stat: &[u8]) -> Option<&str> {
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    std::str::from_utf8(stat.get(end + 2..)?).ok()
 }
 
 /// The text with every control character replaced: names come from the target and go to a terminal.
@@ -61,7 +66,8 @@ mod tests {
         let stat = b"42 (a) R 1 (b)) S 1 42 42 0 -1 4194304 100 0 0 0 7 5 0 0 20 0 1 0 99 1 1\n";
         assert_eq!(parse_cpu_time(stat), Some(Duration::from_millis(120)));
         assert_eq!(parse_cpu_time(b"42 (a)"), None);
-        assert!(cpu_time(std::process::id()).is_some());
+        assert_eq!((parse_start_ticks(stat), parse_start_ticks(b"42 (a) R 1")), (Some(99), None));
+        assert!(cpu_time(std::process::id()).is_some() && start_ticks(std::process::id()).is_some());
     }
 
     #[test]
@@ -69,7 +75,6 @@ mod tests {
         let pid = std::process::id();
         assert!(!comm(pid).unwrap().is_empty());
         assert!(exe(pid).unwrap().is_absolute());
-        assert!(rss_bytes(pid).unwrap() > 100_000);
     }
 
     #[test]

@@ -7,9 +7,10 @@ use std::{
 
 use crate::model::{
     frame::{Frame, Function, ImageName, Place, Reason},
-    growth::Trend,
+    memory::{Limit, Memory, Usage},
     overhead::{Hits, Overhead},
     report::{Allocator, Category, HealthCounter, HealthKind, Process, Report, Site, Tier, Totals, Unlisted, Verdict},
+    trend::Trend,
 };
 
 fn resolved(name: &str, line: u32, inlined: bool) -> Frame {
@@ -17,6 +18,23 @@ fn resolved(name: &str, line: u32, inlined: bool) -> Frame {
     Frame {
         place: Place::Image { image, offset: 0x1000 + u64::from(line) },
         function: Ok(Function { name: name.into(), file: Some("/src/demo.c".into()), line: Some(line), inlined }),
+    }
+}
+
+/// Growing by a MiB a second, to 5 MiB.
+fn memory() -> Memory {
+    let usage = |second: u64| Usage {
+        anon_bytes: second << 20,
+        file_bytes: 1 << 20,
+        shmem_bytes: 0,
+        swap_bytes: 1 << 18,
+        vms_bytes: 20 << 20,
+    };
+    Memory {
+        latest: usage(4),
+        limit: Some(Limit { max_bytes: 512 << 20, used_bytes: 200 << 20 }),
+        time_to_limit: Some(Duration::from_secs(7800)),
+        series: (0..5).map(|second| (Duration::from_secs(second), usage(second))).collect(),
     }
 }
 
@@ -73,6 +91,8 @@ pub(crate) fn report() -> Report {
             rss_growth_bytes_per_s: 1024.0,
             unexplained_rss_bytes: Some(3 << 20),
             trend: Trend::Increasing,
+            trend_confidence: 0.987,
+            memory: Some(memory()),
             totals: leak.totals.plus(&other.totals),
             uncertainty: None,
             growth_bytes_per_s: 409.6,

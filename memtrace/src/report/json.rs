@@ -18,6 +18,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use crate::model::{
     estimate::{Interval, Intervals},
     frame::{Frame, Place, Stack},
+    memory::{Memory, Usage},
     overhead::{Hits, Overhead},
     report::{HealthCounter, Process, Report, Site, Steered, TierChange, Totals},
 };
@@ -85,6 +86,8 @@ struct JsonProcess<'a> {
     rss_growth_bytes_per_s: f64,
     unexplained_rss_bytes: Option<u64>,
     trend: &'static str,
+    trend_confidence: f64,
+    memory: Option<JsonMemory>,
     #[serde(flatten)]
     totals: JsonTotals,
     interval_95: Option<JsonIntervals>,
@@ -92,6 +95,55 @@ struct JsonProcess<'a> {
     overhead: Option<JsonOverhead>,
     health: BTreeMap<&'static str, u64>,
     sites: JsonSites<'a>,
+}
+
+/// What memory the process has had.
+#[derive(Serialize)]
+struct JsonMemory {
+    rss_anon_bytes: u64,
+    rss_file_bytes: u64,
+    rss_shmem_bytes: u64,
+    swap_bytes: u64,
+    vms_bytes: u64,
+    limit_bytes: Option<u64>,
+    limit_used_bytes: Option<u64>,
+    seconds_to_limit: Option<f64>,
+    series: Vec<JsonUsage>,
+}
+
+#[derive(Serialize)]
+struct JsonUsage {
+    at_ns: u64,
+    rss_bytes: u64,
+    anon_bytes: u64,
+    file_bytes: u64,
+    shmem_bytes: u64,
+    swap_bytes: u64,
+}
+
+impl From<&Memory> for JsonMemory {
+    fn from(memory: &Memory) -> Self {
+        let Memory { latest, limit, .. } = memory;
+        let usage = |(at, usage): &(std::time::Duration, Usage)| JsonUsage {
+            at_ns: nanoseconds(*at),
+            rss_bytes: usage.rss_bytes(),
+            anon_bytes: usage.anon_bytes,
+            file_bytes: usage.file_bytes,
+            shmem_bytes: usage.shmem_bytes,
+            swap_bytes: usage.swap_bytes,
+        };
+        Self {
+            rss_anon_bytes: latest.anon_bytes,
+            rss_file_bytes: latest.file_bytes,
+            rss_shmem_bytes: latest.shmem_bytes,
+            swap_bytes: latest.swap_bytes,
+            vms_bytes: latest.vms_bytes,
+            limit_bytes: limit.map(|limit| limit.max_bytes),
+            limit_used_bytes: limit.map(|limit| limit.used_bytes),
+            seconds_to_limit: memory.time_to_limit.map(|time| time.as_secs_f64()),
+            series: memory.series.iter().map(usage).collect(),
+        }
+    }
 }
 
 /// Written one by one: a hundred thousand with their frames would take gigabytes.
@@ -281,6 +333,8 @@ fn json_process(process: &Process, top: Option<usize>) -> JsonProcess<'_> {
         rss_growth_bytes_per_s: process.rss_growth_bytes_per_s,
         unexplained_rss_bytes: process.unexplained_rss_bytes,
         trend: process.trend.name(),
+        trend_confidence: process.trend_confidence,
+        memory: process.memory.as_ref().map(JsonMemory::from),
         totals: (&process.totals).into(),
         interval_95: process.intervals().map(JsonIntervals::from),
         growth_bytes_per_s: process.growth_bytes_per_s,
@@ -397,6 +451,25 @@ mod tests {
         assert!(jsonschema::is_valid(&schema, &json), "{json:#}");
         assert_eq!(json["auto"]["tiers"][1]["tier"], "windowed");
         assert_eq!(json["auto"]["tiers"][1]["at_ns"], 3_000_000_000u64);
+    }
+
+    #[test]
+    fn memory_is_told_over_time_and_to_its_limit() {
+        let report = rendered(None);
+        let memory = &report["processes"][0]["memory"];
+        assert_eq!(
+            (&memory["limit_bytes"], &memory["seconds_to_limit"]),
+            (&Value::from(512 << 20), &Value::from(7800.0))
+        );
+        let series = memory["series"].as_array().unwrap();
+        assert_eq!((series.len(), &series[4]["at_ns"]), (5, &Value::from(4_000_000_000u64)));
+        assert_eq!(series[4]["rss_bytes"], report["processes"][0]["rss_bytes"]);
+        let mut unread = fixture::report();
+        unread.processes[0].memory = None;
+        let mut out = Vec::new();
+        render(&unread, None, &mut out).unwrap();
+        let schema: Value = serde_json::from_str(include_str!("../../../docs/schema.json")).unwrap();
+        assert!(jsonschema::is_valid(&schema, &serde_json::from_slice(&out).unwrap()));
     }
 
     #[test]

@@ -4,9 +4,11 @@
 
 pub mod folded;
 pub mod json;
+mod memory;
 mod overview;
+mod sparkline;
 pub mod table;
 pub mod units;
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::units;
+use super::{memory, units};
 use crate::model::report::{HealthCounter, Process, Report};
 
 /// Processes that are shown with a line.
@@ -20,7 +20,7 @@ pub(super) fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{count} processes traced for {duration}, tier {tier}\n")?;
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["PID", "LIVE", "OBJECTS", "GROWTH", "ALLOCATED", "RSS", "RSS GROWTH", "PROCESS"]);
+    table.set_header(["PID", "LIVE", "OBJECTS", "GROWTH", "ALLOCATED", "RSS", "RSS GROWTH", "TREND", "PROCESS"]);
     for column in table.column_iter_mut().take(7) {
         column.set_cell_alignment(CellAlignment::Right);
     }
@@ -38,7 +38,7 @@ pub(super) fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-fn row(process: &Process) -> [String; 8] {
+fn row(process: &Process) -> [String; 9] {
     let ended = if process.ended { " (ended)" } else { "" };
     [
         process.pid.to_string(),
@@ -48,6 +48,7 @@ fn row(process: &Process) -> [String; 8] {
         units::bytes(process.totals.alloc_bytes),
         process.rss_bytes.map_or_else(|| "-".to_owned(), units::bytes),
         units::bytes_per_s(process.rss_growth_bytes_per_s),
+        memory::trend(process),
         format!("{}{ended}", process.comm),
     ]
 }

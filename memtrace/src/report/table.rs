@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-use super::{overview, units};
+use super::{memory, overview, units};
 use crate::model::{
     frame::{Frame, base_name},
     report::{Category, HealthKind, Process, Report, Site, Steered, Tier},
@@ -75,9 +75,7 @@ fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Resul
             from_what(report),
         )?;
     }
-    let rss = process.rss_bytes.map_or_else(|| "unknown".to_owned(), units::bytes);
-    let (slope, trend) = (units::bytes_per_s(process.rss_growth_bytes_per_s), process.trend.name());
-    writeln!(out, "RSS        {rss}, {slope}, {trend}")?;
+    memory::render(process, out)?;
     if let Some(overhead) = process.overhead.filter(|overhead| !overhead.cost.is_zero()) {
         let (cost, cpu) = (units::duration(overhead.cost), units::duration(overhead.cpu));
         let percent = overhead.share() * 100.0;

@@ -148,12 +148,22 @@ pub(crate) struct Tracing {
 impl Tracing {
     /// Starts memtrace and waits until it says that it traces.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut child =
-            memtrace().args(in_a_tier(arguments)).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let messages = BufReader::new(child.stderr.take().unwrap());
-        let mut tracing = Self { child, messages, heard: String::new() };
+        let mut tracing = Self::spawn(&in_a_tier(arguments));
         tracing.wait_for("memtrace: tracing ");
         tracing
+    }
+
+    /// The same for `memtrace watch`, until it says that it watches.
+    pub(crate) fn watch(arguments: &[&str]) -> Self {
+        let mut watching = Self::spawn(arguments);
+        watching.wait_for("memtrace: watching ");
+        watching
+    }
+
+    fn spawn(arguments: &[&str]) -> Self {
+        let mut child = memtrace().args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let messages = BufReader::new(child.stderr.take().unwrap());
+        Self { child, messages, heard: String::new() }
     }
 
     /// Waits until memtrace says `text` on stderr.
@@ -200,7 +210,7 @@ impl Tracing {
 fn in_a_tier<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
     let mut all = arguments.to_vec();
     let targets = ["--pid", "--comm", "--cgroup", "--all", "--"];
-    if all.iter().any(|argument| targets.contains(argument)) && !all.contains(&"--tier") {
+    if !all.contains(&"watch") && all.iter().any(|argument| targets.contains(argument)) && !all.contains(&"--tier") {
         all.splice(0..0, ["--tier", "exact"]);
     }
     all

@@ -1,0 +1,291 @@
+//! The memory of many processes, read from /proc alone: nothing is attached to anybody.
+//!
+//! In: which processes. Out: what memory each has had since it was first seen, and what is thought of that. A look costs
+//! one read of an open file for each process; names are read when a process is first seen, or has changed its name, and limits
+//! twice a minute.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashSet},
+    num::NonZeroU32,
+    time::Duration,
+};
+
+use memtrace_common::process::{Counter, Process as KernelProcess};
+
+use super::{memory_book::MemoryBook, profile::health};
+use crate::{
+    model::{
+        memory::{Limit, MemoryHistory, Usage},
+        report::{Process, Totals},
+        trend::Trend,
+    },
+    process::{
+        memory::{self, Status},
+        status,
+    },
+};
+
+/// How many processes' accounts stay open. Descriptors are few: 1,024 for a program that has not asked for more, and
+/// tracing takes some. Further processes are opened at each look.
+const MAX_OPEN: usize = 512;
+
+/// Many processes.
+#[derive(Debug, Default)]
+pub struct Census {
+    entries: BTreeMap<NonZeroU32, Entry>,
+    buffer: Vec<u8>,
+    /// How many processes there were.
+    count: u64,
+}
+
+/// A process.
+#[derive(Debug)]
+pub struct Entry {
+    /// Tells it from all others of the census, whatever becomes of its pid.
+    pub serial: u64,
+    /// Its thread group id.
+    pub pid: NonZeroU32,
+    /// Its own short name.
+    pub comm: String,
+    /// The program it runs, as it sees the path; empty where that may not be known.
+    pub exe: String,
+    /// Its name as its account has it: cheap to compare.
+    name: Vec<u8>,
+    /// When it began: with the pid, that tells it from all others of the machine.
+    start_ticks: u64,
+    /// Its account; nothing where there are too many.
+    status: Option<Status>,
+    memory: MemoryBook,
+}
+
+impl Census {
+    /// Looks at these processes, `elapsed` after the start. New ones begin, and those that have ended or are not among them
+    /// leave. That one has ended is no error.
+    pub fn read(&mut self, pids: &[NonZeroU32], elapsed: Duration) {
+        let selected: HashSet<NonZeroU32> = pids.iter().copied().collect();
+        let Self { entries, buffer, count } = self;
+        entries.retain(|pid, entry| selected.contains(pid) && entry.read(buffer, elapsed).is_some());
+        let open = entries.values().filter(|entry| entry.status.is_some()).count();
+        let mut free = MAX_OPEN.saturating_sub(open);
+        for pid in selected {
+            if let std::collections::btree_map::Entry::Vacant(vacant) = entries.entry(pid)
+                && let Some(entry) = Entry::begin(pid, *count + 1, free > 0, buffer, elapsed)
+            {
+                free -= usize::from(entry.status.is_some());
+                *count += 1;
+                vacant.insert(entry);
+            }
+        }
+    }
+
+    /// The processes, by pid.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    /// The processes as reports have them, without sites: those that grow first, the fastest first, then those with
+    /// most resident memory.
+    #[must_use]
+    pub fn processes(&self) -> Vec<Process> {
+        let mut processes: Vec<Process> = self.iter().map(Entry::report).collect();
+        processes.sort_by(|a, b| {
+            growth(b).total_cmp(&growth(a)).then_with(|| {
+                let weight = |process: &Process| (Reverse(process.rss_bytes), process.pid);
+                weight(a).cmp(&weight(b))
+            })
+        });
+        processes
+    }
+}
+
+/// How fast a process grows; 0 where it is not increasing.
+fn growth(process: &Process) -> f64 {
+    if process.trend == Trend::Increasing { process.rss_growth_bytes_per_s } else { 0.0 }
+}
+
+impl Entry {
+    /// A process that is seen for the first time; nothing where it has ended, or has no memory.
+    fn begin(pid: NonZeroU32, serial: u64, keep: bool, buffer: &mut Vec<u8>, elapsed: Duration) -> Option<Self> {
+        let status = Status::open(pid.get()).ok()?;
+        let text = status.read(buffer)?;
+        let (usage, name) = (memory::parse_usage(text)?, memory::name_in(text)?.to_vec());
+        let mut entry = Self {
+            serial,
+            pid,
+            comm: status::comm(pid.get()).ok()?,
+            exe: exe(pid),
+            name,
+            start_ticks: status::start_ticks(pid.get())?,
+            status: keep.then_some(status),
+            memory: MemoryBook::default(),
+        };
+        entry.memory.note(pid.get(), usage, elapsed);
+        Some(entry)
+    }
+
+    /// Looks at it once more; nothing once it has ended.
+    fn read(&mut self, buffer: &mut Vec<u8>, elapsed: Duration) -> Option<()> {
+        let pid = self.pid.get();
+        let text = match &self.status {
+            Some(status) => status.read(buffer)?,
+            // Its pid may be another's by now.
+            None if status::start_ticks(pid) != Some(self.start_ticks) => return None,
+            None => Status::open(pid).ok()?.read(buffer)?,
+        };
+        let usage = memory::parse_usage(text)?;
+        if memory::name_in(text)? != self.name {
+            self.name = memory::name_in(text)?.to_vec();
+            self.rename()?;
+        }
+        self.memory.note(pid, usage, elapsed);
+        Some(())
+    }
+
+    /// It has another name: most often because it runs another program, whose memory is another.
+    fn rename(&mut self) -> Option<()> {
+        self.comm = status::comm(self.pid.get()).ok()?;
+        let exe = exe(self.pid);
+        if exe != self.exe {
+            self.exe = exe;
+            self.memory = MemoryBook::default();
+        }
+        Some(())
+    }
+
+    /// What memory it has had.
+    #[must_use]
+    pub fn history(&self) -> &MemoryHistory {
+        &self.memory.history
+    }
+
+    /// What its cgroup may have.
+    #[must_use]
+    pub fn limit(&self) -> Option<Limit> {
+        self.memory.limit
+    }
+
+    /// Its memory when last seen.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.history().latest().unwrap_or_default()
+    }
+
+    fn report(&self) -> Process {
+        let (judgement, memory) = self.memory.report();
+        Process {
+            pid: self.pid.get(),
+            comm: self.comm.clone(),
+            exe: self.exe.clone(),
+            allocators: Vec::new(),
+            rss_bytes: Some(self.usage().rss_bytes()),
+            rss_growth_bytes_per_s: judgement.slope_per_s,
+            unexplained_rss_bytes: None,
+            trend: judgement.trend,
+            trend_confidence: judgement.confidence,
+            memory,
+            totals: Totals::default(),
+            uncertainty: None,
+            growth_bytes_per_s: 0.0,
+            overhead: None,
+            health: health(&KernelProcess::default(), Counter::is_of_process),
+            sites: Vec::new(),
+            ended: false,
+        }
+    }
+}
+
+fn exe(pid: NonZeroU32) -> String {
+    status::exe(pid.get()).map(|path| status::printable(&path.to_string_lossy())).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Child, Command};
+
+    fn sleeper() -> (Child, NonZeroU32) {
+        let child = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+        let pid = NonZeroU32::new(child.id()).unwrap();
+        (child, pid)
+    }
+
+    fn end(mut child: Child) {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn processes_begin_and_leave() {
+        let ((one, one_pid), (other, other_pid)) = (sleeper(), sleeper());
+        let mut census = Census::default();
+        census.read(&[one_pid, NonZeroU32::new(4_194_305).unwrap()], Duration::ZERO);
+        assert_eq!(census.iter().map(|entry| entry.pid).collect::<Vec<_>>(), [one_pid]);
+        census.read(&[one_pid, other_pid], Duration::from_secs(1));
+        assert_eq!(census.iter().count(), 2);
+        assert_eq!(census.entries[&one_pid].history().series().len(), 2);
+        end(one);
+        census.read(&[one_pid, other_pid], Duration::from_secs(2));
+        assert_eq!(census.iter().map(|entry| entry.pid).collect::<Vec<_>>(), [other_pid]);
+        census.read(&[], Duration::from_secs(3));
+        assert_eq!(census.iter().count(), 0);
+        end(other);
+    }
+
+    #[test]
+    fn reports_have_names_and_memory_and_no_sites() {
+        let (child, pid) = sleeper();
+        let mut census = Census::default();
+        // Until it is the program that it will be.
+        while census.iter().all(|entry| entry.comm != "sleep" || entry.usage().file_bytes == 0) {
+            census.read(&[pid], Duration::ZERO);
+        }
+        let processes = census.processes();
+        let process = &processes[0];
+        assert_eq!((process.pid, process.comm.as_str()), (pid.get(), "sleep"));
+        assert!(process.exe.ends_with("sleep") && process.sites.is_empty());
+        let memory = process.memory.as_ref().unwrap();
+        assert_eq!(process.rss_bytes, Some(memory.latest.rss_bytes()));
+        assert!(memory.latest.vms_bytes > memory.latest.rss_bytes());
+        end(child);
+    }
+
+    #[test]
+    fn a_process_that_is_not_kept_open_is_told_from_another_with_its_pid() {
+        let (child, pid) = sleeper();
+        let mut census = Census::default();
+        census.read(&[pid], Duration::ZERO);
+        let entry = census.entries.get_mut(&pid).unwrap();
+        entry.status = None;
+        let serial = entry.serial;
+        census.read(&[pid], Duration::from_secs(1));
+        assert_eq!(census.entries[&pid].serial, serial);
+        census.entries.get_mut(&pid).unwrap().status = None;
+        census.entries.get_mut(&pid).unwrap().start_ticks += 1;
+        census.read(&[pid], Duration::from_secs(2));
+        assert_ne!(census.entries[&pid].serial, serial);
+        end(child);
+    }
+
+    #[test]
+    fn a_program_that_becomes_another_begins_afresh() {
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", "read line; exec sleep 1000"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = NonZeroU32::new(child.id()).unwrap();
+        let mut census = Census::default();
+        while census.iter().all(|entry| entry.comm != "sh") {
+            census.read(&[pid], Duration::ZERO);
+        }
+        census.read(&[pid], Duration::from_secs(1));
+        assert_eq!(census.entries[&pid].history().series().len(), 2);
+        drop(child.stdin.take());
+        while census.entries[&pid].comm != "sleep" {
+            census.read(&[pid], Duration::from_secs(2));
+        }
+        assert_eq!(census.entries[&pid].history().series().len(), 1);
+        end(child);
+    }
+}

@@ -1,0 +1,318 @@
+//! Watches the memory of many processes for nearly nothing, and acts on those that reach a threshold.
+//!
+//! In: which processes, which thresholds, what to do. Out: what was done. Between two processes that reach a threshold nothing
+//! is attached to anybody; one at a time is looked at closely, by an ordinary run on it alone.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::OsString,
+    io,
+    num::NonZeroU32,
+    pin::pin,
+    time::{Duration, Instant},
+};
+
+use tokio::{process::Command, time::Instant as Deadline};
+
+use super::{
+    Options, PipelineError,
+    census::{Census, Entry},
+    session,
+    watch::Signals,
+};
+use crate::{
+    capture::selection::Selection,
+    model::{
+        report::Report,
+        threshold::{Gate, Observed, Threshold},
+        trend::{Judgement, Trend},
+    },
+    process::memory,
+    report::units,
+};
+
+/// How often it is looked who is selected: reading the list of all processes of a host takes longer than reading the memory
+/// of most.
+const SELECT_EVERY: Duration = Duration::from_secs(5);
+/// The part of its time in which memtrace looks: one in so many.
+const IDLE: u32 = 200;
+/// A slope is judged over at least this time.
+const MIN_SLOPE_SPAN: Duration = Duration::from_secs(10);
+/// What rises by less than this part of a slope threshold from one end of the last minute to the other is not judged:
+/// judging takes longer than reading.
+const WORTH_JUDGING: f64 = 0.25;
+
+/// What to watch, and what for.
+pub struct Lookout {
+    /// Which processes.
+    pub selection: Selection,
+    /// What their memory should not reach.
+    pub thresholds: Vec<Threshold>,
+    /// How often to look.
+    pub interval: Duration,
+    /// How long a process that was acted on is left alone.
+    pub cooldown: Duration,
+    /// Whether to end after the first.
+    pub once: bool,
+    /// What to do.
+    pub reaction: Reaction,
+}
+
+/// What is done with a process that reaches a threshold.
+pub enum Reaction {
+    /// It is traced so; the selection is replaced, and the duration is to be given.
+    Trace(Box<Options>),
+    /// A command of the shell is run, which is told in its environment: `MEMTRACE_PID`, `MEMTRACE_COMM`, `MEMTRACE_REASON`,
+    /// `MEMTRACE_RSS_BYTES`.
+    Run(OsString),
+}
+
+/// A process that has reached a threshold.
+#[derive(Clone, Debug)]
+pub struct Crossing {
+    /// Its thread group id.
+    pub pid: NonZeroU32,
+    /// Its short name.
+    pub comm: String,
+    /// Which threshold it was, with figures.
+    pub reason: String,
+    /// Its resident memory then.
+    pub rss_bytes: u64,
+}
+
+/// Takes the report on each process that was traced.
+pub type CrossingSink<'a> = &'a mut dyn FnMut(&Crossing, &Report) -> io::Result<()>;
+
+/// Watches until a signal comes, the last of the named processes has ended or, where only one was asked for, one was acted
+/// on.
+///
+/// # Errors
+/// Where watching cannot begin, processes cannot be listed, or a report cannot be written. That one process cannot be traced is a
+/// warning, unless it was to be the only one.
+pub async fn watch(lookout: &Lookout, sink: CrossingSink<'_>) -> Result<(), PipelineError> {
+    if matches!(lookout.reaction, Reaction::Trace(_)) {
+        // Not when it is too late.
+        super::check_machine()?;
+    }
+    if let Selection::Pids(pids) = &lookout.selection {
+        pids.iter().try_for_each(|pid| session::find(*pid).map(drop))?;
+    }
+    let mut signals = Signals::new()?;
+    let mut post = Post::new(lookout)?;
+    let mut next_look = post.look()?;
+    post.announce();
+    loop {
+        if post.is_over() {
+            eprintln!("memtrace: nobody is left to watch");
+            return Ok(());
+        }
+        if let Some(crossing) = post.crossing() {
+            let is_last = post.act(&crossing, sink, &mut signals).await?;
+            if is_last || lookout.once {
+                return Ok(());
+            }
+        }
+        tokio::select! {
+            biased;
+            _ = signals.next() => return Ok(()),
+            () = tokio::time::sleep_until(next_look) => next_look = post.look()?,
+        }
+    }
+}
+
+/// What is known by now.
+struct Post<'a> {
+    lookout: &'a Lookout,
+    census: Census,
+    selected: Vec<NonZeroU32>,
+    selected_at: Option<Duration>,
+    /// By the entry's serial number.
+    gates: HashMap<u64, Gate>,
+    machine_bytes: u64,
+    started: Instant,
+}
+
+impl<'a> Post<'a> {
+    fn new(lookout: &'a Lookout) -> Result<Self, PipelineError> {
+        let wait = |source| PipelineError::Wait { what: "the size of the machine's memory", source };
+        Ok(Self {
+            lookout,
+            census: Census::default(),
+            selected: Vec::new(),
+            selected_at: None,
+            gates: HashMap::new(),
+            machine_bytes: memory::machine_bytes().map_err(wait)?,
+            started: Instant::now(),
+        })
+    }
+
+    fn announce(&self) {
+        let thresholds: Vec<String> = self.lookout.thresholds.iter().map(ToString::to_string).collect();
+        let count = units::count(self.census.iter().count() as u64);
+        let shares = self.lookout.thresholds.iter().any(|threshold| matches!(threshold, Threshold::Share(_)));
+        let unlimited = self.census.iter().filter(|entry| entry.limit().is_none()).count();
+        eprintln!(
+            "memtrace: watching {count} processes for {}, every {}",
+            thresholds.join(" or "),
+            units::duration(self.lookout.interval)
+        );
+        if shares && unlimited > 0 {
+            let (unlimited, machine) = (units::count(unlimited as u64), units::bytes(self.machine_bytes));
+            eprintln!(
+                "memtrace: {unlimited} of them are in no cgroup with a limit: of these, parts of the machine's {machine}"
+            );
+        }
+    }
+
+    /// Looks at everybody. Returns when to look again.
+    fn look(&mut self) -> Result<Deadline, PipelineError> {
+        let (begun, elapsed) = (Instant::now(), self.started.elapsed());
+        if self.selected_at.is_none_or(|at| elapsed.saturating_sub(at) >= SELECT_EVERY) {
+            self.selected = self.lookout.selection.processes()?;
+            self.selected_at = Some(elapsed);
+        }
+        self.census.read(&self.selected, elapsed);
+        let cost = begun.elapsed();
+        log::debug!("looked at {} processes in {cost:?}", self.census.iter().count());
+        Ok(Deadline::now() + self.lookout.interval.max(cost * IDLE))
+    }
+
+    /// Whether all that was named has ended.
+    fn is_over(&self) -> bool {
+        matches!(self.lookout.selection, Selection::Pids(_)) && self.census.iter().next().is_none()
+    }
+
+    /// The process to act on: of those that have reached a threshold and are to be told, the one with most memory. The others
+    /// are found again at the next look.
+    fn crossing(&mut self) -> Option<Crossing> {
+        let Self { lookout, census, gates, machine_bytes, started, .. } = self;
+        let (thresholds, cooldown, now) = (&lookout.thresholds, lookout.cooldown, started.elapsed());
+        let serials: HashSet<u64> = census.iter().map(|entry| entry.serial).collect();
+        gates.retain(|serial, _| serials.contains(serial));
+        let mut due = Vec::new();
+        for entry in census.iter() {
+            let observed = observed(entry, thresholds, *machine_bytes);
+            if gates.entry(entry.serial).or_default().look(thresholds, &observed, now, cooldown) {
+                due.push((entry, observed));
+            }
+        }
+        let (entry, observed) = due.into_iter().max_by_key(|(_, observed)| observed.rss_bytes)?;
+        gates.entry(entry.serial).or_default().tell(&observed, now);
+        Some(Crossing {
+            pid: entry.pid,
+            comm: entry.comm.clone(),
+            reason: reason(entry, &observed, thresholds)?,
+            rss_bytes: observed.rss_bytes,
+        })
+    }
+
+    /// Acts on a process, and goes on looking at the others meanwhile. Returns whether a signal asked to end.
+    async fn act(
+        &mut self,
+        crossing: &Crossing,
+        sink: CrossingSink<'_>,
+        signals: &mut Signals,
+    ) -> Result<bool, PipelineError> {
+        let Crossing { pid, comm, reason, .. } = crossing;
+        let Lookout { once, reaction, .. } = self.lookout;
+        let what = match reaction {
+            Reaction::Trace(options) => {
+                format!("tracing it for {}", units::duration(options.duration.unwrap_or_default()))
+            }
+            Reaction::Run(command) => format!("running {}", command.to_string_lossy()),
+        };
+        eprintln!("memtrace: {comm} (pid {pid}) {reason}; {what}");
+        let mut action = pin!(async {
+            match reaction {
+                Reaction::Trace(options) => trace(options, crossing, *once, sink).await,
+                Reaction::Run(command) => {
+                    run(command, crossing).await;
+                    Ok(())
+                }
+            }
+        });
+        let mut is_last = false;
+        let mut next_look = Deadline::now() + self.lookout.interval;
+        loop {
+            tokio::select! {
+                biased;
+                outcome = &mut action => return outcome.map(|()| is_last),
+                // A run on a process hears the same signal and ends with its report; a command is left to itself.
+                _ = signals.next() => match reaction {
+                    Reaction::Trace(_) => is_last = true,
+                    Reaction::Run(_) => return Ok(true),
+                },
+                () = tokio::time::sleep_until(next_look) => next_look = self.look()?,
+            }
+        }
+    }
+}
+
+/// What thresholds are about. Whether a process is increasing is only asked where one is about that, and it may be reached.
+fn observed(entry: &Entry, thresholds: &[Threshold], machine_bytes: u64) -> Observed {
+    let least_slope = thresholds.iter().filter_map(|threshold| match threshold {
+        Threshold::Slope(bytes_per_s) => Some(*bytes_per_s),
+        Threshold::Rss(_) | Threshold::Share(_) => None,
+    });
+    let history = entry.history();
+    let may_be_steep = least_slope.reduce(f64::min).is_some_and(|slope| history.rise_per_s() >= slope * WORTH_JUDGING);
+    let judgement = (may_be_steep && history.span() >= MIN_SLOPE_SPAN).then(|| history.judge());
+    let increasing = judgement.filter(|judgement| judgement.trend == Trend::Increasing);
+    Observed {
+        rss_bytes: entry.usage().rss_bytes(),
+        limit_bytes: entry.limit().map(|limit| limit.max_bytes),
+        machine_bytes,
+        slope_bytes_per_s: increasing.map(|judgement| judgement.slope_per_s),
+    }
+}
+
+/// Which threshold a process has reached, with its figures.
+fn reason(entry: &Entry, observed: &Observed, thresholds: &[Threshold]) -> Option<String> {
+    let reached = thresholds.iter().find(|threshold| threshold.is_reached(observed))?;
+    let Judgement { trend, slope_per_s, .. } = entry.history().judge();
+    let of_what = match (reached, observed.limit_bytes) {
+        (Threshold::Share(_), Some(limit)) => format!(" of its cgroup's {}", units::bytes(limit)),
+        (Threshold::Share(_), None) => format!(" of the machine's {}", units::bytes(observed.machine_bytes)),
+        (Threshold::Rss(_) | Threshold::Slope(_), _) => String::new(),
+    };
+    let (rss, slope) = (units::bytes(observed.rss_bytes), units::bytes_per_s(slope_per_s));
+    Some(format!("has reached {reached}{of_what}: RSS {rss}, {slope}, {}", trend.name()))
+}
+
+/// Traces one process. That this is not possible is a warning, unless nothing else was asked for.
+async fn trace(
+    template: &Options,
+    crossing: &Crossing,
+    once: bool,
+    sink: CrossingSink<'_>,
+) -> Result<(), PipelineError> {
+    let options = Options { selection: Selection::Pids(vec![crossing.pid]), ..template.clone() };
+    let mut last = |report: &Report, is_last: bool| if is_last { sink(crossing, report) } else { Ok(()) };
+    match super::run(&options, &mut last).await {
+        Ok(_) => Ok(()),
+        Err(error @ PipelineError::Write(_)) => Err(error),
+        Err(error) if once => Err(error),
+        Err(error) => {
+            log::warn!("{error}");
+            Ok(())
+        }
+    }
+}
+
+/// Runs a command of the shell to its end. That it fails is a warning.
+async fn run(command: &OsString, crossing: &Crossing) {
+    let mut shell = Command::new("/bin/sh");
+    shell
+        .arg("-c")
+        .arg(command)
+        .env("MEMTRACE_PID", crossing.pid.to_string())
+        .env("MEMTRACE_COMM", &crossing.comm)
+        .env("MEMTRACE_REASON", &crossing.reason)
+        .env("MEMTRACE_RSS_BYTES", crossing.rss_bytes.to_string())
+        .stdin(std::process::Stdio::null());
+    match shell.status().await {
+        Ok(status) if status.success() => {}
+        Ok(status) => log::warn!("{} ended with {status}", command.to_string_lossy()),
+        Err(error) => log::warn!("cannot run {}: {error}", command.to_string_lossy()),
+    }
+}

@@ -1,0 +1,279 @@
+//! `memtrace watch`: nothing is attached until a threshold is reached; then one process is looked at closely, and let go.
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::{
+    fs,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use support::{
+    FRAME_POINTERS, Target, Tracing, compile, eventually, kernel_programs,
+    load::{RedisClient, redis_idle},
+    process, run, scratch,
+};
+
+/// Rounds of work a second of a target that says how many it has done when it is asked.
+fn rounds_per_s(target: &mut Target, during: Duration) -> f64 {
+    let mut asked = || {
+        target.say("rounds");
+        (Instant::now(), target.line().parse::<f64>().unwrap())
+    };
+    let (begun, before) = asked();
+    thread::sleep(during);
+    let (ended, after) = asked();
+    (after - before) / ended.duration_since(begun).as_secs_f64()
+}
+
+/// A python program that works in rounds, says how many it has done, and leaks once it is told to.
+fn python() -> Target {
+    let script = "
+import select, sys, time
+def work():
+    return sum(len(str(number)) for number in range(2000))
+def leak(kept):
+    kept.append(bytearray(200_000))
+def main():
+    kept, rounds, leaks, begun = [], 0, False, 0
+    while True:
+        work()
+        rounds += 1
+        if leaks and len(kept) < (time.monotonic() - begun) * 100:
+            leak(kept)
+        if select.select([sys.stdin], [], [], 0)[0]:
+            line = sys.stdin.readline().strip()
+            if line == 'leak':
+                leaks, begun = True, time.monotonic()
+            print(rounds, flush=True)
+main()
+";
+    let mut target = Target::start(Command::new("/usr/bin/python3").args(["-u", "-c", script]));
+    target.say("rounds");
+    target.line();
+    target
+}
+
+#[test]
+fn a_python_program_that_begins_to_leak_is_reported_and_hardly_slowed_down() {
+    let mut target = python();
+    let pid = target.pid().to_string();
+    let arguments = ["watch", "--pid", &pid, "--threshold", "100MiB", "--capture", "8s", "--once", "--format", "json"];
+    let mut watching = Tracing::watch(&arguments);
+    let before = rounds_per_s(&mut target, Duration::from_secs(3));
+    assert!(kernel_programs().is_empty(), "nothing is attached before");
+    target.say("leak");
+    target.line();
+    watching.wait_for("has reached 100.0 MiB: RSS ");
+    watching.wait_for("memtrace: tracing ");
+    let during = rounds_per_s(&mut target, Duration::from_secs(4));
+    let (status, output, messages) = watching.finish();
+    assert_eq!(status, 0, "{messages}");
+    let report: Value = serde_json::from_str(&output).unwrap();
+    let of = process(&report);
+    assert_eq!(of["pid"], target.pid());
+    let growing = of["sites"].as_array().unwrap().iter().find(|site| site["growth_bytes_per_s"].as_f64() > Some(1e6));
+    let frames = growing.unwrap_or_else(|| panic!("no site grows: {report}"))["frames"].as_array().unwrap();
+    let names: Vec<&str> = frames.iter().filter_map(|frame| frame["function"].as_str()).collect();
+    assert!(names.iter().any(|name| name.contains("PyByteArray")), "{names:?}");
+    println!("{before:.0} rounds a second before, {during:.0} while it was traced: {:.3}", during / before);
+    assert!(during > 0.8 * before, "{before:.0} rounds a second, then {during:.0}");
+    eventually("nothing stays in the kernel", || kernel_programs().is_empty());
+    assert!(target.is_alive());
+}
+
+#[test]
+fn a_steady_leak_is_found_by_its_slope_and_named() {
+    let program = compile("host.c", &[&FRAME_POINTERS[..], &["-lm"]].concat());
+    let start = |mode, argument| {
+        let mut target = Target::start(Command::new(&program).args([mode, "20", argument]));
+        assert_eq!(target.line(), "ready");
+        target
+    };
+    let (innocent, leak) = (start("batch", "5"), start("leak", "300"));
+    let pids = [innocent.pid().to_string(), leak.pid().to_string()];
+    let (status, output, messages) = run(&[
+        "watch",
+        "--pid",
+        &pids[0],
+        "--pid",
+        &pids[1],
+        "--threshold",
+        "slope:6MiB/min",
+        "--capture",
+        "5s",
+        "--once",
+        "--format",
+        "json",
+    ]);
+    assert_eq!(status, 0, "{messages}");
+    assert!(messages.contains(&format!("(pid {}) has reached slope:6.0 MiB/min: RSS ", pids[1])), "{messages}");
+    let report: Value = serde_json::from_str(&output).unwrap();
+    assert_eq!(process(&report)["pid"], leak.pid());
+    let first = &process(&report)["sites"][0];
+    assert_eq!(first["frames"][0]["function"], "leak_here", "{first}");
+}
+
+#[test]
+fn redis_that_is_filled_is_recorded_again_and_again_only_as_it_grows() {
+    let redis = redis_idle();
+    let folder = scratch();
+    let pid = redis.target.pid().to_string();
+    let mut watching = Tracing::watch(&[
+        "watch",
+        "--pid",
+        &pid,
+        "--threshold",
+        "60MiB",
+        "--on-threshold",
+        "record",
+        "-o",
+        folder.path().to_str().unwrap(),
+        "--capture",
+        "3s",
+        "--cooldown",
+        "1s",
+    ]);
+    let recordings = || -> Vec<_> {
+        let entries = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.extension().is_some_and(|extension| extension == "json")).collect()
+    };
+    let mut client = RedisClient::connect(redis.port);
+    let value = "x".repeat(4000);
+    let mut keys = 0;
+    let mut fill = |mib: usize| {
+        client.all((0..mib * 256).map(|key| format!("SET key{} {value}", keys + key)));
+        keys += mib * 256;
+    };
+    fill(70);
+    // More while it is traced, or there would be nothing to see.
+    watching.wait_for("memtrace: tracing ");
+    fill(5);
+    watching.wait_for("memtrace: wrote ");
+    let first = recordings();
+    assert_eq!(first.len(), 1, "{first:?}");
+    let name = first[0].file_name().unwrap().to_string_lossy().into_owned();
+    assert!(name.starts_with(&format!("memtrace-redis-server-{pid}-")), "{name}");
+    let report = support::report(&first[0]);
+    assert_eq!(process(&report)["comm"], "redis-server");
+    assert!(process(&report)["alloc_bytes"].as_u64().unwrap() > 4 << 20);
+    // It stays where it is: that is no news, however long ago the first was.
+    thread::sleep(Duration::from_secs(4));
+    assert_eq!(recordings().len(), 1);
+    // Twice as much is.
+    fill(100);
+    watching.wait_for("memtrace: wrote ");
+    assert_eq!(recordings().len(), 2);
+    watching.signal("-TERM");
+    let (status, output, messages) = watching.finish();
+    assert_eq!((status, output.as_str()), (0, ""), "{messages}");
+}
+
+#[test]
+fn a_command_is_told_who_has_reached_what() {
+    let target = Target::start(Command::new("/bin/sleep").arg("1000"));
+    let folder = scratch();
+    let file = folder.path().join("told");
+    let command = format!(
+        "exec:echo \"$MEMTRACE_PID|$MEMTRACE_COMM|$MEMTRACE_REASON|$MEMTRACE_RSS_BYTES\" >> {}; exit 3",
+        file.display()
+    );
+    let pid = target.pid().to_string();
+    let (status, output, messages) =
+        run(&["watch", "--pid", &pid, "--threshold", "64KiB", "--on-threshold", &command, "--once"]);
+    assert_eq!((status, output.as_str()), (0, ""), "{messages}");
+    assert!(messages.contains("warning: ") && messages.contains("exit status: 3"), "{messages}");
+    let told = fs::read_to_string(&file).unwrap();
+    let fields: Vec<&str> = told.trim().split('|').collect();
+    assert_eq!(fields[..2], [pid.as_str(), "sleep"]);
+    assert!(fields[2].starts_with("has reached 64.0 KiB: RSS "), "{told}");
+    assert!(fields[3].parse::<u64>().unwrap() >= 64 << 10, "{told}");
+}
+
+#[test]
+fn who_idles_is_left_alone_and_a_signal_ends_it() {
+    let target = Target::start(Command::new("/bin/sleep").arg("1000"));
+    let pid = target.pid().to_string();
+    let thresholds = ["--threshold", "50MiB", "--threshold", "90%", "--threshold", "slope:1KiB/min"];
+    let watching = Tracing::watch(&[&["watch", "--pid", &pid, "--interval", "100ms"], &thresholds[..]].concat());
+    thread::sleep(Duration::from_secs(15));
+    watching.signal("-INT");
+    let (status, output, messages) = watching.finish();
+    assert_eq!((status, output.as_str()), (0, ""), "{messages}");
+    assert!(!messages.contains("has reached"), "{messages}");
+}
+
+#[test]
+fn a_signal_during_a_capture_brings_the_report_and_ends() {
+    let program = compile("host.c", &[&FRAME_POINTERS[..], &["-lm"]].concat());
+    let mut target = Target::start(Command::new(&program).args(["leak", "20", "500"]));
+    assert_eq!(target.line(), "ready");
+    let pid = target.pid().to_string();
+    let mut watching =
+        Tracing::watch(&["watch", "--pid", &pid, "--threshold", "10MiB", "--capture", "1h", "--format", "json"]);
+    watching.wait_for("memtrace: tracing ");
+    thread::sleep(Duration::from_secs(2));
+    watching.signal("-INT");
+    let (status, output, messages) = watching.finish();
+    assert_eq!(status, 0, "{messages}");
+    let report: Value = serde_json::from_str(&output).unwrap();
+    assert!(process(&report)["live_bytes"].as_u64().unwrap() > 0);
+    eventually("nothing stays in the kernel", || kernel_programs().is_empty());
+    assert!(target.is_alive());
+}
+
+#[test]
+fn who_ends_while_it_is_traced_is_reported_and_then_nobody_is_left() {
+    let program = compile("host.c", &[&FRAME_POINTERS[..], &["-lm"]].concat());
+    let mut target = Target::start(Command::new(&program).args(["leak", "20", "500"]));
+    assert_eq!(target.line(), "ready");
+    let pid = target.pid().to_string();
+    let mut watching =
+        Tracing::watch(&["watch", "--pid", &pid, "--threshold", "10MiB", "--capture", "1h", "--format", "json"]);
+    watching.wait_for("memtrace: tracing ");
+    thread::sleep(Duration::from_secs(2));
+    target.kill();
+    let (status, output, messages) = watching.finish();
+    assert_eq!(status, 0, "{messages}");
+    assert!(messages.contains("nobody is left to watch"), "{messages}");
+    let report: Value = serde_json::from_str(&output).unwrap();
+    assert_eq!(process(&report)["ended"], true);
+}
+
+#[test]
+fn one_that_cannot_be_traced_is_a_warning() {
+    let plain = compile("static.c", &["-nostdlib", "-static", "-DNO_LIBC"]);
+    let without = Target::start(&mut Command::new(plain));
+    let mut watching = Tracing::watch(&["watch", "--pid", &without.pid().to_string(), "--threshold", "4KiB"]);
+    watching.wait_for("warning: ");
+    thread::sleep(Duration::from_secs(2));
+    watching.signal("-INT");
+    let (status, _, messages) = watching.finish();
+    assert_eq!(status, 0, "{messages}");
+    assert!(messages.contains("allocator that memtrace knows"), "{messages}");
+}
+
+#[test]
+fn nonsense_is_refused_with_what_to_write() {
+    let refused = |arguments: &[&str], says: &[&str]| {
+        let (status, output, messages) = run(&[&["watch"], arguments].concat());
+        assert_eq!((status, output.as_str()), (2, ""), "{messages}");
+        says.iter().for_each(|text| assert!(messages.contains(text), "{arguments:?} should say {text:?}: {messages}"));
+        assert!(messages.lines().any(|line| line.starts_with("hint: ")), "{messages}");
+    };
+    let how = "write 512MiB, 80% or slope:1MiB/min";
+    for threshold in ["much", "0", "x%", "slope:1MiB", "slope:1MiB/fortnight"] {
+        refused(&["--pid", "1", "--threshold", threshold], &[how]);
+    }
+    refused(&["--pid", "1", "--threshold", "101%"], &["not more than 100%"]);
+    refused(&["--pid", "1"], &["--threshold"]);
+    refused(&["--threshold", "1MiB"], &["--pid"]);
+    refused(&["--pid", "1", "--threshold", "1MiB", "--on-threshold", "mail"], &["write report, record or exec:CMD"]);
+    refused(
+        &["--pid", "1", "--threshold", "1MiB", "--on-threshold", "record", "-o", "/nonexistent"],
+        &["/nonexistent is no folder"],
+    );
+}
