@@ -8,11 +8,11 @@ use crate::{process::ProcessSlot, sampling::Weight, stack::StackId};
 pub struct SiteId(pub u64);
 
 impl SiteId {
-    /// The site of `stack` in the program at `process`.
+    /// The site of `stack` in the program at `process`, of memory of one [`Category`], given as its code.
     #[inline(always)]
     #[must_use]
-    pub fn of(stack: StackId, process: ProcessSlot) -> Self {
-        Self(crate::stack::mix(stack.0 ^ crate::stack::mix(process.0 as u64)))
+    pub fn of(stack: StackId, process: ProcessSlot, category: u32) -> Self {
+        Self(crate::stack::mix(stack.0 ^ crate::stack::mix((category as u64) << 32 | process.0 as u64)))
     }
 }
 
@@ -35,6 +35,15 @@ pub enum Category {
     Heap = 0,
     /// Mapped by the program itself. User space counts, because ranges can be split.
     Mmap = 1,
+    /// Pages of anonymous memory, from when they became resident.
+    AnonymousPages = 2,
+    /// The same of files.
+    FilePages = 4,
+    /// The same of shared memory.
+    SharedPages = 5,
+    /// Pages that a process had in common with another until it wrote to them (copy on write): resident memory of the
+    /// host grows, the process's own does not.
+    CopiedPages = 6,
 }
 
 /// A code that names no [`Category`].
@@ -48,6 +57,10 @@ impl TryFrom<u32> for Category {
         match code {
             0 => Ok(Self::Heap),
             1 => Ok(Self::Mmap),
+            2 => Ok(Self::AnonymousPages),
+            4 => Ok(Self::FilePages),
+            5 => Ok(Self::SharedPages),
+            6 => Ok(Self::CopiedPages),
             other => Err(UnknownCategory(other)),
         }
     }

@@ -1,7 +1,12 @@
 //! Threads of targets: what one is doing, and the memory in which its stack is walked.
 
 use crate::{
-    call::PendingCall, process::ProcessSlot, site::RecentSites, stack::StackRecord, unwind::RecentRows, window::Window,
+    call::PendingCall,
+    process::ProcessSlot,
+    site::{RecentSites, SiteIndex},
+    stack::StackRecord,
+    unwind::RecentRows,
+    window::Window,
 };
 
 /// One thread's place in the table of threads.
@@ -32,6 +37,8 @@ pub struct ThreadMemory {
     pub pending: PendingCall,
     /// The block of a free that may reach another hooked free of it; 0 where there is none.
     pub handed_on: u64,
+    /// Its last write to a page that it may share with another process.
+    pub write: SharedWrite,
     /// How many bytes more until the next sample, plus 1; 0 before the first is drawn.
     pub until_sample: u64,
     /// Where its last sites have their counters.
@@ -42,6 +49,21 @@ pub struct ThreadMemory {
     pub stack: StackRecord,
     /// A copy of the part of its stack that is looked at.
     pub window: Window,
+}
+
+/// A write to a page that may be shared with another process: whether the kernel copies the page shows in what the
+/// thread does before it goes on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SharedWrite {
+    /// The instruction that writes; 0 where nothing is under way.
+    pub pc: u64,
+    /// The stack pointer then.
+    pub sp: u64,
+    /// The site that was charged for the copy.
+    pub site: SiteIndex,
+    /// Makes the whole aligned.
+    pub unused: u32,
 }
 
 /// What was asked for, whether sampled or not: exact, but for calls that fail.

@@ -10,6 +10,7 @@ mod alloc;
 mod atomic;
 mod blocks;
 mod maps;
+mod pages;
 mod registers;
 mod sample;
 mod site;
@@ -24,8 +25,8 @@ mod watch;
 use alloc::Return;
 use aya_ebpf::{
     cty::c_void,
-    macros::{raw_tracepoint, uprobe, uretprobe},
-    programs::{ProbeContext, RawTracePointContext, RetProbeContext},
+    macros::{raw_tracepoint, tracepoint, uprobe, uretprobe},
+    programs::{ProbeContext, RawTracePointContext, RetProbeContext, TracePointContext},
 };
 use target::Task;
 
@@ -177,6 +178,27 @@ fn vm_enter(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "sys_exit")]
 fn vm_leave(ctx: RawTracePointContext) -> i32 {
     vm::leave(&ctx);
+    0
+}
+
+/// An address space's memory has become more or less; only attached where pages are asked for, as are the next two.
+#[tracepoint]
+fn rss_stat(ctx: TracePointContext) -> u32 {
+    pages::change(&ctx);
+    0
+}
+
+/// A thread has run into a page that is not as it needs it.
+#[raw_tracepoint(tracepoint = "page_fault_user")]
+fn page_fault(ctx: RawTracePointContext) -> i32 {
+    pages::fault(&ctx);
+    0
+}
+
+/// The kernel has handed out pages.
+#[raw_tracepoint(tracepoint = "mm_page_alloc")]
+fn page_allocated(ctx: RawTracePointContext) -> i32 {
+    pages::page_allocated(&ctx);
     0
 }
 

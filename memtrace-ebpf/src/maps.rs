@@ -7,6 +7,7 @@ use aya_ebpf::{
 use memtrace_common::{
     block_table::{Bucket, FILTER as FILTER_ENTRIES},
     control::Control,
+    pages::Resident,
     process::{Process, ProcessSlot, SlotOfProcess},
     sampling,
     site::{Site, SiteId, SiteIndex},
@@ -47,6 +48,14 @@ pub(crate) static FREE_SLOTS: Queue<ProcessSlot> = Queue::with_max_entries(1, 0)
 /// The targets, by slot.
 #[map]
 pub(crate) static PROCESSES: Array<Process> = Array::with_max_entries(1, MMAPABLE);
+
+/// The resident memory of the targets, by slot, where that is asked for.
+#[map]
+pub(crate) static RESIDENT: Array<Resident> = Array::with_max_entries(1, 0);
+
+/// Whose an address space is, by the kernel's name for it ([`Resident::mm_id`]).
+#[map]
+pub(crate) static MM_SLOTS: HashMap<u64, ProcessSlot> = HashMap::with_max_entries(1, 0);
 
 /// Where the kernel sends hooked returns, by slot; 0 until user space has seen it in the target's
 /// mappings.

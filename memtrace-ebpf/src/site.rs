@@ -21,7 +21,7 @@ pub(crate) fn index_of(
     thread: &mut ThreadMemory,
     category: Category,
 ) -> Result<SiteIndex, Counter> {
-    let id = SiteId::of(stack, target.slot);
+    let id = SiteId::of(stack, target.slot, category as u32);
     if let Some(index) = thread.recent_sites.find(id) {
         return Ok(index);
     }

@@ -1,6 +1,6 @@
-//! The stack of a thread whose hooked call has just returned.
+//! The stack of a thread whose hooked call has just returned, or which the kernel has interrupted.
 //!
-//! Walked at the return, not at the entry: the program counter is then the direct caller's own, the
+//! Calls are walked at the return, not at the entry: the program counter is then the direct caller's own, the
 //! callee-saved registers are restored, and failed or nested calls cost nothing.
 
 use aya_ebpf::{
@@ -32,25 +32,51 @@ static UNWIND_BY_ROWS: Global<u8> = Global::new(0);
 /// names it.
 #[inline(always)]
 pub(crate) fn walk(target: &Target, caller: Registers, thread: &mut ThreadMemory) -> StackId {
-    // The thread has written to its stack since its last walk.
-    thread.window.forget();
-    if UNWIND_BY_ROWS.load() != 0 {
-        walk_by_rows(target, caller, thread)
-    } else {
-        walk_by_frame_pointers(caller, thread)
+    walk_from(target, Start { registers: caller, is_return: 1 }, thread)
+}
+
+/// Walks the stack from the registers with which a thread was interrupted.
+#[inline(always)]
+pub(crate) fn walk_interrupted(target: &Target, registers: Registers, thread: &mut ThreadMemory) -> StackId {
+    walk_from(target, Start { registers, is_return: 0 }, thread)
+}
+
+/// Where a walk begins.
+struct Start {
+    registers: Registers,
+    /// 1 where the program counter is a return address, 0 where it is that of the next instruction.
+    is_return: u64,
+}
+
+impl Start {
+    /// As it is kept: as if it were a return address, because whoever symbolises looks one byte before.
+    #[inline(always)]
+    fn frame(&self) -> u64 {
+        self.registers.pc.wrapping_add(1 - self.is_return)
     }
 }
 
 #[inline(always)]
-fn walk_by_frame_pointers(from: Registers, thread: &mut ThreadMemory) -> StackId {
+fn walk_from(target: &Target, start: Start, thread: &mut ThreadMemory) -> StackId {
+    // The thread has written to its stack since its last walk.
+    thread.window.forget();
+    if UNWIND_BY_ROWS.load() != 0 {
+        walk_by_rows(target, &start, thread)
+    } else {
+        walk_by_frame_pointers(&start, thread)
+    }
+}
+
+#[inline(always)]
+fn walk_by_frame_pointers(start: &Start, thread: &mut ThreadMemory) -> StackId {
     let mut memory = Windowed { window: &mut thread.window, source: UserMemory };
     let record = &mut thread.stack;
-    let mut registers = from;
-    let mut hasher = StackHasher::new().frame(from.pc);
-    record.frames[0] = from.pc;
+    let mut registers = start.registers;
+    let mut hasher = StackHasher::new().frame(start.frame());
+    record.frames[0] = start.frame();
     let mut count = 1usize;
     let mut truncated = false;
-    while let Step::Caller(caller) = frame_pointer::step(registers, from.sp, &mut memory) {
+    while let Step::Caller(caller) = frame_pointer::step(registers, start.registers.sp, &mut memory) {
         // No indexing: it could panic, and a program that could panic is refused.
         let Some(slot) = record.frames.get_mut(count) else {
             truncated = true;
@@ -103,7 +129,7 @@ enum Ending {
 /// A walk by call frame information, from frame to frame.
 struct Walk {
     registers: Registers,
-    /// 1 where the program counter is a return address, 0 where it is that of the next instruction.
+    /// As [`Start::is_return`].
     is_return: u64,
     frame_count: u32,
     hasher: StackHasher,
@@ -115,13 +141,13 @@ struct Walk {
 }
 
 #[inline(always)]
-fn walk_by_rows(target: &Target, caller: Registers, thread: &mut ThreadMemory) -> StackId {
-    thread.stack.frames[0] = caller.pc;
+fn walk_by_rows(target: &Target, start: &Start, thread: &mut ThreadMemory) -> StackId {
+    thread.stack.frames[0] = start.frame();
     let mut walk = Walk {
-        registers: caller,
-        is_return: 1,
+        registers: start.registers,
+        is_return: start.is_return,
         frame_count: 1,
-        hasher: StackHasher::new().frame(caller.pc),
+        hasher: StackHasher::new().frame(start.frame()),
         code: CODE_TABLES.get(target.slot.0).copied().unwrap_or_default(),
         ending: Ending::TooDeep,
         record: &raw mut thread.stack,

@@ -9,7 +9,7 @@ mod support;
 use std::{collections::HashSet, path::Path, process::Command, time::Instant};
 
 use serde_json::Value;
-use support::{FRAME_POINTERS, Target, Tracing, assert_truth, compile, compile_by, process};
+use support::{EXACT_TIERS, FRAME_POINTERS, Target, Tracing, assert_truth, compile, compile_by, process};
 
 const OPERATIONS: &str = "500000";
 
@@ -130,13 +130,13 @@ fn musl_allocates_exactly_shared_and_static() {
 }
 
 /// The program whose `operator new` throws, with an allocator that defines it.
-fn exact_where_it_throws(library: &str, choices: u32) {
+fn exact_where_it_throws(library: &str, choices: u32, tier: &[&str]) {
     let choices = format!("-DHANDLER_CHOICES={choices}");
     let program =
         compile_by("g++", "throws.cc", &[&FRAME_POINTERS[..], &[&choices, "-Wl,--no-as-needed", library]].concat());
     let mut target = Target::start(Command::new(program).arg("20000"));
     assert_eq!(target.line(), "ready");
-    let tracing = Tracing::start(&["--pid", &target.pid().to_string(), "--format", "json"]);
+    let tracing = Tracing::start(&[tier, &["--pid", &target.pid().to_string(), "--format", "json"]].concat());
     target.say("go");
     let truth: Value = serde_json::from_str(&target.line()).unwrap();
     let report = tracing.stop();
@@ -148,10 +148,11 @@ fn exact_where_it_throws(library: &str, choices: u32) {
 
 #[test]
 fn exceptions_from_an_allocators_operator_new_pass_and_are_exact() {
-    exact_where_it_throws(JEMALLOC, 0);
-    exact_where_it_throws(JEMALLOC, 4);
-    exact_where_it_throws(TCMALLOC_MINIMAL, 0);
-    exact_where_it_throws(TCMALLOC_MINIMAL, 4);
+    let [exact, auto] = EXACT_TIERS;
+    exact_where_it_throws(JEMALLOC, 0, exact);
+    exact_where_it_throws(JEMALLOC, 4, auto);
+    exact_where_it_throws(TCMALLOC_MINIMAL, 0, auto);
+    exact_where_it_throws(TCMALLOC_MINIMAL, 4, exact);
 }
 
 #[test]

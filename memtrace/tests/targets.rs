@@ -13,7 +13,7 @@ use std::{
 };
 
 use serde_json::Value;
-use support::{FIGURES, FRAME_POINTERS, Target, Tracing, compile, load, losses, scratch, sum_at};
+use support::{EXACT_TIERS, FIGURES, FRAME_POINTERS, Target, Tracing, compile, load, losses, scratch, sum_at};
 
 /// The processes of a report that have this pid.
 fn of_pid(report: &Value, pid: u64) -> Vec<&Value> {
@@ -137,11 +137,13 @@ fn a_command_and_its_children_are_exact() {
     let file = folder.path().join("report.json");
     let arguments =
         ["--follow", "--format", "json", "-o", file.to_str().unwrap(), "--", program.to_str().unwrap(), "9"];
-    let (status, output, messages) = support::run(&arguments);
-    assert_eq!(status, 0, "{messages}");
-    let truths = json_lines(&output);
-    assert_eq!(truths.len(), 13);
-    assert_family(&support::report(&file), &truths);
+    for tier in EXACT_TIERS {
+        let (status, output, messages) = support::run(&[tier, &arguments].concat());
+        assert_eq!(status, 0, "{messages}");
+        let truths = json_lines(&output);
+        assert_eq!(truths.len(), 13);
+        assert_family(&support::report(&file), &truths);
+    }
 }
 
 #[test]
@@ -182,14 +184,17 @@ fn a_pid_that_is_used_again_is_another_process() {
 fn programs_of_a_name_are_targets_from_their_first_instruction() {
     let folder = scratch();
     let program = named(folder.path(), "memtrace-kin", "family.c");
-    let tracing = Tracing::start(&["--comm", "memtrace-kin", "--format", "json"]);
-    let output = Command::new(&program).arg("3").output().unwrap();
-    // Another name is not asked for.
     let other = named(folder.path(), "memtrace-other", "family.c");
-    let others = json_lines(&String::from_utf8(Command::new(other).arg("0").output().unwrap().stdout).unwrap());
-    let report = tracing.stop();
-    assert_family(&report, &json_lines(&String::from_utf8(output.stdout).unwrap()));
-    assert!(of_pid(&report, others[0]["pid"].as_u64().unwrap()).is_empty());
+    for tier in EXACT_TIERS {
+        let tracing = Tracing::start(&[tier, &["--comm", "memtrace-kin", "--format", "json"]].concat());
+        let output = Command::new(&program).arg("3").output().unwrap();
+        // Another name is not asked for.
+        let others = Command::new(&other).arg("0").output().unwrap();
+        let others = json_lines(&String::from_utf8(others.stdout).unwrap());
+        let report = tracing.stop();
+        assert_family(&report, &json_lines(&String::from_utf8(output.stdout).unwrap()));
+        assert!(of_pid(&report, others[0]["pid"].as_u64().unwrap()).is_empty());
+    }
 }
 
 /// A cgroup that goes with the test.

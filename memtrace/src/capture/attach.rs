@@ -129,6 +129,8 @@ pub enum Programs {
     Tracing,
     /// Empty ones: what the probes themselves cost.
     Empty,
+    /// None: nothing is hooked.
+    Nothing,
 }
 
 /// Finds what is of interest in `image`: the families that it defines, the functions among `custom` that are

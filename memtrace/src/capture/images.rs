@@ -89,6 +89,12 @@ impl Images {
         self.scope
     }
 
+    /// Whether what defines allocators is hooked.
+    #[must_use]
+    pub fn are_hooked(&self) -> bool {
+        self.programs != Programs::Nothing
+    }
+
     /// The functions that the user named.
     #[must_use]
     pub fn custom(&self) -> &[CustomFunction] {
@@ -190,7 +196,7 @@ impl Images {
     /// # Errors
     /// Where the image cannot be read or the kernel refuses a probe.
     pub fn hook(&mut self, index: usize, pid: NonZeroU32, kernel: &mut Kernel) -> Result<Vec<Allocator>, AttachError> {
-        let Some(image) = &self.all[index].image else { return Ok(Vec::new()) };
+        let Some(image) = self.all[index].image.as_ref().filter(|_| self.are_hooked()) else { return Ok(Vec::new()) };
         let survey = match self.surveys.entry(index) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(unknown) => unknown.insert(attach::survey(image, &self.custom)?),

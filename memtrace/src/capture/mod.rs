@@ -16,3 +16,4 @@ pub mod privileges;
 pub mod returns;
 pub mod selection;
 pub mod target;
+pub mod tracefs;

@@ -5,7 +5,7 @@
 
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
 
-use super::{kernel::Links, preflight};
+use super::preflight;
 
 /// What it takes to go on tracing.
 const KEPT: [Capability; 6] = [
@@ -19,16 +19,16 @@ const KEPT: [Capability; 6] = [
 ];
 
 /// Gives up what is not needed any more; with `writes_a_file`, not the right to give a report its name in a folder of
-/// somebody else's. Probes that are perf events may take all there is.
+/// somebody else's; with `opens_perf_events`, what that takes here, which may be all there is.
 ///
 /// # Errors
 /// Where the kernel refuses, which it does not for want of privileges.
-pub fn drop_unneeded(writes_a_file: bool, links: Links) -> Result<(), CapsError> {
+pub fn drop_unneeded(writes_a_file: bool, opens_perf_events: bool) -> Result<(), CapsError> {
     let mut kept: CapsHashSet = KEPT.into_iter().collect();
     if writes_a_file {
         kept.insert(Capability::CAP_DAC_OVERRIDE);
     }
-    if links == Links::PerfEvent && preflight::restricts_perf_events() {
+    if opens_perf_events && preflight::restricts_perf_events() {
         kept.insert(Capability::CAP_SYS_ADMIN);
     }
     let kept_of = |set| caps::read(None, set).map(|had| had.intersection(&kept).copied().collect::<CapsHashSet>());

@@ -58,6 +58,12 @@ impl Selection {
         }
     }
 
+    /// Whether processes can come to be selected that nobody has named.
+    #[must_use]
+    pub fn begins_by_itself(&self) -> bool {
+        self.adoption(false) != Adoption::default()
+    }
+
     /// In which processes probes must fire.
     #[must_use]
     pub fn scope(&self, follow: bool) -> Scope {

@@ -12,7 +12,7 @@ use memtrace_common::{
 use super::watch_args::WatchArguments;
 use crate::{
     capture::{allocators::custom::CustomFunction, images::Scope, kernel::Capacities, selection::Selection},
-    model::report::{Category, Weight},
+    model::report::{Category, PageKind, Weight},
 };
 
 const EXAMPLES: &str = "\
@@ -115,9 +115,8 @@ pub(super) struct TraceArguments {
     #[arg(long, value_enum, default_value_t = LinksArgument::Auto, hide_short_help = true)]
     pub(super) links: LinksArgument,
 
-    /// Which memory: of allocators, or mapped by the program itself
-    #[arg(long = "category", value_enum, value_name = "CATEGORY", value_delimiter = ',',
-          default_values_t = [CategoryArgument::Heap])]
+    /// Which memory [default: heap, or pages with --tier growth]
+    #[arg(long = "category", value_enum, value_name = "CATEGORY", value_delimiter = ',')]
     pub(super) categories: Vec<CategoryArgument>,
 
     #[command(flatten)]
@@ -269,8 +268,8 @@ impl CapacityArguments {
 pub(super) enum TierArgument {
     /// The most exact of the others that keeps to --max-overhead; changes as the load does, and says so
     Auto,
-    /// Physical growth only
-    #[value(hide = true)]
+    /// No probes in any program: which stacks make memory resident, page by page, told by the kernel's own tracepoints;
+    /// names growth, convicts nobody
     Growth,
     /// Every allocation, in random windows of some milliseconds whose blocks are then followed: an estimate with its
     /// 95 % interval that keeps to --max-overhead
@@ -319,13 +318,17 @@ pub(super) enum CategoryArgument {
     Heap,
     /// By mmap, mremap and brk; what an allocator maps for itself is not counted twice
     Mmap,
+    /// Whatever it was allocated by, from when its pages became resident: what --tier growth tells
+    Pages,
 }
 
-impl From<CategoryArgument> for Category {
-    fn from(argument: CategoryArgument) -> Self {
-        match argument {
-            CategoryArgument::Heap => Self::Heap,
-            CategoryArgument::Mmap => Self::Mmap,
+impl CategoryArgument {
+    /// What reports call so.
+    pub(super) fn categories(self) -> Vec<Category> {
+        match self {
+            Self::Heap => vec![Category::Heap],
+            Self::Mmap => vec![Category::Mmap],
+            Self::Pages => PageKind::ALL.map(Category::Pages).to_vec(),
         }
     }
 }

@@ -46,6 +46,16 @@ fn links(links: Links) -> String {
     format!("limited  probes: {links}\n         hint: {what}")
 }
 
+/// Whether it can be told what makes pages resident.
+fn pages(kernel: &mut Kernel) -> String {
+    match kernel.follow_pages() {
+        Ok(()) => "ok       growth: the kernel tells what makes pages resident".into(),
+        Err(error) => format!(
+            "limited  growth: {error}\n         hint: --tier growth needs the tracepoint kmem:rss_stat and tracefs"
+        ),
+    }
+}
+
 /// The proof: loads every program and attaches those that follow tasks, then lets go.
 fn try_kernel() -> u32 {
     let settings = Settings {
@@ -54,6 +64,8 @@ fn try_kernel() -> u32 {
         debug_lines: false,
         task_pid_offset: 0,
         address_spaces: false,
+        pages: true,
+        hooks: true,
         links: None,
         // The most that programs can be asked for.
         sample_bytes: Some(MIN_MEAN_BYTES),
@@ -62,9 +74,10 @@ fn try_kernel() -> u32 {
     let kernel = Kernel::load(settings)
         .and_then(|mut kernel| kernel.load_every_program().and_then(|()| kernel.follow_tasks(true)).map(|()| kernel));
     match kernel {
-        Ok(kernel) => {
+        Ok(mut kernel) => {
             println!("ok       programs: the kernel accepts and attaches them");
             println!("{}", links(kernel.links()));
+            println!("{}", pages(&mut kernel));
             0
         }
         Err(error) => {

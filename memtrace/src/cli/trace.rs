@@ -23,7 +23,7 @@ use crate::{
     },
     model::{
         budget::{Budget, Closeness},
-        report::Tier,
+        report::{Category, Tier},
     },
     pipeline::{self, Look, Options, PipelineError},
 };
@@ -32,9 +32,9 @@ use crate::{
 const LIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) fn run(arguments: &TraceArguments, verbose: u8) -> Result<ExitCode, Failure> {
-    let look = look(arguments)?;
+    let (look, categories) = look(arguments)?;
     let mut output = Output::open(&arguments.report)?;
-    let options = options(arguments, look, verbose, output.is_live());
+    let options = options(arguments, look, categories, verbose, output.is_live());
     let mut sink = |report: &_, is_last| output.write(report, is_last);
     match runtime()?.block_on(pipeline::run(&options, &mut sink)) {
         Ok(None) => Ok(ExitCode::SUCCESS),
@@ -59,32 +59,50 @@ pub(super) fn failed(error: PipelineError, output: Option<&Path>) -> Result<Exit
     }
 }
 
-fn look(arguments: &TraceArguments) -> Result<Look, Failure> {
+/// How closely to look, and at which kinds of memory.
+fn look(arguments: &TraceArguments) -> Result<(Look, Vec<Category>), Failure> {
     let within = |closest| Look::Within {
         budget: Budget(arguments.max_overhead),
         closest,
         sample_bytes: arguments.sample_bytes,
     };
-    let ranges = arguments.categories.contains(&CategoryArgument::Mmap);
-    match arguments.tier {
+    let asked = &arguments.categories;
+    let ranges = asked.contains(&CategoryArgument::Mmap);
+    let only_pages = !asked.is_empty() && asked.iter().all(|category| *category == CategoryArgument::Pages);
+    let look = match arguments.tier {
+        TierArgument::Auto if only_pages => Look::Fixed(Tier::Growth),
+        TierArgument::Growth if asked.is_empty() || only_pages => Look::Fixed(Tier::Growth),
+        TierArgument::Growth => {
+            return Err(Failure::usage(
+                "tier `growth` sees pages become resident, no allocations",
+                "leave out --category, or use another tier",
+            ));
+        }
+        _ if only_pages => {
+            return Err(Failure::usage(
+                "--category pages alone has no allocations to look at in this tier",
+                "use --tier growth, or --category heap,pages",
+            ));
+        }
         // What allocators map for themselves is known by their calls: all of them must be seen.
         TierArgument::Auto if ranges => {
             eprintln!("memtrace: --category mmap takes every allocation: tier exact, whatever that costs");
-            Ok(Look::Fixed(Tier::Exact))
+            Look::Fixed(Tier::Exact)
         }
-        TierArgument::Windowed if ranges => Err(Failure::usage(
-            "--category mmap takes every allocation, which tier `windowed` does not see",
-            "use --tier exact",
-        )),
-        TierArgument::Auto => Ok(within(Closeness::All)),
-        TierArgument::Windowed => Ok(within(Closeness::Windows)),
-        TierArgument::Exact => Ok(Look::Fixed(Tier::Exact)),
-        TierArgument::Sampled => Ok(Look::Fixed(Tier::Sampled { sample_bytes: arguments.sample_bytes })),
-        TierArgument::Growth => Err(Failure::usage(
-            "this version has no tier `growth` yet",
-            "use --tier windowed, sampled or exact, or leave it out",
-        )),
-    }
+        TierArgument::Windowed if ranges => {
+            return Err(Failure::usage(
+                "--category mmap takes every allocation, which tier `windowed` does not see",
+                "use --tier exact",
+            ));
+        }
+        TierArgument::Auto => within(Closeness::All),
+        TierArgument::Windowed => within(Closeness::Windows),
+        TierArgument::Exact => Look::Fixed(Tier::Exact),
+        TierArgument::Sampled => Look::Fixed(Tier::Sampled { sample_bytes: arguments.sample_bytes }),
+    };
+    let default = [if look == Look::Fixed(Tier::Growth) { CategoryArgument::Pages } else { CategoryArgument::Heap }];
+    let categories = if asked.is_empty() { &default[..] } else { asked };
+    Ok((look, categories.iter().flat_map(|category| category.categories()).collect()))
 }
 
 /// How to attach probes.
@@ -115,13 +133,18 @@ pub(super) fn best_unwind() -> Unwind {
     Unwind::FramePointers
 }
 
-fn options(arguments: &TraceArguments, look: Look, verbose: u8, is_live: bool) -> Options {
+fn options(arguments: &TraceArguments, look: Look, categories: Vec<Category>, verbose: u8, is_live: bool) -> Options {
     let selection = arguments.target.selection();
+    let mut capacities = arguments.capacities.capacities(selection.scope(arguments.follow));
+    let mut programs = if arguments.empty_probes { Programs::Empty } else { Programs::Tracing };
+    if look == Look::Fixed(Tier::Growth) {
+        (capacities.blocks, programs) = (1, Programs::Nothing);
+    }
     Options {
-        capacities: arguments.capacities.capacities(selection.scope(arguments.follow)),
+        capacities,
         selection,
         follow: arguments.follow,
-        categories: arguments.categories.iter().map(|category| (*category).into()).collect(),
+        categories,
         duration: arguments.duration,
         interval: arguments.interval.or(is_live.then_some(LIVE_INTERVAL)),
         look,
@@ -130,7 +153,7 @@ fn options(arguments: &TraceArguments, look: Look, verbose: u8, is_live: bool) -
         custom: arguments.alloc.iter().chain(&arguments.free).cloned().collect(),
         links: links(arguments.links),
         writes_a_file: arguments.report.output.is_some(),
-        programs: if arguments.empty_probes { Programs::Empty } else { Programs::Tracing },
+        programs,
     }
 }
 

@@ -22,6 +22,8 @@ pub enum Tier {
     },
     /// Every allocation was, at times.
     Windowed,
+    /// No allocation was: what makes memory resident was, page by page.
+    Growth,
 }
 
 /// From when on there was another tier, and why.
@@ -54,6 +56,7 @@ impl Tier {
             Self::Exact => "exact",
             Self::Sampled { .. } => "sampled",
             Self::Windowed => "windowed",
+            Self::Growth => "growth",
         }
     }
 
@@ -61,7 +64,7 @@ impl Tier {
     #[must_use]
     pub fn sample_bytes(self) -> Option<u64> {
         match self {
-            Self::Exact | Self::Windowed => None,
+            Self::Exact | Self::Windowed | Self::Growth => None,
             Self::Sampled { sample_bytes } => Some(sample_bytes),
         }
     }
@@ -74,15 +77,62 @@ pub enum Category {
     Heap,
     /// Mapped by the program itself.
     Mmap,
+    /// Whatever it was allocated by, from when its pages became resident.
+    Pages(PageKind),
+}
+
+/// What pages hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PageKind {
+    /// Memory of the process's own.
+    Anonymous,
+    /// A file's.
+    File,
+    /// Memory that is shared on purpose.
+    Shared,
+    /// What was another process's as well until this one wrote to it.
+    Copied,
+}
+
+impl PageKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Anonymous, Self::File, Self::Shared, Self::Copied];
+
+    /// The word used in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Anonymous => "anonymous",
+            Self::File => "file",
+            Self::Shared => "shared",
+            Self::Copied => "copied",
+        }
+    }
 }
 
 impl Category {
+    /// Whether it is of pages. They hold what other categories count as well, so that no sum has both.
+    #[must_use]
+    pub fn is_pages(self) -> bool {
+        self.page_kind().is_some()
+    }
+
+    /// What its pages hold, where it is of pages.
+    #[must_use]
+    pub fn page_kind(self) -> Option<PageKind> {
+        match self {
+            Self::Pages(kind) => Some(kind),
+            Self::Heap | Self::Mmap => None,
+        }
+    }
+
     /// The word used on the command line and in reports.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Heap => "heap",
             Self::Mmap => "mmap",
+            Self::Pages(_) => "pages",
         }
     }
 }

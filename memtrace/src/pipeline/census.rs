@@ -84,6 +84,19 @@ impl Census {
         self.entries.values()
     }
 
+    /// How many processes there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Those whose resident memory is more than it was when they were first seen, by so many bytes.
+    pub fn grown_by(&self, bytes: u64) -> impl Iterator<Item = NonZeroU32> {
+        let first = |entry: &Entry| entry.history().first().unwrap_or_default().rss_bytes();
+        let has_grown = move |entry: &&Entry| entry.usage().rss_bytes() >= first(entry).saturating_add(bytes);
+        self.iter().filter(has_grown).map(|entry| entry.pid)
+    }
+
     /// The processes as reports have them, without sites: those that grow first, the fastest first, then those with
     /// most resident memory.
     #[must_use]

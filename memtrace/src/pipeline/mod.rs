@@ -165,7 +165,7 @@ pub async fn run(options: &Options, sink: Sink<'_>) -> Result<Option<ExitStatus>
 
 /// What is left to do takes few. (The command, where there is one, was forked before, and keeps what it had.)
 fn give_up_privileges(options: &Options, session: &Session) {
-    if let Err(error) = privileges::drop_unneeded(options.writes_a_file, session.links()) {
+    if let Err(error) = privileges::drop_unneeded(options.writes_a_file, session.opens_perf_events()) {
         log::warn!("cannot give up privileges that are not needed any more: {error}");
     }
 }

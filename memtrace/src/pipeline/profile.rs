@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use memtrace_common::{
     process::{Counter, CounterKind, Process as KernelProcess},
     sampling::{BYTES_VARIANCE, OBJECT, OBJECTS_VARIANCE, Weight},
-    site::{Category as KernelCategory, Site as KernelSite, SiteIndex},
+    site::{Category as KernelCategory, Count, Site as KernelSite, SiteIndex},
     stack::{StackId, mix},
     thread::Requested,
 };
@@ -22,7 +22,7 @@ use crate::{
         frame::{ImageName, Reason},
         growth::History,
         overhead::{Hits, Overhead, TrapCost},
-        report::{Category, HealthCounter, HealthKind, Process, Site, Totals, Verdict},
+        report::{Category, HealthCounter, HealthKind, PageKind, Process, Site, Totals, Verdict},
         unexplained::unexplained_rss_bytes,
         windows::{Cohort, Window},
     },
@@ -67,6 +67,8 @@ pub(super) struct Reading<'a> {
     pub(super) elapsed: Duration,
     /// All windows together stand for one part in so many of the time in which there were any.
     pub(super) scale: f64,
+    /// Whether nothing but pages is looked at: sums are of those then.
+    pub(super) is_of_pages: bool,
 }
 
 /// What the reports of all targets have in common.
@@ -94,9 +96,23 @@ pub(super) struct Profile {
     memory: MemoryBook,
     counters: KernelProcess,
     requested: Requested,
+    /// What the process has given back of its resident memory, where that is told.
+    shrunk: Count,
     windows: WindowBook,
     /// CPU time when first and last read.
     cpu: Option<(Duration, Duration)>,
+}
+
+impl View<'_> {
+    /// As [`Reading::is_of_pages`].
+    fn is_of_pages(&self) -> bool {
+        are_pages(self.categories)
+    }
+}
+
+/// Whether these are pages alone.
+pub(super) fn are_pages(categories: &[Category]) -> bool {
+    categories.iter().all(|category| category.is_pages())
 }
 
 impl Profile {
@@ -123,8 +139,11 @@ impl Profile {
         self.counters.counters[counter as usize]
     }
 
+    /// Of all sites; of those of pages, which hold what others count as well, only where there are no others.
     pub(super) fn totals(&self) -> Totals {
-        self.sites.values().fold(Totals::default(), |sum, site| sum.plus(&site.totals))
+        let has_others = self.sites.values().any(|site| !site.category.is_pages());
+        let counted = self.sites.values().filter(|site| site.category.is_pages() != has_others);
+        counted.fold(Totals::default(), |sum, site| sum.plus(&site.totals))
     }
 
     /// Takes in what was `counted` by now, `elapsed` after the start; `mapped` is what the target has mapped by itself.
@@ -135,18 +154,17 @@ impl Profile {
         target: &Target,
         reading: &Reading<'_>,
     ) -> Result<(), KernelError> {
-        let Reading { kernel, images, elapsed, scale } = *reading;
+        let Reading { kernel, images, elapsed, scale, is_of_pages } = reading;
+        let (elapsed, scale) = (*elapsed, *scale);
         self.has_tentative = false;
         let mut live_bytes = 0;
         for (id, site) in &counted.sites {
-            let (category, totals, uncertainty) = match KernelCategory::try_from(site.category) {
-                Ok(KernelCategory::Mmap) => {
-                    (Category::Mmap, mapped.map(|book| book.totals(*id)).unwrap_or_default(), None)
-                }
-                Ok(KernelCategory::Heap) | Err(_) => {
-                    let (totals, uncertainty) = figures(site, kernel);
-                    (Category::Heap, totals, uncertainty)
-                }
+            let category = category(site);
+            let (totals, uncertainty) = match category {
+                Category::Mmap => (mapped.map(|book| book.totals(*id)).unwrap_or_default(), None),
+                // Which of them are given back nobody tells; of all together it is known.
+                Category::Pages(_) => (Totals::new(site.alloc.bytes, site.alloc.objects, 0, 0), None),
+                Category::Heap => figures(site, kernel),
             };
             let of_windows = (category == Category::Heap).then(|| self.windows.figures(*id, scale)).flatten();
             let (of_windows, uncertainty_of_windows) = of_windows.unzip();
@@ -157,7 +175,7 @@ impl Profile {
             }
             self.place(kernel, target, images, site.stack)?;
             let live = totals.live_bytes();
-            live_bytes += live;
+            live_bytes += if category.is_pages() == *is_of_pages { live } else { 0 };
             let tracked = self.sites.entry(*id).or_insert_with(|| {
                 let mut history = History::default();
                 // Before its first allocation it held nothing.
@@ -175,6 +193,12 @@ impl Profile {
             (tracked.totals, tracked.uncertainty) = (totals, uncertainty);
             tracked.of_windows = uncertainty_of_windows;
             tracked.live_bytes.push(elapsed, live);
+        }
+        if let Some(resident) = kernel.resident(target.slot)? {
+            self.shrunk = resident.shrunk;
+        }
+        if *is_of_pages {
+            live_bytes = live_bytes.saturating_sub(self.shrunk.bytes);
         }
         self.live_bytes.push(elapsed, live_bytes);
         if let Some(usage) = memory::usage(target.pid.get()) {
@@ -213,6 +237,7 @@ impl Profile {
                 Category::Heap if self.windows.is_empty() => kernel.oldest_born_ms(*id),
                 Category::Heap => None,
                 Category::Mmap => oldest_mapped.get(id).copied(),
+                Category::Pages(_) => None,
             };
         }
     }
@@ -244,7 +269,9 @@ impl Profile {
             allocators: target.allocators.clone(),
             rss_bytes: self.memory.history.latest().map(|usage| usage.rss_bytes()),
             rss_growth_bytes_per_s: judgement.slope_per_s,
-            unexplained_rss_bytes: self.unexplained_rss_bytes(self.totals().live_bytes()),
+            unexplained_rss_bytes: (!view.is_of_pages())
+                .then(|| self.unexplained_rss_bytes(self.totals().live_bytes()))
+                .flatten(),
             trend: judgement.trend,
             trend_confidence: judgement.confidence,
             memory,
@@ -260,6 +287,10 @@ impl Profile {
 
     /// The figures of the whole process. In the sampled tier, what it has allocated is counted all the same.
     fn sums(&self, view: &View<'_>, sites: &[Site]) -> (Totals, Option<Uncertainty>) {
+        if view.is_of_pages() {
+            return (self.pages(sites), None);
+        }
+        let sites: Vec<&Site> = sites.iter().filter(|site| !site.category.is_pages()).collect();
         let sum = sites.iter().fold(Totals::default(), |sum, site| sum.plus(&site.totals));
         let of_samples = self.sum_of_uncertainties(|site| site.uncertainty);
         let Requested { bytes, objects, .. } = self.requested;
@@ -275,6 +306,12 @@ impl Profile {
         let (live_bytes, live_objects) = (sum.live_bytes().min(bytes), sum.live_objects().min(objects));
         let totals = Totals::new(bytes, objects, bytes - live_bytes, objects - live_objects);
         (totals, Some(Uncertainty { alloc_is_exact: true, ..of_samples.unwrap_or_default() }))
+    }
+
+    /// What has become resident, and what of the whole was given back.
+    fn pages(&self, sites: &[Site]) -> Totals {
+        let sum = sites.iter().fold(Totals::default(), |sum, site| sum.plus(&site.totals));
+        Totals::new(sum.alloc_bytes, sum.alloc_objects, self.shrunk.bytes, self.shrunk.objects)
     }
 
     fn sum_of_uncertainties(&self, of: impl Fn(&TrackedSite) -> Option<Uncertainty>) -> Option<Uncertainty> {
@@ -326,7 +363,7 @@ impl Profile {
         for tracked in self.sites.values().filter(|site| categories.contains(&site.category)) {
             let stack = self.stacks.get(&tracked.stack).unwrap_or(&nowhere);
             let site = merged.entry((&stack.places, stack.complete, tracked.category)).or_insert_with(|| Site {
-                id: site_id(&stack.places, &identities),
+                id: site_id(&stack.places, tracked.category, &identities),
                 category: tracked.category,
                 totals: Totals::default(),
                 uncertainty: None,
@@ -352,6 +389,18 @@ impl Profile {
             weight(b).cmp(&weight(a)).then(a.id.cmp(&b.id))
         });
         sites
+    }
+}
+
+/// What kind of memory a site's is.
+fn category(site: &KernelSite) -> Category {
+    match KernelCategory::try_from(site.category) {
+        Ok(KernelCategory::Mmap) => Category::Mmap,
+        Ok(KernelCategory::AnonymousPages) => Category::Pages(PageKind::Anonymous),
+        Ok(KernelCategory::FilePages) => Category::Pages(PageKind::File),
+        Ok(KernelCategory::SharedPages) => Category::Pages(PageKind::Shared),
+        Ok(KernelCategory::CopiedPages) => Category::Pages(PageKind::Copied),
+        Ok(KernelCategory::Heap) | Err(_) => Category::Heap,
     }
 }
 
@@ -388,8 +437,10 @@ fn figures(site: &KernelSite, kernel: &Kernel) -> (Totals, Option<Uncertainty>) 
 
 /// A hash over build ids (or paths) and offsets: it does not depend on where images were loaded. `identities` are those
 /// of the images.
-fn site_id(places: &[CodePlace], identities: &[u64]) -> u64 {
-    places.iter().fold(0, |hash, place| match place {
+fn site_id(places: &[CodePlace], category: Category, identities: &[u64]) -> u64 {
+    // One stack can make pages of several kinds resident.
+    let start = category.page_kind().map_or(0, |kind| mix(kind as u64 + 1));
+    places.iter().fold(start, |hash, place| match place {
         CodePlace::File { image, file_offset } => mix(mix(hash ^ identities[*image]) ^ file_offset),
         CodePlace::Address(address, _) => mix(hash ^ address),
     })

@@ -1,6 +1,7 @@
 //! One run: from loading the kernel side to the last report.
 
 use std::{
+    collections::HashMap,
     num::NonZeroU32,
     process::Child,
     time::{Duration, Instant, SystemTime},
@@ -21,6 +22,7 @@ use tokio::{
 
 use super::{
     Look, Options, PipelineError, Sink,
+    census::Census,
     profile::health,
     steering::{Helm, Steering},
     targets::{Over, TargetId, Targets},
@@ -29,14 +31,14 @@ use super::{
 use crate::{
     capture::{
         calibration::calibrate,
-        images::Images,
+        images::{Images, Scope},
         kernel::{Kernel, KernelError, Links, Settings},
         selection::Selection,
         target::{Target, TargetError},
     },
     model::{
         overhead::TrapCost,
-        report::{Category, Report, Tier},
+        report::{Category, Process, Report, Tier},
     },
     process::task_type,
 };
@@ -46,6 +48,10 @@ use crate::{
 const TICK: Duration = Duration::from_secs(1);
 /// How long targets that have ended wait for others, so that their books are closed together.
 const CLOSING: Duration = Duration::from_millis(100);
+
+/// A process of a census whose resident memory has grown by this much is looked at by stack: more than programs that do
+/// nothing new come by, and a leak of 10 KiB a second in a quarter of a minute.
+const WORTH_A_LOOK_BYTES: u64 = 128 << 10;
 
 /// What a probe costs where that cannot be tried: as much as on a slow machine.
 const GUESSED: TrapCost = TrapCost { entry_ns: 1000.0, call_ns: 2500.0 };
@@ -70,6 +76,8 @@ pub(super) struct Session {
     /// What the kernel side was told last.
     control: Control,
     stops_on_image: bool,
+    /// Every process that is selected, where probes find none of them: those that grow become targets.
+    census: Option<Census>,
     /// What a probe costs, where that could be tried.
     trap: Option<TrapCost>,
     /// Notices that found no room, as of the last reading.
@@ -80,7 +88,10 @@ impl Session {
     /// Loads the kernel side. There are no targets yet, and nothing is hooked or counted.
     pub(super) fn start(options: &Options) -> Result<Self, PipelineError> {
         let Options { selection, follow, .. } = options;
-        let adoption = selection.adoption(*follow);
+        let is_growth = options.look == Look::Fixed(Tier::Growth);
+        // Without probes, nothing need be in place before a program begins: `/proc` is soon enough.
+        let census = (is_growth && selection.begins_by_itself()).then(Census::default);
+        let adoption = if census.is_some() { Adoption::default() } else { selection.adoption(*follow) };
         let forks = adoption != Adoption::default();
         let cgroup = selection.open_cgroup()?;
         let (sample_bytes, is_adaptive) = match options.look {
@@ -96,15 +107,14 @@ impl Session {
             sample_bytes,
             is_adaptive,
             address_spaces: options.categories.contains(&Category::Mmap),
+            pages: options.categories.iter().any(|category| category.is_pages()),
+            hooks: !is_growth,
         })?;
         log_memory(&kernel);
-        let trap = calibrate(&mut kernel)
-            .inspect_err(|error| log::warn!("cannot tell what tracing costs: {error}"))
-            .inspect(|TrapCost { entry_ns, call_ns }| {
-                log::info!("a probe costs {entry_ns:.0} ns, with the return {call_ns:.0}");
-            })
-            .ok();
-        log::info!("probes are attached by {}", kernel.links());
+        let trap = if is_growth { None } else { what_a_probe_costs(&mut kernel) };
+        if !is_growth {
+            log::info!("probes are attached by {}", kernel.links());
+        }
         if matches!(options.look, Look::Fixed(Tier::Sampled { .. })) && kernel.links() != Links::Session {
             eprintln!("memtrace: this kernel cannot skip the return of a call (Linux 6.13 can): sampling saves little");
         }
@@ -113,6 +123,9 @@ impl Session {
         }
         if let Some(cgroup) = cgroup {
             kernel.set_cgroup(&cgroup)?;
+        }
+        if census.is_none() && options.categories.iter().any(|category| category.is_pages()) {
+            kernel.follow_pages()?;
         }
         kernel.follow_tasks(forks)?;
         if matches!(selection, Selection::Command(_)) {
@@ -125,7 +138,8 @@ impl Session {
         let events = watch::readable(kernel.take_ring("EVENTS")?).map_err(wait)?;
         let vm_events = watch::readable(kernel.take_ring("VM_EVENTS")?).map_err(wait)?;
         let steering = steering(options, trap, kernel.links());
-        let images = Images::new(selection.scope(*follow), options.programs, options.custom.clone());
+        let scope = if census.is_some() { Scope::Targets } else { selection.scope(*follow) };
+        let images = Images::new(scope, options.programs, options.custom.clone());
         let (ends_sender, ends) = unbounded_channel();
         Ok(Self {
             kernel,
@@ -147,14 +161,15 @@ impl Session {
                 ..Control::default()
             },
             trap,
+            census,
             stops_on_image: false,
             lost_events: 0,
         })
     }
 
-    /// How probes are attached.
-    pub(super) fn links(&self) -> Links {
-        self.kernel.links()
+    /// Whether perf events will be opened later: for probes, or for the tracepoints about pages.
+    pub(super) fn opens_perf_events(&self) -> bool {
+        self.kernel.links() == Links::PerfEvent || self.census.is_some()
     }
 
     /// Makes a process a target, without hooking it.
@@ -169,8 +184,11 @@ impl Session {
     /// found by the kernel side.
     pub(super) fn attach(&mut self) -> Result<(), PipelineError> {
         self.set_control(false)?;
+        if self.census.is_some() {
+            return Ok(());
+        }
         self.add_selected()?;
-        if self.adoption != Adoption::default() {
+        if self.adoption != Adoption::default() && self.targets.images.are_hooked() {
             self.hook_in_advance();
         }
         Ok(())
@@ -216,7 +234,7 @@ impl Session {
         }
         let Some(slot) = self.add(find(pid)?)? else { return Ok(()) };
         self.targets.look(slot, &mut self.kernel).map_err(|error| unless_ended(pid, error))?;
-        let Some(followed) = self.targets.get(slot) else { return Ok(()) };
+        let Some(followed) = self.targets.get(slot).filter(|_| self.targets.images.are_hooked()) else { return Ok(()) };
         followed.target.check_custom(&self.targets.images)?;
         if followed.target.allocators.is_empty() {
             return Err(followed.target.no_allocator(&self.targets.images).into());
@@ -224,9 +242,10 @@ impl Session {
         Ok(())
     }
 
-    /// The targets in which something is hooked.
+    /// The targets in which something is hooked; where nothing is to be, all.
     fn hooked(&self) -> impl Iterator<Item = &Target> {
-        self.targets.live().map(|followed| &followed.target).filter(|target| !target.allocators.is_empty())
+        let all = !self.targets.images.are_hooked();
+        self.targets.live().map(|followed| &followed.target).filter(move |target| all || !target.allocators.is_empty())
     }
 
     pub(super) fn count(&mut self, stop_on_image: bool) -> Result<(), PipelineError> {
@@ -237,6 +256,7 @@ impl Session {
             self.control.watch = steering.watch() as u32;
         }
         self.set_control(true)?;
+        self.take_census()?;
         self.steer(Steering::begin)
     }
 
@@ -281,8 +301,17 @@ impl Session {
         /// More targets than this are told as a sum.
         const TOLD: usize = 4;
         let tier = self.tier_in_words();
+        if let Some(census) = &self.census {
+            let count = census.len();
+            return eprintln!(
+                "memtrace: tracing the memory of {count} processes, and of those that begin later, {tier}"
+            );
+        }
         let count = self.hooked().count();
         for target in self.hooked().take(if count > TOLD { 0 } else { TOLD }) {
+            if target.allocators.is_empty() {
+                eprintln!("memtrace: tracing {} (pid {}), {tier}", target.comm, target.pid);
+            }
             for allocator in &target.allocators {
                 eprintln!(
                     "memtrace: tracing {} (pid {}): {} functions of {} in {}, {tier}",
@@ -370,7 +399,7 @@ impl Session {
 
     /// Whether there is nothing left to follow.
     fn is_done(&self, child: Option<&Child>) -> bool {
-        let begins_by_itself = self.selection.adoption(false) != Adoption::default();
+        let begins_by_itself = self.selection.begins_by_itself();
         let ended = |pid: u32| NonZeroU32::new(pid).is_none_or(|pid| !self.targets.has_pid(pid));
         !begins_by_itself && (self.targets.live().next().is_none() || child.is_some_and(|child| ended(child.id())))
     }
@@ -396,7 +425,10 @@ impl Session {
 
     fn report(&mut self, now: Duration) -> Result<Report, KernelError> {
         let scale = self.scale();
-        let (processes, unlisted) = self.targets.report(&mut self.kernel, now, self.trap, scale)?;
+        let (mut processes, unlisted) = self.targets.report(&mut self.kernel, now, self.trap, scale)?;
+        if let Some(census) = &self.census {
+            processes = with_census(census, processes);
+        }
         Ok(Report {
             host: read_line("/proc/sys/kernel/hostname"),
             kernel: read_line("/proc/sys/kernel/osrelease"),
@@ -415,11 +447,32 @@ impl Session {
         self.set_control(true)?;
         let lost_events = self.kernel.process(ProcessSlot::NONE)?.counters[Counter::EventsFull as usize];
         self.make_up_for_lost_events(lost_events)?;
-        if matches!(self.selection, Selection::Cgroup(_)) {
+        if self.census.is_some() {
+            self.take_census()?;
+        } else if matches!(self.selection, Selection::Cgroup(_)) {
             // Processes can be moved into a cgroup while they run.
             self.add_selected()?;
         }
         self.read()
+    }
+
+    /// Looks at the memory of every selected process. Those that have grown become targets: from then on it is told which
+    /// of their stacks make it grow.
+    fn take_census(&mut self) -> Result<(), PipelineError> {
+        let Some(census) = &mut self.census else { return Ok(()) };
+        census.read(&self.selection.processes()?, self.started.elapsed());
+        let grown: Vec<NonZeroU32> =
+            census.grown_by(WORTH_A_LOOK_BYTES).filter(|pid| !self.targets.has_pid(*pid)).collect();
+        if !grown.is_empty() {
+            self.kernel.follow_pages()?;
+        }
+        for pid in grown {
+            if let Err(error) = self.add_and_hook(pid) {
+                // It may have ended, or may not be looked into.
+                log::info!("{error}");
+            }
+        }
+        Ok(())
     }
 
     /// Reads the kernel side and `/proc` into the profiles. Returns how long that took.
@@ -582,6 +635,36 @@ fn steering(options: &Options, trap: Option<TrapCost>, links: Links) -> Option<S
     });
     let attaches = !matches!(options.selection, Selection::Command(_));
     Some(Steering::new(budget, closest, sample_bytes, trap, links == Links::Session, attaches))
+}
+
+/// The processes of a census, in its order, those that are targets with their sites; then the targets that are not in it
+/// (any more). What memory a process has had the census knows for longer.
+fn with_census(census: &Census, targets: Vec<Process>) -> Vec<Process> {
+    let (ended, live): (Vec<Process>, Vec<Process>) = targets.into_iter().partition(|target| target.ended);
+    let mut live: HashMap<u32, Process> = live.into_iter().map(|target| (target.pid, target)).collect();
+    let mut processes: Vec<Process> = census
+        .processes()
+        .into_iter()
+        .map(|seen| match live.remove(&seen.pid) {
+            Some(Process { totals, growth_bytes_per_s, health, sites, .. }) => {
+                Process { totals, growth_bytes_per_s, health, sites, ..seen }
+            }
+            None => seen,
+        })
+        .collect();
+    processes.extend(live.into_values());
+    processes.extend(ended);
+    processes
+}
+
+/// What memtrace measures on itself.
+fn what_a_probe_costs(kernel: &mut Kernel) -> Option<TrapCost> {
+    calibrate(kernel)
+        .inspect_err(|error| log::warn!("cannot tell what tracing costs: {error}"))
+        .inspect(|TrapCost { entry_ns, call_ns }| {
+            log::info!("a probe costs {entry_ns:.0} ns, with the return {call_ns:.0}");
+        })
+        .ok()
 }
 
 /// Whether other targets may do better.

@@ -13,7 +13,7 @@ use memtrace_common::{
 use tokio::{sync::mpsc::UnboundedSender, task::JoinHandle};
 
 use super::{
-    profile::{Counted, Profile, Reading, View},
+    profile::{Counted, Profile, Reading, View, are_pages},
     vm_book::VmBook,
     watch::Exit,
 };
@@ -162,11 +162,12 @@ impl Targets {
     /// The targets at whose mappings a look is due although nothing was announced. Code that nobody announces
     /// (a just-in-time compiler's, say) shows in stacks that were cut there.
     pub(super) fn due_for_a_look(&mut self) -> Vec<ProcessSlot> {
+        let is_hooked = self.images.are_hooked();
         let is_due = |followed: &mut Followed| {
             let cut_stacks = followed.profile.count(Counter::UnwindNoCode);
             let more_cut = std::mem::replace(&mut followed.cut_stacks, cut_stacks) < cut_stacks;
             // What never calls a hooked function has nothing to show: a host is full of such processes.
-            let unfinished = followed.target.wants_look() && followed.profile.is_active();
+            let unfinished = is_hooked && followed.target.wants_look() && followed.profile.is_active();
             more_cut || followed.profile.has_tentative_stacks() || unfinished
         };
         let due = self.live.iter_mut().filter_map(|(slot, followed)| is_due(followed).then_some(*slot));
@@ -180,8 +181,9 @@ impl Targets {
 
     /// Takes in what the kernel side has counted by now, `elapsed` after the start.
     pub(super) fn read(&mut self, kernel: &Kernel, elapsed: Duration, scale: f64) -> Result<(), KernelError> {
+        let is_of_pages = are_pages(&self.categories);
         let Self { live, images, .. } = self;
-        let reading = Reading { kernel, images, elapsed, scale };
+        let reading = Reading { kernel, images, elapsed, scale, is_of_pages };
         each_counted(live, kernel, |Followed { target, profile, mapped, .. }, counted| {
             profile.read(counted, mapped.as_ref(), target, &reading)
         })
@@ -249,7 +251,8 @@ impl Targets {
                 // What it has left of the present window's blocks is what survived.
                 profile.judge(&counted, |_| window);
             }
-            let reading = Reading { kernel, images: &self.images, elapsed, scale };
+            let is_of_pages = are_pages(&self.categories);
+            let reading = Reading { kernel, images: &self.images, elapsed, scale, is_of_pages };
             profile.read(&counted, mapped.as_ref(), target, &reading)?;
             profile.read_ages(kernel, mapped.as_ref());
         }

@@ -20,7 +20,7 @@ use crate::model::{
     frame::{Frame, Place, Stack},
     memory::{Memory, Usage},
     overhead::{Hits, Overhead},
-    report::{HealthCounter, Process, Report, Site, Steered, TierChange, Totals},
+    report::{HealthCounter, PageKind, Process, Report, Site, Steered, TierChange, Totals},
 };
 
 #[derive(Serialize)]
@@ -267,6 +267,9 @@ struct JsonSite<'a> {
     /// 16 hexadecimal digits.
     id: String,
     category: &'static str,
+    /// What its pages hold, where it is of pages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pages: Option<&'static str>,
     #[serde(flatten)]
     totals: JsonTotals,
     interval_95: Option<JsonIntervals>,
@@ -352,6 +355,7 @@ fn json_site<'a>(site: &'a Site, places: &'a Places) -> JsonSite<'a> {
     JsonSite {
         id: format!("{:016x}", site.id),
         category: site.category.name(),
+        pages: site.category.page_kind().map(PageKind::name),
         totals: (&site.totals).into(),
         interval_95: site.intervals().map(JsonIntervals::from),
         growth_bytes_per_s: site.growth_bytes_per_s,

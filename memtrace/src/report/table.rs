@@ -6,8 +6,9 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::{memory, overview, units};
 use crate::model::{
+    estimate::Intervals,
     frame::{Frame, base_name},
-    report::{Category, HealthKind, Process, Report, Site, Steered, Tier},
+    report::{Category, HealthKind, PageKind, Process, Report, Site, Steered, Tier},
 };
 
 /// Sites that a process shows unless told otherwise.
@@ -34,13 +35,13 @@ pub fn render(report: &Report, top: Option<usize>, width: Option<u16>, out: &mut
             writeln!(out)?;
         }
         summary(report, process, out)?;
-        sites(process, top.unwrap_or(DEFAULT_TOP), width, out)?;
+        sites(report.tier, process, top.unwrap_or(DEFAULT_TOP), width, out)?;
     }
     Ok(())
 }
 
 fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Result<()> {
-    let Process { pid, comm, totals, .. } = process;
+    let Process { pid, comm, .. } = process;
     let ended = if process.ended { ", ended" } else { "" };
     writeln!(
         out,
@@ -52,15 +53,7 @@ fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Resul
         let functions = allocator.functions.len();
         writeln!(out, "allocator  {} in {}, {functions} functions", allocator.name, allocator.image)?;
     }
-    writeln!(
-        out,
-        "live       {} in {} objects, {}   (allocated {}, freed {})",
-        units::bytes(totals.live_bytes()),
-        units::count(totals.live_objects()),
-        units::bytes_per_s(process.growth_bytes_per_s),
-        units::bytes(totals.alloc_bytes),
-        units::bytes(totals.freed_bytes),
-    )?;
+    writeln!(out, "{}", held(report.tier, process))?;
     if let Some(steered) = &report.steered {
         tier_changes(steered, out)?;
     }
@@ -90,6 +83,19 @@ fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Resul
         )?;
     }
     losses(process, out)
+}
+
+/// What the process holds of what was seen.
+fn held(tier: Tier, Process { totals, growth_bytes_per_s, .. }: &Process) -> String {
+    let (live, allocated) = (units::bytes(totals.live_bytes()), units::bytes(totals.alloc_bytes));
+    let (growth, freed) = (units::bytes_per_s(*growth_bytes_per_s), units::bytes(totals.freed_bytes));
+    if tier == Tier::Growth {
+        return format!(
+            "pages      {live} more than at first, {growth}   (became resident {allocated}, given back {freed})"
+        );
+    }
+    let objects = units::count(totals.live_objects());
+    format!("live       {live} in {objects} objects, {growth}   (allocated {allocated}, freed {freed})")
 }
 
 /// What an estimate was made from.
@@ -132,38 +138,31 @@ fn told(process: &Process, kind: HealthKind) -> String {
     of_kind.map(|counter| format!("{} {}", counter.name, units::count(counter.count))).collect::<Vec<_>>().join(", ")
 }
 
-fn sites(process: &Process, top: usize, width: Option<u16>, out: &mut dyn Write) -> io::Result<()> {
+fn sites(tier: Tier, process: &Process, top: usize, width: Option<u16>, out: &mut dyn Write) -> io::Result<()> {
     // What holds nothing now is of no interest here, whatever it did before.
     let holding: Vec<&Site> = process.sites.iter().filter(|site| site.totals.live_objects() > 0).collect();
     writeln!(out)?;
     if holding.is_empty() {
-        return writeln!(out, "Nothing that was allocated since attach is live.");
+        let nothing = match tier {
+            Tier::Growth => "Nothing was seen to become resident.",
+            _ => "Nothing that was allocated since attach is live.",
+        };
+        return writeln!(out, "{nothing}");
     }
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     if let Some(width) = width {
         table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
     }
-    let estimated = process.uncertainty.is_some();
-    let header = ["LIVE", "95 %", "OBJECTS", "GROWTH", "ALLOCATED", "OLDEST", "VERDICT", "SITE"];
-    table.set_header(header.into_iter().filter(|name| estimated || *name != "95 %"));
-    for column in table.column_iter_mut().take(if estimated { 6 } else { 5 }) {
-        column.set_cell_alignment(CellAlignment::Right);
+    let columns = columns(tier, process.uncertainty.is_some());
+    table.set_header(columns.iter().map(|column| column.name));
+    for (column, cells) in columns.iter().zip(table.column_iter_mut()) {
+        if column.is_figure {
+            cells.set_cell_alignment(CellAlignment::Right);
+        }
     }
     for site in holding.iter().take(top) {
-        let interval = site.intervals().map(|intervals| intervals.live_bytes);
-        let range = interval.map(|live| format!("{} - {}", units::bytes(live.low), units::bytes(live.high)));
-        let figures = [
-            Some(units::bytes(site.totals.live_bytes())),
-            range.or(estimated.then(|| "exact".to_owned())),
-            Some(units::count(site.totals.live_objects())),
-            Some(units::bytes_per_s(site.growth_bytes_per_s)),
-            Some(units::bytes(site.totals.alloc_bytes)),
-            Some(site.oldest_age.map_or_else(|| "-".to_owned(), units::duration)),
-            Some(site.verdict.name().to_owned()),
-            Some(stack(site)),
-        ];
-        table.add_row(figures.into_iter().flatten());
+        table.add_row(columns.iter().map(|column| (column.cell)(site)));
     }
     for line in table.lines() {
         writeln!(out, "{}", line.trim_end())?;
@@ -182,6 +181,42 @@ fn sites(process: &Process, top: usize, width: Option<u16>, out: &mut dyn Write)
     }
 }
 
+/// A column of the table of sites.
+struct Column {
+    name: &'static str,
+    /// Whether it holds figures, which stand to the right.
+    is_figure: bool,
+    cell: fn(&Site) -> String,
+}
+
+/// What is told of each site.
+fn columns(tier: Tier, is_estimated: bool) -> Vec<Column> {
+    let figure = |name, cell| Column { name, is_figure: true, cell };
+    let words = |name, cell| Column { name, is_figure: false, cell };
+    let objects = |name| figure(name, |site| units::count(site.totals.live_objects()));
+    let growth = figure("GROWTH", |site| units::bytes_per_s(site.growth_bytes_per_s));
+    let site = words("SITE", stack);
+    if tier == Tier::Growth {
+        let resident = figure("RESIDENT", |site| units::bytes(site.totals.live_bytes()));
+        return vec![resident, objects("PAGES"), growth, site];
+    }
+    let live = figure("LIVE", |site| units::bytes(site.totals.live_bytes()));
+    let interval = is_estimated.then(|| figure("95 %", interval));
+    let allocated = figure("ALLOCATED", |site| units::bytes(site.totals.alloc_bytes));
+    let oldest = figure("OLDEST", |site| site.oldest_age.map_or_else(|| "-".to_owned(), units::duration));
+    let verdict = words("VERDICT", |site| site.verdict.name().to_owned());
+    let columns = [Some(live), interval, Some(objects("OBJECTS")), Some(growth), Some(allocated), Some(oldest)];
+    columns.into_iter().flatten().chain([verdict, site]).collect()
+}
+
+/// Where a site's live bytes really lie.
+fn interval(site: &Site) -> String {
+    match site.intervals() {
+        Some(Intervals { live_bytes: live, .. }) => format!("{} - {}", units::bytes(live.low), units::bytes(live.high)),
+        None => "exact".to_owned(),
+    }
+}
+
 fn stack(site: &Site) -> String {
     let mut lines: Vec<String> = site.stack.frames().take(SHOWN_FRAMES).map(frame_line).collect();
     match site.stack.frames().skip(SHOWN_FRAMES).count() {
@@ -192,11 +227,19 @@ fn stack(site: &Site) -> String {
     if lines.is_empty() {
         lines.push("(no stack)".to_owned());
     }
-    // An allocator's is the usual kind.
-    if site.category != Category::Heap {
-        lines[0].insert_str(0, &format!("[{}] ", site.category.name()));
+    if let Some(kind) = unusual_kind(site.category) {
+        lines[0].insert_str(0, &format!("[{kind}] "));
     }
     lines.join("\n")
+}
+
+/// What kind of memory a site's is, where it is not the usual one: an allocator's, or the process's own.
+fn unusual_kind(category: Category) -> Option<String> {
+    match category {
+        Category::Heap | Category::Pages(PageKind::Anonymous) => None,
+        Category::Pages(kind) => Some(format!("{} pages", kind.name())),
+        other => Some(other.name().to_owned()),
+    }
 }
 
 fn frame_line(frame: &Frame) -> String {

@@ -216,6 +216,9 @@ fn in_a_tier<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
     all
 }
 
+/// Tiers that count every allocation: asked for, and chosen because nothing is too dear.
+pub(crate) const EXACT_TIERS: [&[&str]; 2] = [&["--tier", "exact"], &["--tier", "auto", "--max-overhead", "100%"]];
+
 /// Runs memtrace to its end.
 pub(crate) fn run(arguments: &[&str]) -> (i32, String, String) {
     let Output { status, stdout, stderr } = memtrace().args(in_a_tier(arguments)).output().unwrap();

@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn the_document_has_a_place_for_every_section() {
         let mut document = Document::read().unwrap();
-        for id in ["pairs", "programs", "curves", "user-space", "budget", "images"] {
+        for id in ["pairs", "programs", "curves", "user-space", "budget", "growth", "images"] {
             document.put(id, "figures").unwrap();
         }
     }

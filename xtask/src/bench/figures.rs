@@ -103,6 +103,11 @@ impl Matrix {
         of_row.and_then(|(_, columns)| columns.get(&column)).map_or(&[], Vec::as_slice)
     }
 
+    /// What was measured.
+    pub(super) fn rows(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(row, _)| row.as_str())
+    }
+
     /// The ratio of two cells, round by round.
     pub(super) fn ratio(&self, name: &str, over: (&str, Column), under: (&str, Column), wanted: Wanted) -> Figure {
         let pairs = self.cell(over.0, over.1).iter().zip(self.cell(under.0, under.1));

@@ -7,6 +7,7 @@ mod budget;
 mod curves;
 mod document;
 mod figures;
+mod growth;
 mod images;
 mod pairs;
 mod programs;
@@ -37,6 +38,8 @@ pub(crate) enum Part {
     UserSpace,
     /// Whether memtrace keeps to its budget: redis, and a target that bursts
     Budget,
+    /// Tier growth over the whole host: redis, nginx, python and gcc
+    Growth,
     /// Compiling the call frame information of some images
     Images,
 }
@@ -49,6 +52,7 @@ impl Part {
             Self::Curves => curves::measure(rounds, memtrace),
             Self::UserSpace => user_space::measure(rounds, memtrace).map(|section| vec![section]),
             Self::Budget => budget::measure(rounds, memtrace),
+            Self::Growth => growth::measure(rounds, memtrace),
             Self::Images => images::measure(memtrace).map(|section| vec![section]),
         }
     }

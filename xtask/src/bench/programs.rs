@@ -63,6 +63,11 @@ impl Redis {
         Self::start_with(wrapper, &["set", "get"], "40000")
     }
 
+    /// For about five seconds of SET.
+    pub(super) fn start_for_some_seconds(wrapper: &[String]) -> Result<Self> {
+        Self::start_with(wrapper, &["set"], "400000")
+    }
+
     /// For about half a minute of SET.
     pub(super) fn start_for_long(wrapper: &[String]) -> Result<Self> {
         Self::start_with(wrapper, &["set"], "2000000")
@@ -154,7 +159,7 @@ impl Drop for Redis {
 }
 
 /// A program that is told what to do line by line, and allocates with libc.
-struct Told {
+pub(super) struct Told {
     talker: Talker,
     row: &'static str,
     /// Works, and says how much of it was done in a second.
@@ -171,6 +176,11 @@ fn python(wrapper: &[String]) -> Result<Told> {
     let mut talker = Talker::start(command.arg(root().join("xtask/bench/work.py")))?;
     talker.ask("1")?;
     Ok(Told { talker, row: PYTHON_ROW, work: |talker| talker.ask("30") })
+}
+
+/// The same, for some seconds.
+pub(super) fn python_for_long(wrapper: &[String]) -> Result<Told> {
+    Ok(Told { work: |talker| talker.ask("600"), ..python(wrapper)? })
 }
 
 /// The sqlite3 shell with a database in memory.

@@ -22,6 +22,8 @@ pub(super) enum Column {
     Exact,
     /// The tier that memtrace chooses.
     Auto,
+    /// What makes pages resident, on the whole host.
+    Growth,
     ExactByFramePointers,
     Bpftrace,
     Heaptrack,
@@ -46,6 +48,7 @@ impl Column {
             Self::Sampled => "sampled",
             Self::Exact => "exact",
             Self::Auto => "auto",
+            Self::Growth => "growth, `--all`",
             Self::ExactByFramePointers => "exact, `--unwind fp`",
             Self::Bpftrace => "bpftrace",
             Self::Heaptrack => "heaptrack",
@@ -100,6 +103,7 @@ impl Tracer {
         match column {
             Column::Untraced | Column::Heaptrack => Ok(None),
             Column::Bpftrace => Self::bpftrace(pid, library).map(Some),
+            Column::Growth => Self::memtrace(memtrace, &["--all", "--tier", "growth", "--format", "json"]).map(Some),
             _ => {
                 let pid = pid.to_string();
                 let options = [&["--pid", &pid, "--format", "json", "--top", "100"], column.options()].concat();

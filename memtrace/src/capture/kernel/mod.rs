@@ -4,6 +4,7 @@ mod blocks;
 mod code;
 mod mapped;
 mod multi;
+mod pages;
 mod probes;
 mod threads;
 
@@ -34,12 +35,14 @@ use memtrace_common::{
 };
 use thiserror::Error;
 
-use self::{blocks::BlockTable, code::CodeStore, mapped::MappedArray, probes::Probes, threads::ThreadCounts};
+use self::{
+    blocks::BlockTable, code::CodeStore, mapped::MappedArray, pages::PageLink, probes::Probes, threads::ThreadCounts,
+};
 pub use self::{
     code::RowPlace,
     probes::{Armed, Handler, Links, Point},
 };
-use super::{images::Scope, preflight};
+use super::{images::Scope, preflight, tracefs::TracefsError};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtrace-ebpf.o"));
 
@@ -139,6 +142,17 @@ pub enum KernelError {
         /// Why.
         source: Box<ProgramError>,
     },
+    /// A tracepoint is not there, or not as it is known.
+    #[error(transparent)]
+    Tracefs(#[from] TracefsError),
+    /// A tracepoint was refused.
+    #[error("cannot attach the BPF program `{name}` to its tracepoint: {source}")]
+    Tracepoint {
+        /// The program's name.
+        name: &'static str,
+        /// Why.
+        source: io::Error,
+    },
     /// The object is not the one this binary was made with.
     #[error("the BPF object has no `{0}` of the expected kind")]
     Missing(&'static str),
@@ -193,6 +207,8 @@ fn without_verifier_log(error: &ProgramError) -> String {
 pub struct Kernel {
     ebpf: Ebpf,
     probes: Probes,
+    /// Where pages are followed.
+    pages: Option<PageLink>,
     capacities: Capacities,
     sample_bytes: Option<u64>,
     is_adaptive: bool,
@@ -222,6 +238,10 @@ pub struct Settings {
     pub task_pid_offset: u32,
     /// Whether changes of address spaces will be followed.
     pub address_spaces: bool,
+    /// Whether it will be followed what makes pages resident.
+    pub pages: bool,
+    /// Whether anything will be hooked.
+    pub hooks: bool,
     /// How probes are attached; by the best means that the kernel has where nothing is said.
     pub links: Option<Links>,
     /// The mean number of bytes between samples; nothing where every allocation is counted.
@@ -250,6 +270,8 @@ impl Kernel {
             debug_lines,
             task_pid_offset,
             address_spaces,
+            pages,
+            hooks,
             links,
             sample_bytes,
             is_adaptive,
@@ -263,11 +285,14 @@ impl Kernel {
         let (slots, sites) = (capacities.processes.saturating_add(1), capacities.sites.saturating_add(1));
         let threads = capacities.threads.checked_next_power_of_two().unwrap_or(1 << 31);
         let (thread_mask, buckets) = (threads - 1, buckets_for(capacities.blocks));
+        let (residents, mms) = if pages { (slots, capacities.processes) } else { (1, 1) };
         let mut loader = EbpfLoader::new();
         loader
             .map_max_entries("PROCESS_SLOTS", capacities.processes)
             .map_max_entries("FREE_SLOTS", capacities.processes)
             .map_max_entries("PROCESSES", slots)
+            .map_max_entries("RESIDENT", residents)
+            .map_max_entries("MM_SLOTS", mms)
             .map_max_entries("TRAMPOLINES", slots)
             .map_max_entries("CODE_TABLES", slots)
             .map_max_entries("THREADS", threads)
@@ -293,10 +318,11 @@ impl Kernel {
         let blocks = BlockTable::new(mapped(&ebpf, "BLOCKS", buckets)?, filter);
         let threads = ThreadCounts::new(mapped(&ebpf, "THREADS", threads)?, mapped(&ebpf, "PROCESSES", slots)?);
         let sites = mapped(&ebpf, "SITES", sites)?;
-        let probes = Probes::load(&mut ebpf, links)?;
+        let probes = Probes::load(&mut ebpf, links, hooks)?;
         let mut kernel = Self {
             ebpf,
             probes,
+            pages: None,
             capacities,
             sample_bytes,
             is_adaptive,
@@ -462,7 +488,7 @@ impl Kernel {
         for (index, site) in gone {
             let mut indices: BpfHashMap<_, SiteId, SiteIndex> = self.map_mut("SITE_INDICES")?;
             // What is gone already need not be removed.
-            _ = indices.remove(&SiteId::of(site.stack, site.process));
+            _ = indices.remove(&SiteId::of(site.stack, site.process, site.category));
             if !needed.contains(&site.stack) {
                 unneeded.insert(site.stack);
             }
@@ -474,6 +500,7 @@ impl Kernel {
         for slot in slots {
             self.set("CODE_TABLES", slot.0, CodeTable::default())?;
             self.set("TRAMPOLINES", slot.0, 0u64)?;
+            self.forget_pages(*slot)?;
             self.set("PROCESSES", slot.0, Process::default())?;
             self.over.remove(slot);
         }

@@ -1,5 +1,6 @@
-//! uprobe_multi links (Linux 6.6) and uprobe sessions (Linux 6.13), which aya 0.14 does not know: the object
-//! is parsed and relocated once more against the maps that aya made, and two system calls do the rest.
+//! Links that aya 0.14 does not know. For uprobe_multi (Linux 6.6) and uprobe sessions (Linux 6.13) the object
+//! is parsed and relocated once more against the maps that aya made, and two system calls do the rest; for tracepoints
+//! that are not to be looked up in a mounted tracefs, one does.
 
 use std::{
     collections::HashSet,
@@ -7,7 +8,7 @@ use std::{
     io,
     num::NonZeroU32,
     os::{
-        fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
@@ -162,6 +163,21 @@ fn link_raw(
     multi.cnt = count(offsets.len())?;
     multi.flags = if when == When::Return { AT_RETURN } else { 0 };
     multi.pid = pid;
+    descriptor_of(bpf_cmd::BPF_LINK_CREATE, &mut attr)
+}
+
+/// Runs a program whenever a perf event happens, until what is returned is dropped (Linux 5.15).
+///
+/// # Errors
+/// Where the kernel refuses.
+pub(super) fn link_to_event(program: BorrowedFd<'_>, event: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: all zeros is a valid value of this union of plain integers.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: the part of the union that belongs to `BPF_LINK_CREATE`.
+    let create = unsafe { &mut attr.link_create };
+    create.__bindgen_anon_1.prog_fd = program.as_raw_fd().cast_unsigned();
+    create.__bindgen_anon_2.target_fd = event.cast_unsigned();
+    create.attach_type = bpf_attach_type::BPF_PERF_EVENT as u32;
     descriptor_of(bpf_cmd::BPF_LINK_CREATE, &mut attr)
 }
 

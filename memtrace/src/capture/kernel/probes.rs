@@ -176,15 +176,18 @@ enum Link {
 }
 
 impl Probes {
-    /// Loads the usual programs for links of this kind; of the best kind that the kernel has where `links` is `None`.
-    pub(super) fn load(ebpf: &mut Ebpf, links: Option<Links>) -> Result<Self, KernelError> {
+    /// Loads the usual programs, where anything will be hooked, for links of this kind; of the best kind that the kernel has
+    /// where `links` is `None`.
+    pub(super) fn load(ebpf: &mut Ebpf, links: Option<Links>, hooks: bool) -> Result<Self, KernelError> {
         let mut probes = match links {
             Some(links) => Self::of(links, ebpf).ok_or(KernelError::NoLinks(links))?,
             None => {
                 [Links::Session, Links::Multi].into_iter().find_map(|links| Self::of(links, ebpf)).unwrap_or_default()
             }
         };
-        probes.load_programs(ebpf, &Handler::USUAL)?;
+        if hooks {
+            probes.load_programs(ebpf, &Handler::USUAL)?;
+        }
         Ok(probes)
     }
 

@@ -1,0 +1,90 @@
+//! Resident memory of a target: what the kernel side remembers of it, and the kinds of pages.
+
+use crate::site::{Category, Count};
+
+/// Bytes of a page on x86-64. A huge page counts as the 512 that it is.
+pub const PAGE_BYTES: u64 = 4096;
+
+/// How many kinds of memory the kernel counts for an address space: files, anonymous, swapped out, shared
+/// (`MM_FILEPAGES` to `MM_SHMEMPAGES` of `<linux/mm_types_task.h>`, Linux 4.5 and later).
+pub const KINDS: usize = 4;
+
+/// The index of what is swapped out, and so is not resident.
+const SWAPPED: usize = 2;
+
+/// As what pages of a kind that has grown are charged; `None` for what is not resident.
+#[inline(always)]
+#[must_use]
+pub const fn category_of(kind: usize) -> Option<Category> {
+    match kind {
+        0 => Some(Category::FilePages),
+        1 => Some(Category::AnonymousPages),
+        3 => Some(Category::SharedPages),
+        _ => None,
+    }
+}
+
+/// What the kernel side remembers of the resident memory of one target.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resident {
+    /// The kernel's name for the address space ([`RssStat::mm_id`]); 0 before its first change was seen.
+    pub mm_id: u64,
+    /// The size of each kind as last told, in bytes plus 1; 0 before it was.
+    pub sizes: [u64; KINDS],
+    /// By how much resident memory has shrunk, all times together.
+    pub shrunk: Count,
+}
+
+impl Resident {
+    /// How many bytes are resident, as far as was told.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let resident = self.sizes.iter().enumerate().filter(|(kind, _)| *kind != SWAPPED);
+        resident.map(|(_, size)| size.saturating_sub(1)).sum()
+    }
+}
+
+/// A record of the tracepoint `kmem:rss_stat` (include/trace/events/kmem.h, as it is since Linux 5.10): a kind of an address
+/// space's memory has changed. User space compares this with the running kernel's own description.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RssStat {
+    /// What all tracepoints begin with.
+    pub common: u64,
+    /// A hash of the address of the kernel's `mm_struct`.
+    pub mm_id: u32,
+    /// 1 where it is the address space of the current thread.
+    pub curr: u32,
+    /// Which kind has changed.
+    pub member: i32,
+    /// Nothing.
+    pub padding: u32,
+    /// How large it is now, in bytes.
+    pub size: i64,
+}
+
+/// The fields of [`RssStat`] as the kernel names them: name, offset and size in bytes.
+#[cfg(any(feature = "user", test))]
+pub const RSS_STAT_FIELDS: [(&str, usize, usize); 4] = [
+    ("mm_id", core::mem::offset_of!(RssStat, mm_id), 4),
+    ("curr", core::mem::offset_of!(RssStat, curr), 4),
+    ("member", core::mem::offset_of!(RssStat, member), 4),
+    ("size", core::mem::offset_of!(RssStat, size), 8),
+];
+
+const _: () = assert!(size_of::<Resident>() == 56);
+const _: () = assert!(size_of::<RssStat>() == 32);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_swapped_out_is_not_resident() {
+        let resident = Resident { sizes: [4097, 8193, 1 << 20, 0], ..Resident::default() };
+        assert_eq!(resident.bytes(), 4096 + 8192);
+        assert_eq!(category_of(SWAPPED), None);
+        assert_eq!(category_of(KINDS), None);
+    }
+}

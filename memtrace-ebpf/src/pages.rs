@@ -1,0 +1,224 @@
+//! Pages: which stacks make memory resident. No probe in any program: the kernel tells by tracepoints.
+//!
+//! `kmem:rss_stat` tells how large an address space is after each change, not by how much it has changed. So what was told
+//! last is remembered, and the difference is charged to the stack of whoever made it. Where two threads of a process do
+//! so at the same moment, one may be charged for both: their sum is right.
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::pt_regs,
+    helpers::{
+        bpf_probe_read_kernel,
+        generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
+    },
+    programs::{RawTracePointContext, TracePointContext},
+};
+use memtrace_common::{
+    pages::{PAGE_BYTES, Resident, RssStat, category_of},
+    process::ProcessSlot,
+    site::{Category, SiteIndex},
+    thread::{SharedWrite, ThreadMemory},
+    unwind::Registers,
+};
+
+use crate::{
+    alloc::current_thread,
+    atomic::{add, compare_exchange, exchange, subtract},
+    maps::{MM_SLOTS, RESIDENT, SITES},
+    site, stack,
+    target::{self, Target, Task},
+    threads,
+};
+
+/// `X86_PF_PROT` and `X86_PF_WRITE` of arch/x86/include/asm/trap_pf.h: a write to a page that is there, and may not be
+/// written to.
+const WRITE_TO_PRESENT_PAGE: u64 = 0b11;
+
+/// `___GFP_MOVABLE` and `___GFP_ZERO` of `<linux/gfp_types.h>`: a program's page is movable, a copy is not filled with
+/// zeros.
+const GFP_MOVABLE: u64 = 1 << 3;
+const GFP_ZERO: u64 = 1 << 8;
+
+/// The address space of a target, or of anybody else, has changed.
+#[inline(always)]
+pub(crate) fn change(ctx: &TracePointContext) {
+    let record: *const RssStat = ctx.as_ptr().cast();
+    // SAFETY: the context is the tracepoint's record, whose layout user space has checked before attaching.
+    let record = unsafe { &*record };
+    // The hash may be 0, which stands for none.
+    let (mm_id, kind, size) = (record.mm_id as u64 | 1 << 32, record.member as u32 as usize, record.size as u64);
+    if record.curr == 0 {
+        return change_from_outside(mm_id, kind, size);
+    }
+    let Some(target) = Target::counted(Task::current()) else { return };
+    let Some(resident) = RESIDENT.get_ptr_mut(target.slot.0) else { return };
+    if !is_of(resident, mm_id, target.slot) {
+        return;
+    }
+    let grown = difference(resident, kind, size);
+    let Some(category) = category_of(kind) else { return };
+    if grown < 0 {
+        count_shrunk(resident, grown);
+    } else if grown > 0 {
+        charge(&target, category, grown as u64);
+    }
+}
+
+/// Somebody else than the process itself has changed its address space: the kernel takes pages back, a debugger writes. Or
+/// it is about to end: that is no news.
+#[inline(always)]
+fn change_from_outside(mm_id: u64, kind: usize, size: u64) {
+    // SAFETY: the value is a plain integer, copied at once.
+    let Some(slot) = (unsafe { MM_SLOTS.get(&mm_id) }).copied() else { return };
+    if target::slot_of(Task::current().tgid) == Some(slot) {
+        return;
+    }
+    let Some(resident) = RESIDENT.get_ptr_mut(slot.0) else { return };
+    let grown = difference(resident, kind, size);
+    if grown < 0 && category_of(kind).is_some() {
+        count_shrunk(resident, grown);
+    }
+}
+
+/// Whether a target's memory is in the address space `mm_id`; the first that it changes is its own. (On its way into
+/// another program it is in that one's already, while its slot is still the old one's.)
+#[inline(always)]
+fn is_of(resident: *mut Resident, mm_id: u64, slot: ProcessSlot) -> bool {
+    // SAFETY: an array map's entry lives as long as the map; the word is touched atomically only.
+    let known = compare_exchange(unsafe { &raw mut (*resident).mm_id }, 0, mm_id);
+    if known == 0 {
+        // Without room, what others do to it goes unseen until its own next change.
+        _ = MM_SLOTS.insert(&mm_id, &slot, 0);
+    }
+    known == 0 || known == mm_id
+}
+
+/// By how many bytes a kind of memory has grown since that was last told; 0 at first.
+#[inline(always)]
+fn difference(resident: *mut Resident, kind: usize, size: u64) -> i64 {
+    // SAFETY: an array map's entry lives as long as the map; the words are touched atomically only.
+    let Some(at) = (unsafe { &mut (*resident).sizes }).get_mut(kind) else { return 0 };
+    match exchange(at, size + 1) {
+        0 => 0,
+        before => (size + 1).wrapping_sub(before) as i64,
+    }
+}
+
+#[inline(always)]
+fn count_shrunk(resident: *mut Resident, grown: i64) {
+    let bytes = grown.wrapping_neg() as u64;
+    // SAFETY: as above.
+    let shrunk = unsafe { &mut (*resident).shrunk };
+    add(&raw mut shrunk.bytes, bytes);
+    add(&raw mut shrunk.objects, bytes / PAGE_BYTES);
+}
+
+/// The current thread has made so many more bytes resident.
+#[inline(always)]
+fn charge(target: &Target, category: Category, bytes: u64) {
+    let Some(thread) = current_thread(target) else { return };
+    let Some(regs) = user_registers() else { return };
+    // The copy of a file's page, or of the page of zeros, is new memory of the process's own.
+    let write = core::mem::take(&mut thread.write);
+    if write.site != SiteIndex::NONE && is_under_way(&write, &regs) {
+        add_pages(write.site, PAGE_BYTES.wrapping_neg());
+    }
+    _ = add_at_stack(target, thread, &regs, category, bytes);
+}
+
+/// Adds bytes to the site of the current thread's stack.
+#[inline(always)]
+fn add_at_stack(
+    target: &Target,
+    thread: &mut ThreadMemory,
+    regs: &pt_regs,
+    category: Category,
+    bytes: u64,
+) -> Option<SiteIndex> {
+    let stack = stack::walk_interrupted(target, Registers { pc: regs.rip, sp: regs.rsp, bp: regs.rbp }, thread);
+    match site::index_of(target, stack, thread, category) {
+        Ok(index) => {
+            add_pages(index, bytes);
+            Some(index)
+        }
+        Err(why) => {
+            target.count(why);
+            None
+        }
+    }
+}
+
+/// Adds bytes, or takes them back where they are below zero, to what a site has made resident.
+#[inline(always)]
+fn add_pages(index: SiteIndex, bytes: u64) {
+    let Some(site) = SITES.get_ptr_mut(index.0) else { return };
+    // SAFETY: an array map's entry lives as long as the map; the words are touched atomically only.
+    let sum = unsafe { &mut (*site).alloc };
+    if bytes as i64 > 0 {
+        add(&raw mut sum.bytes, bytes);
+        add(&raw mut sum.objects, bytes / PAGE_BYTES);
+    } else {
+        subtract(&raw mut sum.bytes, PAGE_BYTES);
+        subtract(&raw mut sum.objects, 1);
+    }
+}
+
+/// A thread has run into a page that is not as it needs it.
+#[inline(always)]
+pub(crate) fn fault(ctx: &RawTracePointContext) {
+    let task = Task::current();
+    // page_fault_user(unsigned long address, struct pt_regs *regs, unsigned long error_code):
+    // arch/x86/include/asm/trace/exceptions.h
+    let error_code: u64 = ctx.arg(2);
+    if error_code & WRITE_TO_PRESENT_PAGE != WRITE_TO_PRESENT_PAGE {
+        // Whatever it was about before is over.
+        if let Some(thread) = threads::known(task.tid) {
+            thread.memory.write = SharedWrite::default();
+        }
+        return;
+    }
+    let Some(target) = Target::counted(task) else { return };
+    let Some(thread) = current_thread(&target) else { return };
+    let regs: *const pt_regs = ctx.arg(1);
+    // SAFETY: the helper checks the kernel address and fails where it is not readable.
+    let Ok(regs) = (unsafe { bpf_probe_read_kernel(regs) }) else { return };
+    thread.write = SharedWrite { pc: regs.rip, sp: regs.rsp, ..SharedWrite::default() };
+}
+
+/// The kernel has handed out a page: to a thread that is about to write to one it shares, as the copy.
+#[inline(always)]
+pub(crate) fn page_allocated(ctx: &RawTracePointContext) {
+    // mm_page_alloc(struct page *page, unsigned int order, gfp_t gfp_flags, int migratetype):
+    // include/trace/events/kmem.h
+    let (order, gfp): (u32, u32) = (ctx.arg(1), ctx.arg(2));
+    if order != 0 || gfp as u64 & (GFP_MOVABLE | GFP_ZERO) != GFP_MOVABLE {
+        return;
+    }
+    let task = Task::current();
+    let Some(thread) = threads::known(task.tid).map(|thread| &mut thread.memory) else { return };
+    if thread.write.pc == 0 || thread.write.site != SiteIndex::NONE {
+        return;
+    }
+    let Some(target) = Target::counted(task) else { return };
+    let Some(regs) = user_registers() else { return };
+    if is_under_way(&thread.write, &regs)
+        && let Some(index) = add_at_stack(&target, thread, &regs, Category::CopiedPages, PAGE_BYTES)
+    {
+        thread.write.site = index;
+    }
+}
+
+/// Whether the thread is in the kernel because of this write: it would go on with the same instruction.
+#[inline(always)]
+fn is_under_way(write: &SharedWrite, regs: &pt_regs) -> bool {
+    write.pc == regs.rip && write.sp == regs.rsp
+}
+
+/// The registers with which the current thread has entered the kernel.
+#[inline(always)]
+fn user_registers() -> Option<pt_regs> {
+    // SAFETY: plain helpers (Linux 5.11 and 5.15) about the current task.
+    let regs = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as *const pt_regs;
+    // SAFETY: the helper checks the kernel address and fails where it is not readable.
+    unsafe { bpf_probe_read_kernel(regs) }.ok()
+}
