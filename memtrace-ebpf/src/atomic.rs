@@ -58,6 +58,12 @@ pub(crate) fn compare_exchange(word: *mut u64, old: u64, new: u64) -> u64 {
 /// Sets a word, after everything that was written before.
 #[inline(always)]
 pub(crate) fn store(word: *mut u64, value: u64) {
+    _ = exchange(word, value);
+}
+
+/// Sets a word, after everything that was written before. Returns what it was.
+#[inline(always)]
+pub(crate) fn exchange(word: *mut u64, value: u64) -> u64 {
     let mut value = value;
     // SAFETY: as in `add`.
     unsafe {
@@ -68,5 +74,5 @@ pub(crate) fn store(word: *mut u64, value: u64) {
             options(nostack),
         );
     }
-    _ = value;
+    value
 }

@@ -3,14 +3,14 @@
 use std::{ffi::OsString, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use memtrace_common::{
     process::ProcessSlot,
     sampling::{MAX_MEAN_BYTES, MIN_MEAN_BYTES},
 };
 
 use crate::{
-    capture::{allocators::custom::CustomFunction, images::Scope, kernel::Capacities, selection::Selection},
+    capture::{allocators::custom::CustomFunction, kernel::Capacities, selection::Selection},
     model::report::{Category, Weight},
 };
 
@@ -21,6 +21,7 @@ Examples:
   sudo memtrace --pid 1234 --duration 30s --format folded -o out.folded
   sudo memtrace --comm redis-server                every process of that name, now or later
   sudo memtrace --all --duration 1min              every process of the host
+  sudo memtrace --category kernel --duration 30s   the kernel's own memory, by kernel stack
   sudo memtrace -- ./server --port 8080            from the first instruction to the end
   sudo memtrace --pid 1234 --alloc 'app:get(size=arg0)->ret' --free 'app:put(ptr=arg0)'
                                                    an allocator of one's own
@@ -41,7 +42,7 @@ Exit status: 0 success, 1 failure, 2 usage; with -- CMD that of CMD.";
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     arg_required_else_help = true,
-    override_usage = "memtrace [OPTIONS] <--pid <N>...|--comm <NAME>|--cgroup <PATH>|--all>\n       memtrace [OPTIONS] -- <CMD>...\n       memtrace <COMMAND>"
+    override_usage = "memtrace [OPTIONS] <--pid <N>...|--comm <NAME>|--cgroup <PATH>|--all>\n       memtrace [OPTIONS] -- <CMD>...\n       memtrace [OPTIONS] --category kernel\n       memtrace <COMMAND>"
 )]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -110,7 +111,7 @@ pub(super) struct TraceArguments {
     #[arg(long, value_enum, default_value_t = LinksArgument::Auto, hide_short_help = true)]
     pub(super) links: LinksArgument,
 
-    /// Which memory: of allocators, or mapped by the program itself
+    /// Which memory: of allocators, mapped by the program itself, or the kernel's own
     #[arg(long = "category", value_enum, value_name = "CATEGORY", value_delimiter = ',',
           default_values_t = [CategoryArgument::Heap])]
     pub(super) categories: Vec<CategoryArgument>,
@@ -164,7 +165,7 @@ pub(super) struct TraceArguments {
 }
 
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 pub(super) struct TargetArguments {
     /// A running process; may be given several times
     #[arg(long = "pid", value_name = "N", help_heading = "Target")]
@@ -187,7 +188,29 @@ pub(super) struct TargetArguments {
     pub(super) command_line: Vec<OsString>,
 }
 
+impl Arguments {
+    /// Takes a command line apart.
+    ///
+    /// # Errors
+    /// Where it asks for what there is not, or for help.
+    pub(super) fn parse<T: Into<OsString> + Clone>(words: impl IntoIterator<Item = T>) -> Result<Self, clap::Error> {
+        let arguments = Self::try_parse_from(words)?;
+        let TraceArguments { target, categories, .. } = &arguments.trace;
+        let needs_target = arguments.command.is_none() && !categories.contains(&CategoryArgument::Kernel);
+        if needs_target && target.is_empty() {
+            let what = "a target is required: --pid <N>, --comm <NAME>, --cgroup <PATH>, --all or -- <CMD>...";
+            return Err(Self::command().error(ErrorKind::MissingRequiredArgument, what));
+        }
+        Ok(arguments)
+    }
+}
+
 impl TargetArguments {
+    fn is_empty(&self) -> bool {
+        let Self { pids, comm, cgroup, all, command_line } = self;
+        pids.is_empty() && comm.is_none() && cgroup.is_none() && !all && command_line.is_empty()
+    }
+
     /// What they select; clap has seen to it that it is one thing.
     pub(super) fn selection(&self) -> Selection {
         if let Some(name) = &self.comm {
@@ -195,6 +218,9 @@ impl TargetArguments {
         } else if let Some(path) = &self.cgroup {
             Selection::Cgroup(path.clone())
         } else if self.all {
+            Selection::All
+        } else if self.pids.is_empty() && self.command_line.is_empty() {
+            // Only the kernel's own memory needs no target.
             Selection::All
         } else if self.pids.is_empty() {
             Selection::Command(self.command_line.clone())
@@ -241,8 +267,7 @@ fn capacity() -> clap::builder::RangedI64ValueParser<u32> {
 }
 
 impl CapacityArguments {
-    pub(super) fn capacities(&self, scope: Scope) -> Capacities {
-        let default = Capacities::of(scope);
+    pub(super) fn capacities(&self, default: Capacities) -> Capacities {
         Capacities {
             blocks: self.max_blocks.unwrap_or(default.blocks),
             sites: self.max_sites.unwrap_or(default.sites),
@@ -308,6 +333,9 @@ pub(super) enum CategoryArgument {
     Heap,
     /// By mmap, mremap and brk; what an allocator maps for itself is not counted twice
     Mmap,
+    /// The kernel's own: slab objects, pages, per-CPU memory; of the whole host, or what is allocated in the context of
+    /// --pid, --comm or --cgroup (Linux 6.1). Every allocation, whatever --tier says
+    Kernel,
 }
 
 impl From<CategoryArgument> for Category {
@@ -315,6 +343,7 @@ impl From<CategoryArgument> for Category {
         match argument {
             CategoryArgument::Heap => Self::Heap,
             CategoryArgument::Mmap => Self::Mmap,
+            CategoryArgument::Kernel => Self::Kernel,
         }
     }
 }
@@ -374,10 +403,9 @@ fn sample_bytes(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::{CommandFactory, error::ErrorKind};
 
     fn refused(arguments: &[&str]) -> ErrorKind {
-        Arguments::try_parse_from([&["memtrace"], arguments].concat()).unwrap_err().kind()
+        Arguments::parse([&["memtrace"], arguments].concat()).unwrap_err().kind()
     }
 
     #[test]
@@ -402,6 +430,9 @@ mod tests {
     fn a_target_is_needed_and_only_one() {
         assert_eq!(refused(&["--duration", "1s"]), ErrorKind::MissingRequiredArgument);
         assert_eq!(refused(&["--pid", "1", "--", "true"]), ErrorKind::ArgumentConflict);
+        assert_eq!(refused(&["--category", "heap"]), ErrorKind::MissingRequiredArgument);
+        assert!(Arguments::parse(["memtrace", "--category", "kernel"]).is_ok());
+        assert!(Arguments::parse(["memtrace", "doctor"]).is_ok());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     capture::{
         attach::Programs,
-        kernel::{Links, Unwind},
+        kernel::{Capacities, Links, Unwind},
         preflight,
     },
     model::{
@@ -29,6 +29,7 @@ use crate::{
 const LIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) fn run(arguments: &TraceArguments, verbose: u8) -> Result<ExitCode, Failure> {
+    check_kernel(arguments)?;
     let look = look(arguments)?;
     let mut output = Output::open(arguments)?;
     let options = options(arguments, look, verbose, output.is_live());
@@ -47,6 +48,28 @@ pub(super) fn run(arguments: &TraceArguments, verbose: u8) -> Result<ExitCode, F
             Err(Failure::output(path, &error))
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// What the kernel's own memory cannot be asked for with.
+fn check_kernel(arguments: &TraceArguments) -> Result<(), Failure> {
+    let TraceArguments { categories, target, follow, tier, alloc, .. } = arguments;
+    if !categories.contains(&CategoryArgument::Kernel) {
+        return Ok(());
+    }
+    let refused = |what, hint| Err(Failure::usage(format!("--category kernel does not go with {what}"), hint));
+    if categories.iter().any(|category| *category != CategoryArgument::Kernel) {
+        refused("other categories", "run memtrace twice, at the same time if you like")
+    } else if !target.command_line.is_empty() {
+        refused("-- CMD", "start memtrace first, with --comm NAME or without any target, and then CMD")
+    } else if *follow {
+        refused("--follow", "use --comm or --cgroup, or leave it out for all of the host")
+    } else if !alloc.is_empty() {
+        refused("--alloc and --free", "leave them out")
+    } else if !matches!(tier, TierArgument::Auto | TierArgument::Exact) {
+        refused("this --tier", "leave it out: every allocation is counted")
+    } else {
+        Ok(())
     }
 }
 
@@ -103,8 +126,12 @@ fn unwind(argument: UnwindArgument) -> Unwind {
 
 fn options(arguments: &TraceArguments, look: Look, verbose: u8, is_live: bool) -> Options {
     let selection = arguments.target.selection();
+    let capacities = match arguments.categories.contains(&CategoryArgument::Kernel) {
+        true => Capacities::of_kernel(),
+        false => Capacities::of(selection.scope(arguments.follow)),
+    };
     Options {
-        capacities: arguments.capacities.capacities(selection.scope(arguments.follow)),
+        capacities: arguments.capacities.capacities(capacities),
         selection,
         follow: arguments.follow,
         categories: arguments.categories.iter().map(|category| (*category).into()).collect(),

@@ -73,6 +73,8 @@ pub enum Category {
     Heap,
     /// Mapped by the program itself.
     Mmap,
+    /// The kernel's own.
+    Kernel,
 }
 
 impl Category {
@@ -82,6 +84,7 @@ impl Category {
         match self {
             Self::Heap => "heap",
             Self::Mmap => "mmap",
+            Self::Kernel => "kernel",
         }
     }
 }

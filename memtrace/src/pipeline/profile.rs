@@ -215,6 +215,8 @@ impl Profile {
                 Category::Heap if self.windows.is_empty() => kernel.oldest_born_ms(*id),
                 Category::Heap => None,
                 Category::Mmap => oldest_mapped.get(id).copied(),
+                // Kept elsewhere: `kernel_book`.
+                Category::Kernel => None,
             };
         }
     }

@@ -4,6 +4,9 @@
 //! target chooses its name, its paths and the contents of its files.
 
 pub mod image;
+pub mod kallsyms;
+pub mod kernel_pages;
+pub mod kernel_types;
 pub mod mapping_log;
 pub mod maps;
 pub mod status;

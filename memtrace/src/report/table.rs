@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::{overview, units};
 use crate::model::{
-    frame::{Frame, base_name},
+    frame::{Frame, KERNEL_IMAGE, Place, base_name},
     report::{Category, HealthKind, Process, Report, Site, Steered, Tier},
 };
 
@@ -75,9 +75,13 @@ fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Resul
             from_what(report),
         )?;
     }
+    let (label, what) = match process.pid {
+        0 => ("held", " (slabs, stacks of threads, page tables, per-CPU memory, also from before)"),
+        _ => ("RSS", ""),
+    };
     let rss = process.rss_bytes.map_or_else(|| "unknown".to_owned(), units::bytes);
     let (slope, trend) = (units::bytes_per_s(process.rss_growth_bytes_per_s), process.trend.name());
-    writeln!(out, "RSS        {rss}, {slope}, {trend}")?;
+    writeln!(out, "{label:<10} {rss}, {slope}, {trend}{what}")?;
     if let Some(overhead) = process.overhead.filter(|overhead| !overhead.cost.is_zero()) {
         let (cost, cpu) = (units::duration(overhead.cost), units::duration(overhead.cpu));
         let percent = overhead.share() * 100.0;
@@ -204,8 +208,10 @@ fn stack(site: &Site) -> String {
 fn frame_line(frame: &Frame) -> String {
     let place = match (&frame.place, frame.source()) {
         (_, Some(source)) => format!("  {source}"),
-        (crate::model::frame::Place::Image { image, .. }, None) if frame.function.is_ok() => {
-            format!("  [{}]", base_name(&image.path))
+        (Place::Image { image, .. }, None) if frame.function.is_ok() => format!("  [{}]", base_name(&image.path)),
+        // That it is the kernel's own need not be said of each.
+        (Place::Kernel { image: Some(image), .. }, None) if frame.function.is_ok() && image.path != KERNEL_IMAGE => {
+            format!("  [{}]", image.path)
         }
         _ => String::new(),
     };
