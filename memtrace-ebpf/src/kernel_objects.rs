@@ -15,9 +15,7 @@ use memtrace_common::{
 
 use crate::{
     blocks,
-    kernel_sites::{
-        Walker, count_allocated, count_freed, counted_site, counting, missed_free, owner, tells_unmatched,
-    },
+    kernel_sites::{Walker, count_allocated, count_freed, counted_site, counting, missed_free, owner, tells_unmatched},
     target::count_at,
 };
 
@@ -62,7 +60,10 @@ pub(crate) fn per_cpu_alloc(ctx: &RawTracePointContext) {
     // percpu_alloc_percpu(unsigned long call_site, bool reserved, bool is_atomic, size_t size, size_t align, void *base_addr,
     // int off, void __percpu *ptr, size_t bytes_alloc, gfp_t gfp_flags): include/trace/events/percpu.h since Linux 5.19
     let (address, size_bytes) = (ctx.arg(7), ctx.arg(8));
-    allocated(ctx, &Allocation { walker: Walker::PerCpuAlloc, source: Source::PerCpu, space: PER_CPU, address, size_bytes });
+    allocated(
+        ctx,
+        &Allocation { walker: Walker::PerCpuAlloc, source: Source::PerCpu, space: PER_CPU, address, size_bytes },
+    );
 }
 
 /// What an object of a cache takes, in bytes.

@@ -11,9 +11,7 @@ use memtrace_common::{
 
 use crate::{
     atomic::exchange,
-    kernel_sites::{
-        Walker, count_allocated, count_freed, counted_site, counting, missed_free, owner, tells_unmatched,
-    },
+    kernel_sites::{Walker, count_allocated, count_freed, counted_site, counting, missed_free, owner, tells_unmatched},
     maps::PAGES_OF_KERNEL,
     target::count_at,
 };

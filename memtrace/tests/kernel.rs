@@ -94,7 +94,8 @@ fn live(report: &Value, function: &str) -> u64 {
 fn summary(report: &Value) -> String {
     let process = &report["processes"][0];
     let sites = process["sites"].as_array().unwrap().iter().take(12).map(|site| {
-        let names = site["frames"].as_array().unwrap().iter().take(6).map(|frame| frame["function"].as_str().unwrap_or("?"));
+        let names =
+            site["frames"].as_array().unwrap().iter().take(6).map(|frame| frame["function"].as_str().unwrap_or("?"));
         format!("{} in {}: {}", site["live_bytes"], site["live_objects"], names.collect::<Vec<_>>().join(" < "))
     });
     format!("{}\n{}", process["health"], sites.collect::<Vec<_>>().join("\n"))
@@ -137,7 +138,8 @@ fn pipes_sockets_and_eventfds_are_found_by_kernel_stack_and_go_again() {
     assert!(live(&report, "create_pipe_files") >= 2 * COUNT, "{}", summary(&report));
     assert_eq!((&process["pid"], &process["comm"]), (&Value::from(0), &Value::from("kernel")));
     support::assert_sums(process);
-    let callers = process["sites"].as_array().unwrap().iter().filter(|site| site["frames"][0]["function"] == "alloc_pipe_info");
+    let callers =
+        process["sites"].as_array().unwrap().iter().filter(|site| site["frames"][0]["function"] == "alloc_pipe_info");
     assert!(callers.count() >= 1, "the allocator's caller comes first: {}", summary(&report));
     assert!(process["sites"].as_array().unwrap().iter().all(|site| site["frames"][0]["kind"] == "kernel"));
     tell(&mut holder, "close");
@@ -176,7 +178,9 @@ fn pages_of_a_packet_ring_are_counted_by_their_order() {
         let process = &report["processes"][0];
         let ring = |figure| sum_of(process, "packet_set_ring", figure);
         // The list of the blocks is an object itself.
-        ring("live_bytes") >= blocks * bytes && ring("live_bytes") < blocks * bytes + 16_384 && ring("live_objects") <= blocks + 4
+        ring("live_bytes") >= blocks * bytes
+            && ring("live_bytes") < blocks * bytes + 16_384
+            && ring("live_objects") <= blocks + 4
     };
     watching.until("the ring is live", is_there);
     tell(&mut holder, "close");
@@ -197,7 +201,10 @@ fn pages_that_are_split_after_they_were_allocated_are_given_back_page_by_page() 
             break report;
         }
         if begun.elapsed() > Duration::from_secs(10) {
-            eprintln!("skipped: this kernel's vmalloc takes pages in bulk, which it tells nobody: {}", live_bytes(&report));
+            eprintln!(
+                "skipped: this kernel's vmalloc takes pages in bulk, which it tells nobody: {}",
+                live_bytes(&report)
+            );
             return;
         }
     };
@@ -242,9 +249,8 @@ fn the_tables_sizes_are_limits_that_are_told() {
     let mut holder = holder();
     let mut watching = Watching::start(&["--max-blocks", "1000"]);
     tell(&mut holder, "pipes 4000");
-    let report = watching.until("the table is full", |report| {
-        report["processes"][0]["health"]["blocks_full"].as_u64().unwrap() > 0
-    });
+    let report = watching
+        .until("the table is full", |report| report["processes"][0]["health"]["blocks_full"].as_u64().unwrap() > 0);
     support::assert_sums(support::process(&report));
     assert!(live(&report, "alloc_pipe_info") < 8000, "what has no room is not added");
 }
@@ -257,8 +263,7 @@ fn frames_of_the_tracer_and_of_the_allocators_are_left_out() {
     tell(&mut holder, "sockets 1000");
     let report = watching.until("something is live", |report| live(report, "alloc_pipe_info") >= 2000);
     let sites = report["processes"][0]["sites"].as_array().unwrap();
-    let first: Vec<&str> =
-        sites.iter().filter_map(|site| site["frames"][0]["function"].as_str()).collect();
+    let first: Vec<&str> = sites.iter().filter_map(|site| site["frames"][0]["function"].as_str()).collect();
     for own in ["bpf_", "__traceiter", "__kmalloc", "kmem_cache_alloc", "allocate_slab", "__alloc_pages"] {
         assert!(first.iter().all(|name| !name.starts_with(own)), "{own}: {first:?}");
     }

@@ -65,11 +65,17 @@ fn kernel_memory() -> String {
         interrupts: None,
     };
     if let Err(error) = KernelMemory::load(settings).and_then(|mut memory| memory.attach()) {
-        return limited(error.to_string(), "only --category kernel needs it; is a security module in the way? see `dmesg`");
+        return limited(
+            error.to_string(),
+            "only --category kernel needs it; is a security module in the way? see `dmesg`",
+        );
     }
     match Kallsyms::read() {
         Ok(_) => "ok       kernel memory: the kernel accepts and attaches its programs, and lists its symbols".into(),
-        Err(error) => limited(error.to_string(), "--category kernel names no functions, and leaves pages out; sysctl kernel.kptr_restrict=1"),
+        Err(error) => limited(
+            error.to_string(),
+            "--category kernel names no functions, and leaves pages out; sysctl kernel.kptr_restrict=1",
+        ),
     }
 }
 

@@ -194,9 +194,7 @@ impl Book {
             site.oldest_age = site.oldest_age.max(born.map(|born| now.saturating_sub(born)));
         }
         let mut sites: Vec<Site> = merged.into_values().collect();
-        sites.sort_by_key(|site| {
-            (std::cmp::Reverse((site.totals.live_bytes(), site.totals.alloc_bytes)), site.id)
-        });
+        sites.sort_by_key(|site| (std::cmp::Reverse((site.totals.live_bytes(), site.totals.alloc_bytes)), site.id));
         sites
     }
 }

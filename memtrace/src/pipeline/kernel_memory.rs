@@ -101,6 +101,9 @@ impl Session {
         }
         let books = open_books(&options.selection, &mut kernel)?;
         kernel.attach()?;
+        if let [(function, why), ..] = kernel.refused() {
+            log::info!("what the kernel allocates or frees in bulk is not seen: no program on `{function}`: {why}");
+        }
         let control = Control { own_tgid: std::process::id(), comm: options.selection.comm(), ..Control::default() };
         let (started, started_at) = (Instant::now(), SystemTime::now());
         let mut session = Self { kernel, symbolizer, books, control, started, started_at };
@@ -128,12 +131,7 @@ impl Session {
     }
 
     /// Follows until time is up, a signal asks to stop, or every process that was named has ended; then makes the last report.
-    async fn follow(
-        &mut self,
-        options: &Options,
-        signals: &mut Signals,
-        sink: Sink<'_>,
-    ) -> Result<(), PipelineError> {
+    async fn follow(&mut self, options: &Options, signals: &mut Signals, sink: Sink<'_>) -> Result<(), PipelineError> {
         let deadline = options.duration.map(|duration| Deadline::now() + duration);
         let mut next_tick = Deadline::now() + TICK;
         let mut next_report = options.interval.map(|interval| Deadline::now() + interval);

@@ -43,7 +43,7 @@ fn held(meminfo: &str) -> Option<u64> {
         let kib = amount.trim().strip_suffix(" kB")?.parse::<u64>().ok()?;
         HELD.contains(&name).then_some(kib)
     });
-    kib.reduce(|sum, kib| sum.saturating_add(kib)).map(|kib| kib.saturating_mul(1024))
+    kib.reduce(u64::saturating_add).map(|kib| kib.saturating_mul(1024))
 }
 
 #[cfg(test)]

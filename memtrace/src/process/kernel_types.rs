@@ -169,7 +169,8 @@ fn offset_of_cache_size(types: &Btf) -> Result<u32, KernelTypesError> {
 
 fn size_of_page_struct(types: &Btf) -> Result<u64, KernelTypesError> {
     let sizes = types.resolve_types_by_name("page").map_err(KernelTypesError::Read)?.into_iter();
-    let mut sizes = sizes.filter_map(|page| if let Type::Struct(page) = page { Some(page.size() as u64) } else { None });
+    let mut sizes =
+        sizes.filter_map(|page| if let Type::Struct(page) = page { Some(page.size() as u64) } else { None });
     sizes.find(|size| *size > 0).ok_or(KernelTypesError::Missing("struct page"))
 }
 

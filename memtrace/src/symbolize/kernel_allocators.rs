@@ -7,8 +7,16 @@
 use memtrace_common::kernel_memory::Source;
 
 /// The way from a tracepoint to the program: kernel/trace/bpf_trace.c, include/trace/bpf_probe.h, and the program itself.
-const TRACER: [&str; 8] =
-    ["bpf_prog_", "bpf_trace_run", "__bpf_trace_", "__traceiter_", "bpf_get_stack", "__bpf_get_stack", "bpf_dispatcher_", "bpf_trampoline_"];
+const TRACER: [&str; 8] = [
+    "bpf_prog_",
+    "bpf_trace_run",
+    "__bpf_trace_",
+    "__traceiter_",
+    "bpf_get_stack",
+    "__bpf_get_stack",
+    "bpf_dispatcher_",
+    "bpf_trampoline_",
+];
 
 /// Frames that the way from a tracepoint to the program can take.
 const TRACER_FRAMES: usize = 12;
@@ -99,7 +107,7 @@ pub(super) fn is_backing(names: &[&str]) -> bool {
 }
 
 fn tracer_frames(names: &[&str]) -> usize {
-    let last = names.iter().take(TRACER_FRAMES).rposition(|name| begins_with(Some(&name), &TRACER));
+    let last = names.iter().take(TRACER_FRAMES).rposition(|name| begins_with(Some(name), &TRACER));
     last.map_or(0, |last| last + 1)
 }
 
@@ -112,7 +120,8 @@ mod tests {
         let pipe = ["bpf_prog_12ab_kmem_kmalloc", "bpf_trace_run6", "__traceiter_kmalloc", "__kmalloc_cache_noprof"];
         let names = [&pipe[..], &["alloc_pipe_info", "create_pipe_files"]].concat();
         assert_eq!(own_frames(&names, Source::Slab), 4);
-        let unlisted = [&["", "bpf_trace_run4"][..], &["alloc_pages_mpol", "alloc_pages_noprof", "pipe_write"]].concat();
+        let unlisted =
+            [&["", "bpf_trace_run4"][..], &["alloc_pages_mpol", "alloc_pages_noprof", "pipe_write"]].concat();
         assert_eq!(own_frames(&unlisted, Source::Pages), 4);
         // Reclaim inside of an allocation is somebody's own doing.
         assert_eq!(own_frames(&["kmem_cache_alloc_noprof", "shrink", "kmalloc_x"], Source::Slab), 1);

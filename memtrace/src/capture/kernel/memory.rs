@@ -22,7 +22,7 @@ use memtrace_common::{
 
 use super::{
     BPF_NOEXIST, Capacities, KernelError, OBJECT, blocks::BlockTable, failed, lookup, map_data, map_mut_of, map_of,
-    mapped, mapped::MappedArray, set_entry,
+    mapped, mapped::MappedArray, set_entry, without_verifier_log,
 };
 use crate::process::kernel_types::KernelTypes;
 
@@ -37,8 +37,7 @@ const OBJECTS: [Traced; 4] = [
     ("kmem_obj_alloc", "kmem_cache_alloc"),
 ];
 const PAGES: [Traced; 2] = [("kmem_page_free", "mm_page_free"), ("kmem_page_alloc", "mm_page_alloc")];
-const PER_CPU: [Traced; 2] =
-    [("kmem_cpu_free", "percpu_free_percpu"), ("kmem_cpu_alloc", "percpu_alloc_percpu")];
+const PER_CPU: [Traced; 2] = [("kmem_cpu_free", "percpu_free_percpu"), ("kmem_cpu_alloc", "percpu_alloc_percpu")];
 
 /// What is set at load, for good.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +81,8 @@ pub struct KernelMemory {
     traced: Vec<Traced>,
     /// What is told by no tracepoint: programs on the functions themselves, as far as the kernel takes them.
     functions: Vec<Traced>,
+    /// Of those that it does not take, the function, and why.
+    refused: Vec<(&'static str, String)>,
     /// How many targets there are by now, where only some processes are asked about.
     targets: u32,
 }
@@ -124,7 +125,17 @@ impl KernelMemory {
         let pages = page_frames.map(|_| mapped(&ebpf, "PAGES_OF_KERNEL", frame_entries)).transpose()?;
         let blocks = BlockTable::new(mapped(&ebpf, "BLOCKS", buckets)?, None);
         let (sites, max_sites) = (mapped(&ebpf, "SITES", sites)?, capacities.sites);
-        let mut memory = Self { ebpf, sites, max_sites, blocks, pages, traced, functions: Vec::new(), targets: 0 };
+        let mut memory = Self {
+            ebpf,
+            sites,
+            max_sites,
+            blocks,
+            pages,
+            traced,
+            functions: Vec::new(),
+            refused: Vec::new(),
+            targets: 0,
+        };
         for (name, _) in memory.traced.clone() {
             memory.program(name)?.load().map_err(|source| KernelError::Program { name, source: Box::new(source) })?;
         }
@@ -132,7 +143,7 @@ impl KernelMemory {
         Ok(memory)
     }
 
-    /// Loads the programs on functions. What the kernel refuses is left out, with a warning: its objects are not seen.
+    /// Loads the programs on functions. What the kernel refuses is left out, and told: its objects are not seen.
     fn load_functions(&mut self, types: &KernelTypes) {
         let wanted: Vec<Traced> = [
             ("kmem_bulk_free", types.bulk_free),
@@ -144,15 +155,21 @@ impl KernelMemory {
         .collect();
         let btf = match Btf::from_sys_fs() {
             Ok(btf) => btf,
-            Err(error) => return log::warn!("objects that are allocated or freed in bulk are not seen: {error}"),
+            Err(error) => return log::warn!("what the kernel allocates or frees in bulk is not seen: {error}"),
         };
         for (name, function) in wanted {
             match self.ebpf.program_mut(name).map(|program| load_function(program, function, &btf)) {
                 Some(Ok(())) => self.functions.push((name, function)),
-                Some(Err(error)) => log::warn!("objects of `{function}` are not seen: {error}"),
-                None => log::warn!("objects of `{function}` are not seen: there is no program for it"),
+                Some(Err(error)) => self.refused.push((function, without_verifier_log(&error))),
+                None => {}
             }
         }
+    }
+
+    /// Which functions of the kernel have no program, because it refuses one: objects that they allocate or free are not seen.
+    #[must_use]
+    pub fn refused(&self) -> &[(&'static str, String)] {
+        &self.refused
     }
 
     /// Attaches the programs.
@@ -160,16 +177,14 @@ impl KernelMemory {
     /// # Errors
     /// Where the kernel refuses a tracepoint.
     pub fn attach(&mut self) -> Result<(), KernelError> {
-        let attached = |ebpf: &mut Ebpf, (name, function): &Traced| match ebpf.program_mut(name).map(attach_function) {
-            Some(Ok(())) => true,
+        let Self { ebpf, functions, refused, .. } = self;
+        functions.retain(|(name, function)| match ebpf.program_mut(name).map(attach_function) {
             Some(Err(error)) => {
-                log::warn!("objects of `{function}` are not seen: {error}");
+                refused.push((function, without_verifier_log(&error)));
                 false
             }
-            None => false,
-        };
-        let Self { ebpf, functions, .. } = self;
-        functions.retain(|function| attached(ebpf, function));
+            attached => attached.is_some(),
+        });
         for (name, tracepoint) in self.traced.clone() {
             let attached = self.program(name)?.attach(tracepoint);
             attached.map(drop).map_err(|source| KernelError::Attach { name, source: Box::new(source) })?;
