@@ -25,6 +25,7 @@ impl Watching {
             .args(["--category", "kernel", "--format", "json", "--interval", "500ms"])
             .args(arguments)
             .stdout(Stdio::piped())
+            .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let mut watching = Self { reports: BufReader::new(child.stdout.take().unwrap()), child };
@@ -86,8 +87,9 @@ fn sum_of(process: &Value, function: &str, figure: &str) -> u64 {
     process["sites"].as_array().unwrap().iter().filter(has).map(|site| site[figure].as_u64().unwrap()).sum()
 }
 
+/// Live objects of which this function has asked the allocator.
 fn live(report: &Value, function: &str) -> u64 {
-    sum_of(&report["processes"][0], function, "live_objects")
+    support::sum_at(&report["processes"][0], function, "live_objects")
 }
 
 /// What matters of a report where a test fails.
@@ -117,7 +119,7 @@ fn within(actual: u64, expected: u64, percent: u64) -> bool {
 
 #[test]
 fn pipes_sockets_and_eventfds_are_found_by_kernel_stack_and_go_again() {
-    const COUNT: u64 = 4000;
+    const COUNT: u64 = 2000;
     let mut holder = holder();
     let mut watching = Watching::start(&[]);
     let before = slab_bytes("kmalloc-");
@@ -132,15 +134,12 @@ fn pipes_sockets_and_eventfds_are_found_by_kernel_stack_and_go_again() {
             && within(live(report, "do_eventfd"), COUNT, 3)
     });
     let process = support::process(&report);
-    let bytes = sum_of(process, "alloc_pipe_info", "live_bytes");
+    let bytes = support::sum_at(process, "alloc_pipe_info", "live_bytes");
     assert!(within(bytes, grown, 15), "{bytes} bytes are live, /proc/slabinfo has grown by {grown}");
-    // Both ends of a pipe.
-    assert!(live(&report, "create_pipe_files") >= 2 * COUNT, "{}", summary(&report));
+    // Two files of each pipe, and one of each of the others.
+    assert!(within(live(&report, "alloc_empty_file"), 4 * COUNT, 3), "{}", summary(&report));
     assert_eq!((&process["pid"], &process["comm"]), (&Value::from(0), &Value::from("kernel")));
     support::assert_sums(process);
-    let callers =
-        process["sites"].as_array().unwrap().iter().filter(|site| site["frames"][0]["function"] == "alloc_pipe_info");
-    assert!(callers.count() >= 1, "the allocator's caller comes first: {}", summary(&report));
     assert!(process["sites"].as_array().unwrap().iter().all(|site| site["frames"][0]["kind"] == "kernel"));
     tell(&mut holder, "close");
     watching.until("they are gone", |report| {
@@ -177,10 +176,10 @@ fn pages_of_a_packet_ring_are_counted_by_their_order() {
     let is_there = |report: &Value| {
         let process = &report["processes"][0];
         let ring = |figure| sum_of(process, "packet_set_ring", figure);
-        // The list of the blocks is an object itself.
+        // Lists of the blocks are objects themselves.
         ring("live_bytes") >= blocks * bytes
             && ring("live_bytes") < blocks * bytes + 16_384
-            && ring("live_objects") <= blocks + 4
+            && ring("live_objects") <= blocks + 8
     };
     watching.until("the ring is live", is_there);
     tell(&mut holder, "close");
@@ -189,28 +188,27 @@ fn pages_of_a_packet_ring_are_counted_by_their_order() {
 
 #[test]
 fn pages_that_are_split_after_they_were_allocated_are_given_back_page_by_page() {
+    const HUGE: u64 = 2 << 20;
     let mut holder = holder();
     let mut watching = Watching::start(&[]);
-    tell(&mut holder, "table 1000000");
-    // A pointer for each possible file: eight mebibytes, as pages of two mebibytes that are split at once where vmalloc does so.
-    let live_bytes = |report: &Value| sum_of(&report["processes"][0], "alloc_fdtable", "live_bytes");
+    // Sixty-four bytes each, so two pages of two mebibytes, which vmalloc splits at once and frees one small page after the other.
+    tell(&mut holder, "semaphores 60000");
+    let figure = |report: &Value, figure| sum_of(&report["processes"][0], "ksys_semget", figure);
     let begun = Instant::now();
-    let table = loop {
+    let report = loop {
         let report = watching.next();
-        if live_bytes(&report) >= 8 << 20 {
+        if figure(&report, "live_bytes") >= 2 * HUGE {
             break report;
         }
         if begun.elapsed() > Duration::from_secs(10) {
-            eprintln!(
-                "skipped: this kernel's vmalloc takes pages in bulk, which it tells nobody: {}",
-                live_bytes(&report)
-            );
+            eprintln!("skipped: this kernel takes no large pages for them: {}", summary(&report));
             return;
         }
     };
-    assert!(live(&table, "alloc_fdtable") < 64, "blocks, not pages: {}", summary(&table));
-    holder.kill();
-    watching.until("the table is gone", |report| live_bytes(report) < 1 << 20);
+    assert!(figure(&report, "live_objects") < 64, "blocks, not pages: {}", summary(&report));
+    tell(&mut holder, "close");
+    let last = watching.until("they are gone", |report| figure(report, "live_bytes") < HUGE / 16);
+    assert!(figure(&last, "freed_bytes") >= 2 * HUGE - HUGE / 16);
 }
 
 #[test]
@@ -219,7 +217,7 @@ fn with_a_pid_only_what_is_allocated_in_its_context_counts() {
     let pid = named.pid().to_string();
     let mut watching = Watching::start(&["--pid", &pid]);
     tell(&mut named, "pipes 1000");
-    tell(&mut other, "pipes 3000");
+    tell(&mut other, "pipes 2000");
     let report = watching.until("its pipes are live", |report| live(report, "alloc_pipe_info") >= 2000);
     let process = support::process(&report);
     assert_eq!((process["pid"].to_string(), &process["exe"].as_str().unwrap().contains("hold")), (pid, &true));
@@ -248,11 +246,11 @@ fn a_name_selects_contexts_as_well() {
 fn the_tables_sizes_are_limits_that_are_told() {
     let mut holder = holder();
     let mut watching = Watching::start(&["--max-blocks", "1000"]);
-    tell(&mut holder, "pipes 4000");
+    tell(&mut holder, "pipes 2000");
     let report = watching
         .until("the table is full", |report| report["processes"][0]["health"]["blocks_full"].as_u64().unwrap() > 0);
     support::assert_sums(support::process(&report));
-    assert!(live(&report, "alloc_pipe_info") < 8000, "what has no room is not added");
+    assert!(live(&report, "alloc_pipe_info") < 4000, "what has no room is not added");
 }
 
 #[test]
