@@ -42,7 +42,7 @@ Exit status: 0 success, 1 failure, 2 usage; with -- CMD that of CMD.";
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     arg_required_else_help = true,
-    override_usage = "memtrace [OPTIONS] <--pid <N>...|--comm <NAME>|--cgroup <PATH>|--all>\n       memtrace [OPTIONS] -- <CMD>...\n       memtrace [OPTIONS] --category kernel\n       memtrace <COMMAND>"
+    override_usage = "memtrace [OPTIONS] <--pid <N>...|--comm <NAME>|--cgroup <PATH>|--all|--category kernel>\n       memtrace [OPTIONS] -- <CMD>...\n       memtrace <COMMAND>"
 )]
 pub(super) struct Arguments {
     #[command(flatten)]
