@@ -2,7 +2,7 @@
 
 use crate::{process::ProcessSlot, sampling::Weight, stack::StackId};
 
-/// Names an allocation site by what it is: [`SiteId::of`] its program and stack.
+/// Names an allocation site by what it is: [`SiteId::of`] its program, stack and kind of memory.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SiteId(pub u64);
@@ -38,12 +38,12 @@ pub enum Category {
     /// Pages of anonymous memory, from when they became resident.
     AnonymousPages = 2,
     /// The same of files.
-    FilePages = 4,
+    FilePages = 3,
     /// The same of shared memory.
-    SharedPages = 5,
+    SharedPages = 4,
     /// Pages that a process had in common with another until it wrote to them (copy on write): resident memory of the
     /// host grows, the process's own does not.
-    CopiedPages = 6,
+    CopiedPages = 5,
 }
 
 /// A code that names no [`Category`].
@@ -58,9 +58,9 @@ impl TryFrom<u32> for Category {
             0 => Ok(Self::Heap),
             1 => Ok(Self::Mmap),
             2 => Ok(Self::AnonymousPages),
-            4 => Ok(Self::FilePages),
-            5 => Ok(Self::SharedPages),
-            6 => Ok(Self::CopiedPages),
+            3 => Ok(Self::FilePages),
+            4 => Ok(Self::SharedPages),
+            5 => Ok(Self::CopiedPages),
             other => Err(UnknownCategory(other)),
         }
     }

@@ -61,7 +61,7 @@ pub(crate) fn store(word: *mut u64, value: u64) {
     _ = exchange(word, value);
 }
 
-/// The same. Returns what it was.
+/// Sets a word, after everything that was written before. Returns what it was.
 #[inline(always)]
 pub(crate) fn exchange(word: *mut u64, value: u64) -> u64 {
     let mut value = value;

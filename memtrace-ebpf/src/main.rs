@@ -9,6 +9,9 @@
 mod alloc;
 mod atomic;
 mod blocks;
+mod kernel_objects;
+mod kernel_pages;
+mod kernel_sites;
 mod maps;
 mod pages;
 mod registers;
@@ -25,9 +28,10 @@ mod watch;
 use alloc::Return;
 use aya_ebpf::{
     cty::c_void,
-    macros::{raw_tracepoint, tracepoint, uprobe, uretprobe},
-    programs::{ProbeContext, RawTracePointContext, RetProbeContext, TracePointContext},
+    macros::{fentry, fexit, raw_tracepoint, tracepoint, uprobe, uretprobe},
+    programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext, TracePointContext},
 };
+use memtrace_common::kernel_memory::{PER_CPU, SLAB};
 use target::Task;
 
 /// Entry of a function that hands out a new block.
@@ -199,6 +203,86 @@ fn page_fault(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "mm_page_alloc")]
 fn page_allocated(ctx: RawTracePointContext) -> i32 {
     pages::page_allocated(&ctx);
+    0
+}
+
+/// The kernel has handed out an object by size; attached where its own memory is asked for, as those that follow.
+#[raw_tracepoint(tracepoint = "kmalloc")]
+fn kmem_kmalloc(ctx: RawTracePointContext) -> i32 {
+    kernel_objects::kmalloc(&ctx);
+    0
+}
+
+/// The kernel has handed out an object of a cache.
+#[raw_tracepoint(tracepoint = "kmem_cache_alloc")]
+fn kmem_obj_alloc(ctx: RawTracePointContext) -> i32 {
+    kernel_objects::cache_alloc(&ctx);
+    0
+}
+
+/// The kernel frees an object by its address.
+#[raw_tracepoint(tracepoint = "kfree")]
+fn kmem_kfree(ctx: RawTracePointContext) -> i32 {
+    // kfree(unsigned long call_site, const void *ptr): include/trace/events/kmem.h
+    kernel_objects::freed(SLAB, ctx.arg(1));
+    0
+}
+
+/// The kernel frees an object of a cache.
+#[raw_tracepoint(tracepoint = "kmem_cache_free")]
+fn kmem_obj_free(ctx: RawTracePointContext) -> i32 {
+    // kmem_cache_free(unsigned long call_site, const void *ptr, …): the same
+    kernel_objects::freed(SLAB, ctx.arg(1));
+    0
+}
+
+/// The kernel has allocated pages.
+#[raw_tracepoint(tracepoint = "mm_page_alloc")]
+fn kmem_page_alloc(ctx: RawTracePointContext) -> i32 {
+    kernel_pages::pages_allocated(&ctx);
+    0
+}
+
+/// The kernel frees pages. (`mm_page_free_batched` comes in addition to this, for some of them.)
+#[raw_tracepoint(tracepoint = "mm_page_free")]
+fn kmem_page_free(ctx: RawTracePointContext) -> i32 {
+    kernel_pages::pages_freed(&ctx);
+    0
+}
+
+/// The kernel has allocated memory for each CPU.
+#[raw_tracepoint(tracepoint = "percpu_alloc_percpu")]
+fn kmem_cpu_alloc(ctx: RawTracePointContext) -> i32 {
+    kernel_objects::per_cpu_alloc(&ctx);
+    0
+}
+
+/// The kernel frees memory for each CPU.
+#[raw_tracepoint(tracepoint = "percpu_free_percpu")]
+fn kmem_cpu_free(ctx: RawTracePointContext) -> i32 {
+    // percpu_free_percpu(void *base_addr, int off, void __percpu *ptr): include/trace/events/percpu.h
+    kernel_objects::freed(PER_CPU, ctx.arg(2));
+    0
+}
+
+/// The kernel has handed out objects of a cache in bulk.
+#[fexit(function = "kmem_cache_alloc_bulk")]
+fn kmem_bulk_alloc(ctx: FExitContext) -> i32 {
+    kernel_objects::bulk_allocated(&ctx);
+    0
+}
+
+/// The kernel frees objects in bulk.
+#[fentry(function = "kmem_cache_free_bulk")]
+fn kmem_bulk_free(ctx: FEntryContext) -> i32 {
+    kernel_objects::bulk_freed(&ctx);
+    0
+}
+
+/// The kernel is to free an object after a grace period, together with others.
+#[fexit(function = "__kfree_rcu_sheaf")]
+fn kmem_sheaf_free(ctx: FExitContext) -> i32 {
+    kernel_objects::freed_later(&ctx);
     0
 }
 

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, CgroupArray, HashMap, Queue, RingBuf},
+    maps::{Array, CgroupArray, HashMap, PerCpuArray, Queue, RingBuf},
 };
 use memtrace_common::{
     block_table::{Bucket, FILTER as FILTER_ENTRIES},
@@ -15,6 +15,8 @@ use memtrace_common::{
     thread::{Thread, ThreadMemory},
     unwind::{CodeRange, CodeTable, Row},
 };
+
+use crate::kernel_sites::WALKERS;
 
 /// `BPF_NOEXIST` of `<linux/bpf.h>`: insert only.
 pub(crate) const NO_EXIST: u64 = 1;
@@ -125,3 +127,11 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 /// Changes of address spaces for user space, where they are asked for.
 #[map]
 pub(crate) static VM_EVENTS: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+/// The pages of the machine, where the kernel's own memory is asked for: [`memtrace_common::kernel_memory::PageEntry`].
+#[map]
+pub(crate) static PAGES_OF_KERNEL: Array<u64> = Array::with_max_entries(1, MMAPABLE);
+
+/// Where the kernel's stacks are written to: a place for each program that walks them, on each CPU.
+#[map]
+pub(crate) static KERNEL_STACKS: PerCpuArray<StackRecord> = PerCpuArray::with_max_entries(WALKERS, 0);

@@ -1,9 +1,9 @@
 //! Sites: finding the counters of a stack, and opening a site at its first event.
 
 use memtrace_common::{
-    process::Counter,
+    process::{Counter, ProcessSlot},
     site::{Category, Site, SiteId, SiteIndex},
-    stack::StackId,
+    stack::{StackId, StackRecord},
     thread::ThreadMemory,
 };
 
@@ -28,30 +28,46 @@ pub(crate) fn index_of(
     // SAFETY: the value is a plain integer, copied at once.
     let index = match unsafe { SITE_INDICES.get(&id) } {
         Some(index) => *index,
-        None => open(target, id, stack, thread, category)?,
+        None => open(target.slot, id, stack, &thread.stack, category as u32)?,
     };
     thread.recent_sites.remember(id, index);
     Ok(index)
+}
+
+/// The same of a stack that stands in `record`, where no thread remembers sites.
+#[inline(always)]
+pub(crate) fn index_of_record(
+    process: ProcessSlot,
+    stack: StackId,
+    record: &StackRecord,
+    category: u32,
+) -> Result<SiteIndex, Counter> {
+    let id = SiteId::of(stack, process, category);
+    // SAFETY: the value is a plain integer, copied at once.
+    match unsafe { SITE_INDICES.get(&id) } {
+        Some(index) => Ok(*index),
+        None => open(process, id, stack, record, category),
+    }
 }
 
 /// Opens a site. Another thread may do the same at this moment: the first to publish its index wins, and
 /// the place that the other was given is free again.
 #[inline(always)]
 fn open(
-    target: &Target,
+    process: ProcessSlot,
     id: SiteId,
     stack: StackId,
-    thread: &ThreadMemory,
-    category: Category,
+    record: &StackRecord,
+    category: u32,
 ) -> Result<SiteIndex, Counter> {
     let index = free_place()?;
     let site = SITES.get_ptr_mut(index.0).ok_or(Counter::SitesFull)?;
-    let new = Site { stack, process: target.slot, category: category as u32, ..Site::default() };
+    let new = Site { stack, process, category, ..Site::default() };
     // SAFETY: an array map's entry lives as long as the map; nobody else has been given this one.
     unsafe { *site = new };
     // Only now that the site is seen to need it: user space removes stacks that no site needs, and looks at
     // the sites once more afterwards.
-    let opened = match STACKS.insert(&stack, &thread.stack, NO_EXIST) {
+    let opened = match STACKS.insert(&stack, record, NO_EXIST) {
         Ok(()) | Err(ALREADY_THERE) => SITE_INDICES.insert(&id, &index, NO_EXIST),
         Err(_) => return Err(give_back(index, site, Counter::StacksFull)),
     };

@@ -109,9 +109,15 @@ pub(crate) fn slot_of(tgid: u32) -> Option<ProcessSlot> {
 /// Counts one event that belongs to no target, but to the run as a whole.
 #[inline(always)]
 pub(crate) fn count_of_run(counter: Counter) {
-    let Some(run) = PROCESSES.get_ptr_mut(ProcessSlot::NONE.0) else { return };
+    count_at(ProcessSlot::NONE, counter);
+}
+
+/// Counts one event of the target that stands there.
+#[inline(always)]
+pub(crate) fn count_at(slot: ProcessSlot, counter: Counter) {
+    let Some(process) = PROCESSES.get_ptr_mut(slot.0) else { return };
     // SAFETY: an array map's entry lives as long as the map; the counters are touched atomically only.
-    if let Some(at) = unsafe { &mut (*run).counters }.get_mut(counter as usize) {
+    if let Some(at) = unsafe { &mut (*process).counters }.get_mut(counter as usize) {
         add(at, 1);
     }
 }

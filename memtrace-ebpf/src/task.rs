@@ -95,7 +95,7 @@ fn is_wanted(control: &Control, tgid: u32, before: Option<ProcessSlot>, own: Opt
 }
 
 #[inline(always)]
-fn words(comm: &[u8; 16]) -> [u64; 2] {
+pub(crate) fn words(comm: &[u8; 16]) -> [u64; 2] {
     // SAFETY: sixteen bytes, read as two words of any alignment.
     unsafe { comm.as_ptr().cast::<[u64; 2]>().read_unaligned() }
 }

@@ -119,6 +119,10 @@ fn nonsense_on_the_command_line() {
     refused(&["--pid", "1", "--sample-bytes", "1GiB"], 2, &["from 1KiB to 16MiB"]);
     refused(&["--pid", "1", "--tier", "wild"], 2, &["wild"]);
     refused(&["--frobnicate"], 2, &["--frobnicate"]);
+    refused(&["--category", "heap,kernel", "--pid", "1"], 2, &["does not go with other categories"]);
+    refused(&["--category", "kernel", "--tier", "sampled"], 2, &["does not go with this --tier"]);
+    refused(&["--category", "kernel", "--", "/bin/true"], 2, &["does not go with -- CMD"]);
+    refused(&["--category", "kernel", "--pid", "4194305"], 1, &["cannot trace process 4194305: no such process"]);
 }
 
 #[test]

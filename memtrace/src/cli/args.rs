@@ -3,7 +3,7 @@
 use std::{ffi::OsString, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use memtrace_common::{
     process::ProcessSlot,
     sampling::{MAX_MEAN_BYTES, MIN_MEAN_BYTES},
@@ -11,7 +11,7 @@ use memtrace_common::{
 
 use super::watch_args::WatchArguments;
 use crate::{
-    capture::{allocators::custom::CustomFunction, images::Scope, kernel::Capacities, selection::Selection},
+    capture::{allocators::custom::CustomFunction, kernel::Capacities, selection::Selection},
     model::report::{Category, PageKind, Weight},
 };
 
@@ -22,6 +22,7 @@ Examples:
   sudo memtrace --pid 1234 --duration 30s --format folded -o out.folded
   sudo memtrace --comm redis-server                every process of that name, now or later
   sudo memtrace --all --duration 1min              every process of the host
+  sudo memtrace --category kernel --duration 30s   the kernel's own memory, by kernel stack
   sudo memtrace -- ./server --port 8080            from the first instruction to the end
   sudo memtrace --pid 1234 --alloc 'app:get(size=arg0)->ret' --free 'app:put(ptr=arg0)'
                                                    an allocator of one's own
@@ -44,7 +45,7 @@ Exit status: 0 success, 1 failure, 2 usage; with -- CMD that of CMD.";
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     arg_required_else_help = true,
-    override_usage = "memtrace [OPTIONS] <--pid <N>...|--comm <NAME>|--cgroup <PATH>|--all>\n       memtrace [OPTIONS] -- <CMD>...\n       memtrace <COMMAND>"
+    override_usage = "memtrace [OPTIONS] <--pid <N>...|--comm <NAME>|--cgroup <PATH>|--all|--category kernel>\n       memtrace [OPTIONS] -- <CMD>...\n       memtrace <COMMAND>"
 )]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -174,7 +175,7 @@ pub(super) struct ReportArguments {
 }
 
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 pub(super) struct TargetArguments {
     /// A running process; may be given several times
     #[arg(long = "pid", value_name = "N", help_heading = "Target")]
@@ -197,7 +198,29 @@ pub(super) struct TargetArguments {
     pub(super) command_line: Vec<OsString>,
 }
 
+impl Arguments {
+    /// Takes a command line apart.
+    ///
+    /// # Errors
+    /// Where it asks for what there is not, or for help.
+    pub(super) fn parse<T: Into<OsString> + Clone>(words: impl IntoIterator<Item = T>) -> Result<Self, clap::Error> {
+        let arguments = Self::try_parse_from(words)?;
+        let TraceArguments { target, categories, .. } = &arguments.trace;
+        let needs_target = arguments.command.is_none() && !categories.contains(&CategoryArgument::Kernel);
+        if needs_target && target.is_empty() {
+            let what = "a target is required: --pid <N>, --comm <NAME>, --cgroup <PATH>, --all or -- <CMD>...";
+            return Err(Self::command().error(ErrorKind::MissingRequiredArgument, what));
+        }
+        Ok(arguments)
+    }
+}
+
 impl TargetArguments {
+    fn is_empty(&self) -> bool {
+        let Self { pids, comm, cgroup, all, command_line } = self;
+        pids.is_empty() && comm.is_none() && cgroup.is_none() && !all && command_line.is_empty()
+    }
+
     /// What they select; clap has seen to it that it is one thing.
     pub(super) fn selection(&self) -> Selection {
         if let Some(name) = &self.comm {
@@ -205,6 +228,9 @@ impl TargetArguments {
         } else if let Some(path) = &self.cgroup {
             Selection::Cgroup(path.clone())
         } else if self.all {
+            Selection::All
+        } else if self.pids.is_empty() && self.command_line.is_empty() {
+            // Only the kernel's own memory needs no target.
             Selection::All
         } else if self.pids.is_empty() {
             Selection::Command(self.command_line.clone())
@@ -251,8 +277,7 @@ fn capacity() -> clap::builder::RangedI64ValueParser<u32> {
 }
 
 impl CapacityArguments {
-    pub(super) fn capacities(&self, scope: Scope) -> Capacities {
-        let default = Capacities::of(scope);
+    pub(super) fn capacities(&self, default: Capacities) -> Capacities {
         Capacities {
             blocks: self.max_blocks.unwrap_or(default.blocks),
             sites: self.max_sites.unwrap_or(default.sites),
@@ -320,6 +345,9 @@ pub(super) enum CategoryArgument {
     Mmap,
     /// Whatever it was allocated by, from when its pages became resident: what --tier growth tells
     Pages,
+    /// The kernel's own: slab objects, pages, per-CPU memory; of the whole host, or what is allocated in the context of
+    /// --pid, --comm or --cgroup (Linux 6.1). Every allocation, whatever --tier says
+    Kernel,
 }
 
 impl CategoryArgument {
@@ -329,6 +357,7 @@ impl CategoryArgument {
             Self::Heap => vec![Category::Heap],
             Self::Mmap => vec![Category::Mmap],
             Self::Pages => PageKind::ALL.map(Category::Pages).to_vec(),
+            Self::Kernel => vec![Category::Kernel],
         }
     }
 }
@@ -388,10 +417,9 @@ fn sample_bytes(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::{CommandFactory, error::ErrorKind};
 
     fn refused(arguments: &[&str]) -> ErrorKind {
-        Arguments::try_parse_from([&["memtrace"], arguments].concat()).unwrap_err().kind()
+        Arguments::parse([&["memtrace"], arguments].concat()).unwrap_err().kind()
     }
 
     #[test]
@@ -416,6 +444,9 @@ mod tests {
     fn a_target_is_needed_and_only_one() {
         assert_eq!(refused(&["--duration", "1s"]), ErrorKind::MissingRequiredArgument);
         assert_eq!(refused(&["--pid", "1", "--", "true"]), ErrorKind::ArgumentConflict);
+        assert_eq!(refused(&["--category", "heap"]), ErrorKind::MissingRequiredArgument);
+        assert!(Arguments::parse(["memtrace", "--category", "kernel"]).is_ok());
+        assert!(Arguments::parse(["memtrace", "doctor"]).is_ok());
     }
 
     #[test]

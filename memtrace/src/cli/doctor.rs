@@ -2,12 +2,15 @@
 
 use std::process::ExitCode;
 
-use memtrace_common::sampling::MIN_MEAN_BYTES;
+use memtrace_common::{kernel_memory::Scope, sampling::MIN_MEAN_BYTES};
 
 use super::failure::Failure;
-use crate::capture::{
-    kernel::{Capacities, Kernel, Links, Settings, Unwind},
-    preflight::{self, Outcome},
+use crate::{
+    capture::{
+        kernel::{Capacities, Kernel, KernelMemory, Links, MemorySettings, Settings, Unwind},
+        preflight::{self, Outcome},
+    },
+    process::{kallsyms::Kallsyms, kernel_types::KernelTypes},
 };
 
 pub(super) fn run() -> Result<ExitCode, Failure> {
@@ -26,6 +29,7 @@ pub(super) fn run() -> Result<ExitCode, Failure> {
     }
     if missing == 0 {
         missing += try_kernel();
+        println!("{}", kernel_memory());
     }
     match missing {
         0 => {
@@ -52,6 +56,35 @@ fn pages(kernel: &mut Kernel) -> String {
         Ok(()) => "ok       growth: the kernel tells what makes pages resident".into(),
         Err(error) => format!(
             "limited  growth: {error}\n         hint: --tier growth needs the tracepoint kmem:rss_stat and tracefs"
+        ),
+    }
+}
+
+/// Whether the kernel's own memory can be traced: loads and attaches those programs, then lets go.
+fn kernel_memory() -> String {
+    let limited = |what: String, hint: &str| format!("limited  kernel memory: {what}\n         hint: {hint}");
+    let types = match KernelTypes::read() {
+        Ok(types) => types,
+        Err(error) => return limited(error.to_string(), "only --category kernel needs it, and Linux 6.1 or later"),
+    };
+    let settings = MemorySettings {
+        capacities: Capacities { blocks: 1, sites: 1, stacks: 1, threads: 1, rows: 1, processes: 1 },
+        scope: Scope::Host,
+        types,
+        page_frames: Some(1),
+        interrupts: None,
+    };
+    if let Err(error) = KernelMemory::load(settings).and_then(|mut memory| memory.attach()) {
+        return limited(
+            error.to_string(),
+            "only --category kernel needs it; is a security module in the way? see `dmesg`",
+        );
+    }
+    match Kallsyms::read() {
+        Ok(_) => "ok       kernel memory: the kernel accepts and attaches its programs, and lists its symbols".into(),
+        Err(error) => limited(
+            error.to_string(),
+            "--category kernel names no functions, and leaves pages out; sysctl kernel.kptr_restrict=1",
         ),
     }
 }

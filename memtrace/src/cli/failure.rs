@@ -4,7 +4,8 @@ use std::{fmt::Display, io, path::Path, process::ExitCode};
 
 use crate::{
     capture::{attach::AttachError, kernel::KernelError, target::TargetError},
-    pipeline::PipelineError,
+    pipeline::{KernelMemoryError, PipelineError},
+    process::kernel_types::KernelTypesError,
 };
 
 /// Exit status for a wrong command line.
@@ -76,6 +77,7 @@ impl From<PipelineError> for Failure {
             }
             PipelineError::TaskType(_) => "leave out --follow, or use a kernel with CONFIG_DEBUG_INFO_BTF".into(),
             PipelineError::Target(error) => target_hint(error),
+            PipelineError::KernelMemory(error) => kernel_memory_hint(error),
             PipelineError::Kernel(error) => kernel_hint(error),
             PipelineError::Command { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 "give its full path, or one that is found in PATH".into()
@@ -85,6 +87,16 @@ impl From<PipelineError> for Failure {
             PipelineError::Write(_) => "is the disk full, or the reader gone?".into(),
         };
         Self { message: error.to_string(), hint, status: FAILURE }
+    }
+}
+
+fn kernel_memory_hint(error: &KernelMemoryError) -> String {
+    match error {
+        KernelMemoryError::Types(KernelTypesError::Arguments { .. }) => {
+            "--category kernel knows the tracepoints of Linux 6.1 to 6.18; please report a later kernel".into()
+        }
+        KernelMemoryError::Types(_) => "needs a kernel with CONFIG_DEBUG_INFO_BTF; see `memtrace doctor`".into(),
+        KernelMemoryError::NoSuchProcess { pid } => format!("has it ended? see `ps -p {pid}`"),
     }
 }
 

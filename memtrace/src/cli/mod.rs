@@ -11,7 +11,7 @@ mod watch_args;
 
 use std::{io, process::ExitCode};
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 
 use args::{Arguments, Command};
 use failure::Failure;
@@ -19,7 +19,7 @@ use failure::Failure;
 /// Runs the command that the process was started as.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::parse(std::env::args_os()) {
         Ok(arguments) => arguments,
         Err(error) => return failure::usage(&error),
     };

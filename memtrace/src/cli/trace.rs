@@ -18,7 +18,7 @@ use super::{
 use crate::{
     capture::{
         attach::Programs,
-        kernel::{Links, Unwind},
+        kernel::{Capacities, Links, Unwind},
         preflight,
     },
     model::{
@@ -32,6 +32,7 @@ use crate::{
 const LIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) fn run(arguments: &TraceArguments, verbose: u8) -> Result<ExitCode, Failure> {
+    check_kernel(arguments)?;
     let (look, categories) = look(arguments)?;
     let mut output = Output::open(&arguments.report)?;
     let options = options(arguments, look, categories, verbose, output.is_live());
@@ -56,6 +57,28 @@ pub(super) fn failed(error: PipelineError, output: Option<&Path>) -> Result<Exit
         (PipelineError::Write(error), _) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         (PipelineError::Write(error), Some(path)) => Err(Failure::output(path, &error)),
         (error, _) => Err(error.into()),
+    }
+}
+
+/// What the kernel's own memory cannot be asked for with.
+fn check_kernel(arguments: &TraceArguments) -> Result<(), Failure> {
+    let TraceArguments { categories, target, follow, tier, alloc, .. } = arguments;
+    if !categories.contains(&CategoryArgument::Kernel) {
+        return Ok(());
+    }
+    let refused = |what, hint| Err(Failure::usage(format!("--category kernel does not go with {what}"), hint));
+    if categories.iter().any(|category| *category != CategoryArgument::Kernel) {
+        refused("other categories", "run memtrace twice, at the same time if you like")
+    } else if !target.command_line.is_empty() {
+        refused("-- CMD", "start memtrace first, with --comm NAME or without any target, and then CMD")
+    } else if *follow {
+        refused("--follow", "use --comm or --cgroup, or leave it out for all of the host")
+    } else if !alloc.is_empty() {
+        refused("--alloc and --free", "leave them out")
+    } else if !matches!(tier, TierArgument::Auto | TierArgument::Exact) {
+        refused("this --tier", "leave it out: every allocation is counted")
+    } else {
+        Ok(())
     }
 }
 
@@ -135,7 +158,12 @@ pub(super) fn best_unwind() -> Unwind {
 
 fn options(arguments: &TraceArguments, look: Look, categories: Vec<Category>, verbose: u8, is_live: bool) -> Options {
     let selection = arguments.target.selection();
-    let mut capacities = arguments.capacities.capacities(selection.scope(arguments.follow));
+    let defaults = if categories.contains(&Category::Kernel) {
+        Capacities::of_kernel()
+    } else {
+        Capacities::of(selection.scope(arguments.follow))
+    };
+    let mut capacities = arguments.capacities.capacities(defaults);
     let mut programs = if arguments.empty_probes { Programs::Empty } else { Programs::Tracing };
     if look == Look::Fixed(Tier::Growth) {
         (capacities.blocks, programs) = (1, Programs::Nothing);

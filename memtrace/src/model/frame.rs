@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+/// How reports name the kernel's own image.
+pub const KERNEL_IMAGE: &str = "kernel";
+
 /// An image, as far as reports name it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ImageName {
@@ -23,6 +26,34 @@ pub enum Place {
     },
     /// In no image that is known: a bare virtual address of the process.
     Address(u64),
+    /// In the kernel's own code.
+    Kernel {
+        /// The kernel or one of its modules; nothing where that is not known.
+        image: Option<Arc<ImageName>>,
+        /// Bytes from the beginning of its code; without an image, the address.
+        offset: u64,
+    },
+}
+
+impl Place {
+    /// The word for whose code it is, as reports have it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Image { .. } | Self::Address(_) => "native",
+            Self::Kernel { .. } => "kernel",
+        }
+    }
+
+    /// The image, where there is one, and the place in it.
+    #[must_use]
+    pub fn in_image(&self) -> (Option<&Arc<ImageName>>, u64) {
+        match self {
+            Self::Image { image, offset } => (Some(image), *offset),
+            Self::Address(address) => (None, *address),
+            Self::Kernel { image, offset } => (image.as_ref(), *offset),
+        }
+    }
 }
 
 /// Why a place has no function.
@@ -37,6 +68,10 @@ pub enum Reason {
     ImageUnreadable,
     /// The image has no symbol there: it is stripped.
     NoSymbol,
+    /// The kernel does not tell where its functions are.
+    KernelHidden,
+    /// The kernel lists no function there: a module or a BPF program that was loaded later.
+    KernelUnlisted,
 }
 
 impl Reason {
@@ -48,6 +83,8 @@ impl Reason {
             Self::Anonymous => "code in anonymous memory",
             Self::ImageUnreadable => "the image cannot be read",
             Self::NoSymbol => "the image has no symbol here",
+            Self::KernelHidden => "the kernel hides its symbols (kernel.kptr_restrict)",
+            Self::KernelUnlisted => "/proc/kallsyms listed no function here when tracing began",
         }
     }
 }
@@ -101,10 +138,10 @@ impl Frame {
     /// One line for a person: the function, or the place where there is none.
     #[must_use]
     pub fn label(&self) -> String {
-        match (&self.function, &self.place) {
+        match (&self.function, self.place.in_image()) {
             (Ok(function), _) => function.name.clone(),
-            (Err(_), Place::Image { image, offset }) => format!("{}+{offset:#x}", base_name(&image.path)),
-            (Err(_), Place::Address(address)) => format!("{address:#x}"),
+            (Err(_), (Some(image), offset)) => format!("{}+{offset:#x}", base_name(&image.path)),
+            (Err(_), (None, address)) => format!("{address:#x}"),
         }
     }
 

@@ -79,6 +79,8 @@ pub enum Category {
     Mmap,
     /// Whatever it was allocated by, from when its pages became resident.
     Pages(PageKind),
+    /// The kernel's own.
+    Kernel,
 }
 
 /// What pages hold.
@@ -122,7 +124,7 @@ impl Category {
     pub fn page_kind(self) -> Option<PageKind> {
         match self {
             Self::Pages(kind) => Some(kind),
-            Self::Heap | Self::Mmap => None,
+            Self::Heap | Self::Mmap | Self::Kernel => None,
         }
     }
 
@@ -133,6 +135,7 @@ impl Category {
             Self::Heap => "heap",
             Self::Mmap => "mmap",
             Self::Pages(_) => "pages",
+            Self::Kernel => "kernel",
         }
     }
 }
@@ -310,6 +313,12 @@ impl Site {
 }
 
 impl Process {
+    /// Whether it is the kernel itself.
+    #[must_use]
+    pub fn is_kernel(&self) -> bool {
+        self.pid == 0
+    }
+
     /// Where its true figures lie; nothing where they are known.
     #[must_use]
     pub fn intervals(&self) -> Option<Intervals> {

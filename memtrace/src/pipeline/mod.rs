@@ -2,6 +2,8 @@
 
 pub mod census;
 mod cycles;
+mod kernel_book;
+mod kernel_memory;
 pub mod lookout;
 mod memory_book;
 mod meter;
@@ -33,6 +35,7 @@ use crate::{
     },
     process::task_type::TaskTypeError,
 };
+pub use kernel_memory::KernelMemoryError;
 use session::Session;
 use watch::{Exit, Signals};
 
@@ -101,6 +104,9 @@ pub enum PipelineError {
     /// The kernel side failed.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// The kernel's own memory cannot be traced.
+    #[error(transparent)]
+    KernelMemory(#[from] KernelMemoryError),
     /// The program cannot be started.
     #[error("cannot run {program}: {source}")]
     Command {
@@ -133,6 +139,10 @@ pub type Sink<'a> = &'a mut dyn FnMut(&Report, bool) -> io::Result<()>;
 pub async fn run(options: &Options, sink: Sink<'_>) -> Result<Option<ExitStatus>, PipelineError> {
     check_machine()?;
     let mut signals = Signals::new()?;
+    if options.categories.contains(&Category::Kernel) {
+        kernel_memory::run(options, &mut signals, sink).await?;
+        return Ok(None);
+    }
     let Selection::Command(command) = &options.selection else {
         // Before anything else: a wrong pid must not cost the loading of programs.
         if let Selection::Pids(pids) = &options.selection {

@@ -675,11 +675,11 @@ fn is_of_one_process(error: &PipelineError) -> bool {
 }
 
 /// As the kernel side keeps times: 49 days, then no further.
-fn milliseconds(elapsed: Duration) -> u32 {
+pub(super) fn milliseconds(elapsed: Duration) -> u32 {
     u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX)
 }
 
-fn read_line(path: &str) -> String {
+pub(super) fn read_line(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }
 

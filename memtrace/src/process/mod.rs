@@ -5,6 +5,9 @@
 
 pub mod cgroup;
 pub mod image;
+pub mod kallsyms;
+pub mod kernel_pages;
+pub mod kernel_types;
 pub mod mapping_log;
 pub mod maps;
 pub mod memory;

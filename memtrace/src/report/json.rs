@@ -17,7 +17,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::model::{
     estimate::{Interval, Intervals},
-    frame::{Frame, Place, Stack},
+    frame::{Frame, Stack},
     memory::{Memory, Usage},
     overhead::{Hits, Overhead},
     report::{HealthCounter, PageKind, Process, Report, Site, Steered, TierChange, Totals},
@@ -368,13 +368,10 @@ fn json_site<'a>(site: &'a Site, places: &'a Places) -> JsonSite<'a> {
 }
 
 fn json_frame(frame: &Frame) -> JsonFrame<'_> {
-    let (image, offset) = match &frame.place {
-        Place::Image { image, offset } => (Some(image), *offset),
-        Place::Address(address) => (None, *address),
-    };
+    let (image, offset) = frame.place.in_image();
     let function = frame.function.as_ref().ok();
     JsonFrame {
-        kind: "native",
+        kind: frame.place.kind(),
         function: function.map(|function| function.name.as_str()),
         image: image.map(|image| image.path.as_str()),
         build_id: image.and_then(|image| image.build_id.as_deref()),

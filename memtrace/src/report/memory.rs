@@ -12,7 +12,11 @@ use crate::model::{memory::Memory, report::Process};
 pub(super) fn render(process: &Process, out: &mut dyn Write) -> io::Result<()> {
     let rss = process.rss_bytes.map_or_else(|| "unknown".to_owned(), units::bytes);
     let slope = units::bytes_per_s(process.rss_growth_bytes_per_s);
-    write!(out, "RSS        {rss}, {slope}, {}", trend(process))?;
+    let label = if process.is_kernel() { "held" } else { "RSS" };
+    write!(out, "{label:<10} {rss}, {slope}, {}", trend(process))?;
+    if process.is_kernel() {
+        write!(out, " (slabs, stacks of threads, page tables, per-CPU memory, also from before)")?;
+    }
     let Some(memory) = &process.memory else { return writeln!(out) };
     let series: Vec<_> = memory.series.iter().map(|(at, usage)| (*at, usage.rss_bytes())).collect();
     if let [(_, first), .., (_, last)] = series.as_slice() {

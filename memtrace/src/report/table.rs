@@ -7,7 +7,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use super::{memory, overview, units};
 use crate::model::{
     estimate::Intervals,
-    frame::{Frame, base_name},
+    frame::{Frame, KERNEL_IMAGE, Place, base_name},
     report::{Category, HealthKind, PageKind, Process, Report, Site, Steered, Tier},
 };
 
@@ -245,8 +245,10 @@ fn unusual_kind(category: Category) -> Option<String> {
 fn frame_line(frame: &Frame) -> String {
     let place = match (&frame.place, frame.source()) {
         (_, Some(source)) => format!("  {source}"),
-        (crate::model::frame::Place::Image { image, .. }, None) if frame.function.is_ok() => {
-            format!("  [{}]", base_name(&image.path))
+        (Place::Image { image, .. }, None) if frame.function.is_ok() => format!("  [{}]", base_name(&image.path)),
+        // That it is the kernel's own need not be said of each.
+        (Place::Kernel { image: Some(image), .. }, None) if frame.function.is_ok() && image.path != KERNEL_IMAGE => {
+            format!("  [{}]", image.path)
         }
         _ => String::new(),
     };

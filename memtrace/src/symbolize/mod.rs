@@ -3,6 +3,9 @@
 //! In: distinct places, in one batch. Out: for each the frames there, inlined ones first. Never touches a
 //! process: images are files that are held open, so the dead and the replaced resolve as well.
 
+mod kernel;
+mod kernel_allocators;
 mod native;
 
+pub use kernel::{KernelStack, KernelSymbolizer};
 pub use native::{CodePlace, NamedImage, Symbolizer};

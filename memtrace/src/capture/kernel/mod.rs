@@ -3,6 +3,7 @@
 mod blocks;
 mod code;
 mod mapped;
+mod memory;
 mod multi;
 mod pages;
 mod probes;
@@ -40,6 +41,7 @@ use self::{
 };
 pub use self::{
     code::RowPlace,
+    memory::{KernelMemory, MemorySettings},
     probes::{Armed, Handler, Links, Point},
 };
 use super::{images::Scope, preflight, tracefs::TracefsError};
@@ -77,6 +79,12 @@ pub enum Unwind {
 const MAX_RANGES: u32 = 1 << 16;
 
 impl Capacities {
+    /// Enough for the kernel's own memory. Its stacks are many, its processes those that were named.
+    #[must_use]
+    pub fn of_kernel() -> Self {
+        Self { blocks: 1 << 20, sites: 1 << 15, stacks: 1 << 15, threads: 1, rows: 1, processes: 64 }
+    }
+
     /// Enough for a few processes, or for a host full of them.
     #[must_use]
     pub fn of(scope: Scope) -> Self {
@@ -588,8 +596,7 @@ impl Kernel {
     }
 
     fn set<V: Pod>(&mut self, name: &'static str, index: u32, value: V) -> Result<(), KernelError> {
-        let mut map: Array<_, V> = self.map_mut(name)?;
-        map.set(index, value, 0).map_err(failed("write to", name))
+        set_entry(&mut self.ebpf, name, index, value)
     }
 
     fn fill(&mut self, name: &'static str, entries: &[u64]) -> Result<(), KernelError> {
@@ -691,17 +698,33 @@ impl Kernel {
     }
 
     fn map<'a, M: TryFrom<&'a Map, Error = MapError>>(&'a self, name: &'static str) -> Result<M, KernelError> {
-        let map = self.ebpf.map(name).ok_or(KernelError::Missing(name))?;
-        map.try_into().map_err(failed("open", name))
+        map_of(&self.ebpf, name)
     }
 
     fn map_mut<'a, M: TryFrom<&'a mut Map, Error = MapError>>(
         &'a mut self,
         name: &'static str,
     ) -> Result<M, KernelError> {
-        let map = self.ebpf.map_mut(name).ok_or(KernelError::Missing(name))?;
-        map.try_into().map_err(failed("open", name))
+        map_mut_of(&mut self.ebpf, name)
     }
+}
+
+fn map_of<'a, M: TryFrom<&'a Map, Error = MapError>>(ebpf: &'a Ebpf, name: &'static str) -> Result<M, KernelError> {
+    let map = ebpf.map(name).ok_or(KernelError::Missing(name))?;
+    map.try_into().map_err(failed("open", name))
+}
+
+fn map_mut_of<'a, M: TryFrom<&'a mut Map, Error = MapError>>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<M, KernelError> {
+    let map = ebpf.map_mut(name).ok_or(KernelError::Missing(name))?;
+    map.try_into().map_err(failed("open", name))
+}
+
+fn set_entry<V: Pod>(ebpf: &mut Ebpf, name: &'static str, index: u32, value: V) -> Result<(), KernelError> {
+    let mut map: Array<_, V> = map_mut_of(ebpf, name)?;
+    map.set(index, value, 0).map_err(failed("write to", name))
 }
 
 fn mapped<T: Pod>(ebpf: &Ebpf, name: &'static str, length: u32) -> Result<MappedArray<T>, KernelError> {
@@ -725,6 +748,7 @@ fn map_data(map: &Map) -> Option<&MapData> {
         Map::Array(data)
         | Map::CgroupArray(data)
         | Map::HashMap(data)
+        | Map::PerCpuArray(data)
         | Map::PerfEventArray(data)
         | Map::Queue(data)
         | Map::RingBuf(data)

@@ -1,0 +1,203 @@
+//! The kernel's own memory: objects of slabs, and areas of per-CPU memory.
+
+use aya_ebpf::{
+    EbpfContext, Global,
+    cty::c_void,
+    helpers::{bpf_probe_read_kernel, generated::bpf_loop},
+    programs::{FEntryContext, FExitContext, RawTracePointContext},
+};
+use memtrace_common::{
+    block::{BlockKey, LiveBlock, Recorded},
+    kernel_memory::{KERNEL, PER_CPU, SLAB, Source},
+    process::{Counter, ProcessSlot},
+    site::{Site, SiteIndex},
+};
+
+use crate::{
+    blocks,
+    kernel_sites::{Walker, count_allocated, count_freed, counted_site, counting, missed_free, owner, tells_unmatched},
+    target::count_at,
+};
+
+/// Where `struct kmem_cache` holds the size that an object takes, in bytes: set at load.
+#[unsafe(no_mangle)]
+static CACHE_SIZE_OFFSET: Global<u32> = Global::new(0);
+
+/// What an allocator hands out for nothing asked for (`ZERO_SIZE_PTR` of `<linux/slab.h>`), or where there is nothing: no block.
+const LAST_NO_BLOCK: u64 = 16;
+
+/// An allocation of the slab or the per-CPU allocator.
+struct Allocation {
+    walker: Walker,
+    source: Source,
+    /// Whose addresses these are: [`memtrace_common::kernel_memory::SLAB`] or its kin.
+    space: ProcessSlot,
+    address: u64,
+    size_bytes: u64,
+}
+
+/// kmalloc has handed out an object.
+#[inline(always)]
+pub(crate) fn kmalloc(ctx: &RawTracePointContext) {
+    // kmalloc(unsigned long call_site, const void *ptr, size_t bytes_req, size_t bytes_alloc, gfp_t gfp_flags, int node):
+    // include/trace/events/kmem.h since Linux 6.1
+    let (address, size_bytes) = (ctx.arg(1), ctx.arg(3));
+    allocated(ctx, &Allocation { walker: Walker::Kmalloc, source: Source::Slab, space: SLAB, address, size_bytes });
+}
+
+/// A slab cache has handed out an object.
+#[inline(always)]
+pub(crate) fn cache_alloc(ctx: &RawTracePointContext) {
+    // kmem_cache_alloc(unsigned long call_site, const void *ptr, struct kmem_cache *s, gfp_t gfp_flags, int node): the same
+    let (address, cache): (u64, *const u8) = (ctx.arg(1), ctx.arg(2));
+    let size_bytes = object_bytes(cache);
+    allocated(ctx, &Allocation { walker: Walker::CacheAlloc, source: Source::Slab, space: SLAB, address, size_bytes });
+}
+
+/// The per-CPU allocator has handed out an area.
+#[inline(always)]
+pub(crate) fn per_cpu_alloc(ctx: &RawTracePointContext) {
+    // percpu_alloc_percpu(unsigned long call_site, bool reserved, bool is_atomic, size_t size, size_t align, void *base_addr,
+    // int off, void __percpu *ptr, size_t bytes_alloc, gfp_t gfp_flags): include/trace/events/percpu.h since Linux 5.19
+    let (address, size_bytes) = (ctx.arg(7), ctx.arg(8));
+    allocated(
+        ctx,
+        &Allocation { walker: Walker::PerCpuAlloc, source: Source::PerCpu, space: PER_CPU, address, size_bytes },
+    );
+}
+
+/// What an object of a cache takes, in bytes.
+#[inline(always)]
+fn object_bytes(cache: *const u8) -> u64 {
+    let size = cache.wrapping_add(CACHE_SIZE_OFFSET.load() as usize).cast::<u32>();
+    // SAFETY: the helper checks the kernel address and fails where it is not readable.
+    unsafe { bpf_probe_read_kernel(size) }.unwrap_or_default() as u64
+}
+
+#[inline(always)]
+fn allocated(ctx: &impl EbpfContext, allocation: &Allocation) {
+    let Some(control) = counting() else { return };
+    let &Allocation { walker, source, space, address, size_bytes } = allocation;
+    if address <= LAST_NO_BLOCK {
+        return;
+    }
+    let key = BlockKey::new(space, address);
+    let charged = owner(control).and_then(|slot| Some((slot, counted_site(ctx, walker, source, slot)?)));
+    let Some((slot, (index, site))) = charged else {
+        // What was there before has been freed unseen.
+        if let Some(old) = blocks::take(key) {
+            missed_free(old.site, old.size_bytes(), 1);
+        }
+        return;
+    };
+    put(key, &LiveBlock::new(size_bytes, Recorded::FOR_CERTAIN, index, control.now_ms), site, slot);
+}
+
+/// Puts a block on the books of its site.
+#[inline(always)]
+fn put(key: BlockKey, block: &LiveBlock, site: *mut Site, slot: ProcessSlot) {
+    let blocks::Put { is_in, old } = blocks::put(key, block);
+    if let Some(old) = old {
+        missed_free(old.site, old.size_bytes(), 1);
+    }
+    if is_in { count_allocated(site, block.size_bytes()) } else { count_at(slot, Counter::BlocksFull) }
+}
+
+/// An object or an area is about to be freed.
+#[inline(always)]
+pub(crate) fn freed(space: ProcessSlot, address: u64) {
+    let Some(control) = counting() else { return };
+    if address <= LAST_NO_BLOCK {
+        return;
+    }
+    match blocks::take(BlockKey::new(space, address)) {
+        Some(block) => count_freed(block.site, block.size_bytes(), 1),
+        None if tells_unmatched(control) => count_at(KERNEL, Counter::UnmatchedFrees),
+        None => {}
+    }
+}
+
+/// The most objects that are allocated or freed in bulk at once. The kernel's own users stay far below.
+const MAX_BULK: u64 = 1 << 16;
+
+/// Objects whose addresses stand in a list of the kernel's.
+struct Bulk {
+    /// Where their addresses stand.
+    addresses: *const u64,
+    /// What is known of each of those that are allocated.
+    block: LiveBlock,
+    site: *mut Site,
+    slot: ProcessSlot,
+}
+
+/// A slab cache has handed out objects in bulk, of which its tracepoint tells nothing.
+#[inline(always)]
+pub(crate) fn bulk_allocated(ctx: &FExitContext) {
+    // int kmem_cache_alloc_bulk(struct kmem_cache *s, gfp_t flags, size_t size, void **p): mm/slub.c
+    let (cache, asked, addresses): (*const u8, u64, *const u64) = (ctx.arg(0), ctx.arg(2), ctx.arg(3));
+    let count: i32 = ctx.arg(4);
+    let Some(control) = counting() else { return };
+    if count <= 0 || asked > MAX_BULK {
+        return;
+    }
+    let Some(slot) = owner(control) else { return };
+    let Some((index, site)) = counted_site(ctx, Walker::BulkAlloc, Source::Slab, slot) else { return };
+    let block = LiveBlock::new(object_bytes(cache), Recorded::FOR_CERTAIN, index, control.now_ms);
+    let mut bulk = Bulk { addresses, block, site, slot };
+    run(asked.min(count as u64), put_next as *mut c_void, &mut bulk);
+}
+
+/// Objects are freed in bulk, of which no tracepoint tells.
+#[inline(always)]
+pub(crate) fn bulk_freed(ctx: &FEntryContext) {
+    // void kmem_cache_free_bulk(struct kmem_cache *s, size_t size, void **p): mm/slub.c
+    let (count, addresses): (u64, *const u64) = (ctx.arg(1), ctx.arg(2));
+    if counting().is_none() || count > MAX_BULK {
+        return;
+    }
+    let nobody = SiteIndex::NONE;
+    let block = LiveBlock::new(0, Recorded::FOR_CERTAIN, nobody, 0);
+    let mut bulk = Bulk { addresses, block, site: core::ptr::null_mut(), slot: ProcessSlot::NONE };
+    run(count, free_next as *mut c_void, &mut bulk);
+}
+
+/// Calls `step` for each object.
+#[inline(always)]
+fn run(count: u64, step: *mut c_void, bulk: &mut Bulk) {
+    // SAFETY: the callbacks have the signature that the helper calls, and the context outlives the call.
+    unsafe { bpf_loop(count as u32, step, (&raw mut *bulk).cast(), 0) };
+}
+
+/// The address of an object.
+#[inline(always)]
+fn address(bulk: &Bulk, index: u64) -> u64 {
+    // SAFETY: the helper checks the kernel address and fails where it is not readable.
+    unsafe { bpf_probe_read_kernel(bulk.addresses.wrapping_add(index as usize)) }.unwrap_or_default()
+}
+
+/// Puts an object on the books. Returns 0: there may be more.
+#[inline(never)]
+extern "C" fn put_next(index: u64, bulk: *mut Bulk) -> i64 {
+    // SAFETY: `bulk_allocated` passes its own `Bulk`, which nobody else uses meanwhile.
+    let bulk = unsafe { &*bulk };
+    put(BlockKey::new(SLAB, address(bulk, index)), &bulk.block, bulk.site, bulk.slot);
+    0
+}
+
+/// An object is freed. Returns 0: there may be more.
+#[inline(never)]
+extern "C" fn free_next(index: u64, bulk: *mut Bulk) -> i64 {
+    // SAFETY: `bulk_freed` passes its own `Bulk`, which nobody else uses meanwhile.
+    freed(SLAB, address(unsafe { &*bulk }, index));
+    0
+}
+
+/// An object is to be freed after a grace period, as part of an array of such ("sheaf", Linux 6.18), of which no tracepoint tells.
+#[inline(always)]
+pub(crate) fn freed_later(ctx: &FExitContext) {
+    // bool __kfree_rcu_sheaf(struct kmem_cache *s, void *obj): mm/slub.c
+    let (address, is_taken): (u64, u64) = (ctx.arg(1), ctx.arg(2));
+    if is_taken & 1 != 0 {
+        freed(SLAB, address);
+    }
+}
