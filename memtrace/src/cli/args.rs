@@ -62,7 +62,7 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Watch processes' memory for nearly nothing; look closely at those that reach a threshold
-    Watch(WatchArguments),
+    Watch(Box<WatchArguments>),
     /// Check what this machine offers: capabilities, kernel features, mounts
     Doctor,
     /// Tell what compiling images' call frame information takes
