@@ -77,7 +77,7 @@ impl Tracefs {
     }
 }
 
-/// Whether a format has a line like `field:int member;	offset:16;	size:4;	signed:1;`.
+/// Whether a format has a line like `field:int member; offset:16; size:4; signed:1;`, with tabs between the parts.
 fn has_field(format: &str, (name, offset, size): &(&str, usize, usize)) -> bool {
     let mut fields = format.lines().filter_map(|line| line.trim().strip_prefix("field:"));
     fields.any(|line| {

@@ -86,7 +86,7 @@ impl Census {
 
     /// How many processes there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.entries.len()
     }
 

@@ -302,7 +302,7 @@ impl Session {
         const TOLD: usize = 4;
         let tier = self.tier_in_words();
         if let Some(census) = &self.census {
-            let count = census.len();
+            let count = census.count();
             return eprintln!(
                 "memtrace: tracing the memory of {count} processes, and of those that begin later, {tier}"
             );

@@ -2,6 +2,7 @@
 //!
 //! In: a report. Out: bytes. Knows nothing of BPF or processes.
 
+mod column;
 pub mod folded;
 pub mod json;
 mod memory;

@@ -4,8 +4,11 @@ use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::{memory, units};
-use crate::model::report::{HealthCounter, Process, Report};
+use super::{
+    column::{Column, figure, words},
+    memory, units,
+};
+use crate::model::report::{HealthCounter, Process, Report, Tier};
 
 /// Processes that are shown with a line.
 const SHOWN: usize = 20;
@@ -20,12 +23,15 @@ pub(super) fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{count} processes traced for {duration}, tier {tier}\n")?;
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["PID", "LIVE", "OBJECTS", "GROWTH", "ALLOCATED", "RSS", "RSS GROWTH", "TREND", "PROCESS"]);
-    for column in table.column_iter_mut().take(7) {
-        column.set_cell_alignment(CellAlignment::Right);
+    let columns = columns(report.tier);
+    table.set_header(columns.iter().map(|column| column.name));
+    for (column, cells) in columns.iter().zip(table.column_iter_mut()) {
+        if column.is_figure {
+            cells.set_cell_alignment(CellAlignment::Right);
+        }
     }
     for process in report.processes.iter().take(SHOWN) {
-        table.add_row(row(process));
+        table.add_row(columns.iter().map(|column| (column.cell)(process)));
     }
     for line in table.lines() {
         writeln!(out, "{}", line.trim_end())?;
@@ -38,19 +44,28 @@ pub(super) fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-fn row(process: &Process) -> [String; 9] {
-    let ended = if process.ended { " (ended)" } else { "" };
-    [
-        process.pid.to_string(),
-        units::bytes(process.totals.live_bytes()),
-        units::count(process.totals.live_objects()),
-        units::bytes_per_s(process.growth_bytes_per_s),
-        units::bytes(process.totals.alloc_bytes),
-        process.rss_bytes.map_or_else(|| "-".to_owned(), units::bytes),
-        units::bytes_per_s(process.rss_growth_bytes_per_s),
-        memory::trend(process),
-        format!("{}{ended}", process.comm),
-    ]
+/// What is told of each process. Where only pages are looked at, and not of everybody, that is its memory first.
+fn columns(tier: Tier) -> Vec<Column<Process>> {
+    let pid = figure("PID", |process: &Process| process.pid.to_string());
+    let rss = figure("RSS", |process: &Process| process.rss_bytes.map_or_else(|| "-".to_owned(), units::bytes));
+    let slope = figure("RSS GROWTH", |process: &Process| units::bytes_per_s(process.rss_growth_bytes_per_s));
+    let trend = words("TREND", memory::trend);
+    let name = words("PROCESS", |process: &Process| {
+        let ended = if process.ended { " (ended)" } else { "" };
+        format!("{}{ended}", process.comm)
+    });
+    if tier == Tier::Growth {
+        let resident = figure("BY STACK", |process: &Process| match process.totals.alloc_bytes {
+            0 => "-".to_owned(),
+            bytes => units::bytes(bytes),
+        });
+        return vec![pid, rss, slope, trend, resident, name];
+    }
+    let live = figure("LIVE", |process: &Process| units::bytes(process.totals.live_bytes()));
+    let objects = figure("OBJECTS", |process: &Process| units::count(process.totals.live_objects()));
+    let growth = figure("GROWTH", |process: &Process| units::bytes_per_s(process.growth_bytes_per_s));
+    let allocated = figure("ALLOCATED", |process: &Process| units::bytes(process.totals.alloc_bytes));
+    vec![pid, live, objects, growth, allocated, rss, slope, trend, name]
 }
 
 fn rest(report: &Report, out: &mut dyn Write) -> io::Result<()> {
@@ -58,7 +73,11 @@ fn rest(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     if !hidden.is_empty() {
         let live: u64 = hidden.iter().map(|process| process.totals.live_bytes()).sum();
         let count = units::count(hidden.len() as u64);
-        writeln!(out, "… and {count} more processes holding {} (--format json has them all)", units::bytes(live))?;
+        let holding = match report.tier {
+            Tier::Growth => String::new(),
+            _ => format!(" holding {}", units::bytes(live)),
+        };
+        writeln!(out, "… and {count} more processes{holding} (--format json has them all)")?;
     }
     let unlisted = &report.unlisted;
     if unlisted.processes > 0 {

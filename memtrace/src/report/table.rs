@@ -4,7 +4,10 @@ use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-use super::{memory, overview, units};
+use super::{
+    column::{Column, figure, words},
+    memory, overview, units,
+};
 use crate::model::{
     estimate::Intervals,
     frame::{Frame, KERNEL_IMAGE, Place, base_name},
@@ -30,7 +33,9 @@ pub fn render(report: &Report, top: Option<usize>, width: Option<u16>, out: &mut
     if several {
         overview::render(report, out)?;
     }
-    for process in report.processes.iter().take(DETAILED) {
+    // Of a whole host's processes, most are not looked at by stack.
+    let is_told = |process: &&Process| !several || report.tier != Tier::Growth || !process.sites.is_empty();
+    for process in report.processes.iter().filter(is_told).take(DETAILED) {
         if several {
             writeln!(out)?;
         }
@@ -181,30 +186,20 @@ fn sites(tier: Tier, process: &Process, top: usize, width: Option<u16>, out: &mu
     }
 }
 
-/// A column of the table of sites.
-struct Column {
-    name: &'static str,
-    /// Whether it holds figures, which stand to the right.
-    is_figure: bool,
-    cell: fn(&Site) -> String,
-}
-
 /// What is told of each site.
-fn columns(tier: Tier, is_estimated: bool) -> Vec<Column> {
-    let figure = |name, cell| Column { name, is_figure: true, cell };
-    let words = |name, cell| Column { name, is_figure: false, cell };
-    let objects = |name| figure(name, |site| units::count(site.totals.live_objects()));
-    let growth = figure("GROWTH", |site| units::bytes_per_s(site.growth_bytes_per_s));
+fn columns(tier: Tier, is_estimated: bool) -> Vec<Column<Site>> {
+    let objects = |name| figure(name, |site: &Site| units::count(site.totals.live_objects()));
+    let growth = figure("GROWTH", |site: &Site| units::bytes_per_s(site.growth_bytes_per_s));
     let site = words("SITE", stack);
     if tier == Tier::Growth {
-        let resident = figure("RESIDENT", |site| units::bytes(site.totals.live_bytes()));
+        let resident = figure("RESIDENT", |site: &Site| units::bytes(site.totals.live_bytes()));
         return vec![resident, objects("PAGES"), growth, site];
     }
-    let live = figure("LIVE", |site| units::bytes(site.totals.live_bytes()));
+    let live = figure("LIVE", |site: &Site| units::bytes(site.totals.live_bytes()));
     let interval = is_estimated.then(|| figure("95 %", interval));
-    let allocated = figure("ALLOCATED", |site| units::bytes(site.totals.alloc_bytes));
-    let oldest = figure("OLDEST", |site| site.oldest_age.map_or_else(|| "-".to_owned(), units::duration));
-    let verdict = words("VERDICT", |site| site.verdict.name().to_owned());
+    let allocated = figure("ALLOCATED", |site: &Site| units::bytes(site.totals.alloc_bytes));
+    let oldest = figure("OLDEST", |site: &Site| site.oldest_age.map_or_else(|| "-".to_owned(), units::duration));
+    let verdict = words("VERDICT", |site: &Site| site.verdict.name().to_owned());
     let columns = [Some(live), interval, Some(objects("OBJECTS")), Some(growth), Some(allocated), Some(oldest)];
     columns.into_iter().flatten().chain([verdict, site]).collect()
 }
