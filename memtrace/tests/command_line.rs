@@ -115,7 +115,8 @@ fn nonsense_on_the_command_line() {
     refused(&["--pid", "1", "--duration", "abc"], 2, &["abc", "write 30s, 5min or 1h30m"]);
     refused(&["--pid", "x"], 2, &["x"]);
     refused(&["--duration", "1s"], 2, &["required"]);
-    refused(&["--pid", "1", "--tier", "growth"], 2, &["no tier `growth` yet"]);
+    refused(&["--pid", "1", "--tier", "growth", "--category", "heap"], 2, &["tier `growth` sees pages", "leave out"]);
+    refused(&["--pid", "1", "--tier", "exact", "--category", "pages"], 2, &["--category pages alone", "heap,pages"]);
     refused(&["--pid", "1", "--sample-bytes", "1GiB"], 2, &["from 1KiB to 16MiB"]);
     refused(&["--pid", "1", "--tier", "wild"], 2, &["wild"]);
     refused(&["--frobnicate"], 2, &["--frobnicate"]);
