@@ -25,7 +25,6 @@ impl Watching {
             .args(["--category", "kernel", "--format", "json", "--interval", "500ms"])
             .args(arguments)
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let mut watching = Self { reports: BufReader::new(child.stdout.take().unwrap()), child };
