@@ -22,7 +22,7 @@ struct Watching {
 impl Watching {
     fn start(arguments: &[&str]) -> Self {
         let mut child = support::memtrace()
-            .args(["--category", "kernel", "--format", "json", "--interval", "500ms"])
+            .args(["-v", "--category", "kernel", "--format", "json", "--interval", "500ms"])
             .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
