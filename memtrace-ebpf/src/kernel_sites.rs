@@ -23,6 +23,7 @@ use crate::{
     site,
     target::{Task, count_at, slot_of},
     task::words,
+    verifier::{forgotten, unoptimised},
 };
 
 /// A [`Scope`] code: set at load.
@@ -128,12 +129,16 @@ fn walk(ctx: &impl EbpfContext, record: &mut StackRecord) -> StackId {
     let size = size_of_val(&record.frames) as u32;
     // SAFETY: the helper writes at most `size` bytes.
     let written = unsafe { bpf_get_stack(ctx.as_ptr(), record.frames.as_mut_ptr().cast(), size, 0) };
-    let walked = if written < 0 { 0 } else { written as u32 / 8 };
+    let walked = if written < 0 { 0 } else { written as u64 / 8 };
     let (start, end) = (INTERRUPT_START.load(), INTERRUPT_END.load());
     let mut hasher = StackHasher::new();
     let mut count = 0;
-    let mut truncated = walked == 0 || walked as usize >= MAX_FRAMES;
-    while count < walked {
+    let mut truncated = walked == 0 || walked >= MAX_FRAMES as u64;
+    loop {
+        count = unoptimised(count);
+        if count >= walked {
+            break;
+        }
         // No indexing: it could panic, and a program that could panic is refused.
         let Some(frame) = record.frames.get(count as usize) else { break };
         hasher = hasher.frame(*frame);
@@ -143,9 +148,12 @@ fn walk(ctx: &impl EbpfContext, record: &mut StackRecord) -> StackId {
             break;
         }
     }
+    // The verifier would follow what comes next for each number of frames.
+    let count = forgotten(count, hasher.so_far()) as u32;
+    let truncated = forgotten(truncated as u64, hasher.so_far()) & 1;
     record.frame_count = count;
     record.truncated = truncated as u32;
-    hasher.finish(count, truncated)
+    hasher.finish(count, truncated != 0)
 }
 
 #[inline(always)]

@@ -22,10 +22,9 @@ struct Watching {
 impl Watching {
     fn start(arguments: &[&str]) -> Self {
         let mut child = support::memtrace()
-            .args(["--category", "kernel", "--format", "json", "--interval", "500ms"])
+            .args(["-v", "--category", "kernel", "--format", "json", "--interval", "500ms"])
             .args(arguments)
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let mut watching = Self { reports: BufReader::new(child.stdout.take().unwrap()), child };
