@@ -36,11 +36,11 @@ pub enum Scope {
 #[repr(u32)]
 pub enum Source {
     /// The slab allocator's objects (kmalloc, kmem_cache_alloc).
-    Slab = 3,
+    Slab = 16,
     /// Whole pages.
-    Pages = 4,
+    Pages = 17,
     /// The per-CPU allocator's areas: one for each CPU, counted together.
-    PerCpu = 5,
+    PerCpu = 18,
 }
 
 /// A code that names no [`Source`].
@@ -52,9 +52,9 @@ impl TryFrom<u32> for Source {
 
     fn try_from(code: u32) -> Result<Self, UnknownSource> {
         match code {
-            3 => Ok(Self::Slab),
-            4 => Ok(Self::Pages),
-            5 => Ok(Self::PerCpu),
+            16 => Ok(Self::Slab),
+            17 => Ok(Self::Pages),
+            18 => Ok(Self::PerCpu),
             other => Err(UnknownSource(other)),
         }
     }
