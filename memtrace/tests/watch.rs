@@ -113,6 +113,7 @@ fn a_steady_leak_is_found_by_its_slope_and_named() {
     assert!(messages.contains(&format!("(pid {}) has reached slope:6.0 MiB/min: RSS ", pids[1])), "{messages}");
     let report: Value = serde_json::from_str(&output).unwrap();
     assert_eq!(process(&report)["pid"], leak.pid());
+    assert_eq!(process(&report)["trend"], "increasing", "what was seen before the capture counts");
     let first = &process(&report)["sites"][0];
     assert_eq!(first["frames"][0]["function"], "leak_here", "{first}");
 }

@@ -22,7 +22,7 @@ use std::time::Duration;
 use super::rank::{Point, confidence_above, median, residuals, sen_slope};
 
 /// Fewer points than this tell nothing.
-const MIN_POINTS: usize = 8;
+pub const MIN_POINTS: usize = 8;
 /// Points of the last third, at least.
 const MIN_RECENT_POINTS: usize = 6;
 /// Less than this in a stretch is no growth worth a word: 16 pages.
@@ -69,8 +69,8 @@ pub struct Judgement {
     /// How sure that is, from 0 to 1. Of a stable one: that it changes by less than a hundredth of itself in a minute. 0 where
     /// there is too little to tell.
     pub confidence: f64,
-    /// How fast it changes at present, in units a second: over the stretch that tells the trend, or over the last third of the
-    /// last minute.
+    /// How fast it changes at present, in units a second: over the stretch that tells the trend; of a stable one, what the
+    /// last minute and its last third agree on.
     pub slope_per_s: f64,
 }
 
@@ -123,7 +123,11 @@ fn stable(recent: &[Point]) -> Judgement {
     } else {
         (confidence_above(latest, -tolerated) - confidence_above(latest, tolerated)).max(0.0)
     };
-    Judgement { trend: Trend::Stable, confidence, slope_per_s: sen_slope(latest) }
+    // A cache that has filled has risen in the minute, a sawtooth may in its last third.
+    let (of_minute, of_latest) = (sen_slope(recent), sen_slope(latest));
+    let slope_per_s =
+        if of_minute * of_latest <= 0.0 { 0.0 } else { of_minute.abs().min(of_latest.abs()).copysign(of_latest) };
+    Judgement { trend: Trend::Stable, confidence, slope_per_s }
 }
 
 fn last_third(points: &[Point]) -> &[Point] {

@@ -17,7 +17,7 @@ use super::{memory_book::MemoryBook, profile::health};
 use crate::{
     model::{
         memory::{Limit, MemoryHistory, Usage},
-        report::{Process, Totals},
+        report::{Process, Report, Totals},
         trend::Trend,
     },
     process::{
@@ -95,6 +95,20 @@ impl Census {
         let first = |entry: &Entry| entry.history().first().unwrap_or_default().rss_bytes();
         let has_grown = move |entry: &&Entry| entry.usage().rss_bytes() >= first(entry).saturating_add(bytes);
         self.iter().filter(has_grown).map(|entry| entry.pid)
+    }
+
+    /// Tells a report which way the memory of its processes goes, where the census has seen more of them than the run has. What memory
+    /// they had when stays what the run has seen: its times are after its own start.
+    pub(super) fn tell(&self, report: &mut Report) {
+        for process in &mut report.processes {
+            let Some(entry) = NonZeroU32::new(process.pid).and_then(|pid| self.entries.get(&pid)) else { continue };
+            let (judgement, memory) = entry.memory.report();
+            process.rss_growth_bytes_per_s = judgement.slope_per_s;
+            (process.trend, process.trend_confidence) = (judgement.trend, judgement.confidence);
+            if let (Some(told), Some(seen)) = (&mut process.memory, memory) {
+                (told.limit, told.time_to_limit) = (seen.limit, seen.time_to_limit);
+            }
+        }
     }
 
     /// The processes as reports have them, without sites: those that grow first, the fastest first, then those with

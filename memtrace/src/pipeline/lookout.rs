@@ -148,11 +148,14 @@ impl<'a> Post<'a> {
 
     fn announce(&self) {
         let thresholds: Vec<String> = self.lookout.thresholds.iter().map(ToString::to_string).collect();
-        let count = units::count(self.census.iter().count() as u64);
+        let count = match self.census.iter().count() {
+            1 => "1 process".to_owned(),
+            many => format!("{} processes", units::count(many as u64)),
+        };
         let shares = self.lookout.thresholds.iter().any(|threshold| matches!(threshold, Threshold::Share(_)));
         let unlimited = self.census.iter().filter(|entry| entry.limit().is_none()).count();
         eprintln!(
-            "memtrace: watching {count} processes for {}, every {}",
+            "memtrace: watching {count} for {}, every {}",
             thresholds.join(" or "),
             units::duration(self.lookout.interval)
         );
@@ -224,10 +227,10 @@ impl<'a> Post<'a> {
         eprintln!("memtrace: {comm} (pid {pid}) {reason}; {what}");
         let mut action = pin!(async {
             match reaction {
-                Reaction::Trace(options) => trace(options, crossing, *once, sink).await,
+                Reaction::Trace(options) => trace(options, crossing, *once).await,
                 Reaction::Run(command) => {
                     run(command, crossing).await;
-                    Ok(())
+                    Ok(None)
                 }
             }
         });
@@ -236,7 +239,13 @@ impl<'a> Post<'a> {
         loop {
             tokio::select! {
                 biased;
-                outcome = &mut action => return outcome.map(|()| is_last),
+                outcome = &mut action => {
+                    if let Some(mut report) = outcome? {
+                        self.census.tell(&mut report);
+                        sink(crossing, &report).map_err(PipelineError::Write)?;
+                    }
+                    return Ok(is_last);
+                }
                 // A run on a process hears the same signal and ends with its report; a command is left to itself.
                 _ = signals.next() => match reaction {
                     Reaction::Trace(_) => is_last = true,
@@ -280,21 +289,19 @@ fn reason(entry: &Entry, observed: &Observed, thresholds: &[Threshold]) -> Optio
 }
 
 /// Traces one process. That this is not possible is a warning, unless nothing else was asked for.
-async fn trace(
-    template: &Options,
-    crossing: &Crossing,
-    once: bool,
-    sink: CrossingSink<'_>,
-) -> Result<(), PipelineError> {
+async fn trace(template: &Options, crossing: &Crossing, once: bool) -> Result<Option<Report>, PipelineError> {
     let options = Options { selection: Selection::Pids(vec![crossing.pid]), ..template.clone() };
-    let mut last = |report: &Report, is_last: bool| if is_last { sink(crossing, report) } else { Ok(()) };
-    match super::run(&options, &mut last).await {
-        Ok(_) => Ok(()),
-        Err(error @ PipelineError::Write(_)) => Err(error),
+    let mut last = None;
+    let mut sink = |report: &Report, is_last: bool| {
+        last = is_last.then(|| report.clone());
+        Ok(())
+    };
+    match super::run(&options, &mut sink).await {
+        Ok(_) => Ok(last),
         Err(error) if once => Err(error),
         Err(error) => {
             log::warn!("{error}");
-            Ok(())
+            Ok(None)
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::{sparkline, units};
-use crate::model::{memory::Memory, report::Process};
+use crate::model::{memory::Memory, report::Process, trend::MIN_POINTS};
 
 /// Writes the lines.
 ///
@@ -29,17 +29,18 @@ pub(super) fn render(process: &Process, out: &mut dyn Write) -> io::Result<()> {
 
 /// The word for a process's trend, with how sure that is.
 pub(super) fn trend(process: &Process) -> String {
+    let name = process.trend.name();
+    let readings = process.memory.as_ref().map_or(0, |memory| memory.series.len());
     let percent = process.trend_confidence * 100.0;
-    let sure = match percent {
+    match percent {
         // What would be rounded up to certainty.
-        99.95.. => "> 99.9 %".to_owned(),
-        99.0.. => format!("{percent:.1} %"),
-        _ => format!("{percent:.0} %"),
-    };
-    if process.trend_confidence > 0.0 {
-        format!("{} ({sure})", process.trend.name())
-    } else {
-        process.trend.name().to_owned()
+        99.95.. => format!("{name} (> 99.9 %)"),
+        99.0.. => format!("{name} ({percent:.1} %)"),
+        50.0.. => format!("{name} ({percent:.0} %)"),
+        _ if readings == 0 => name.to_owned(),
+        _ if readings < MIN_POINTS => format!("{name} (too early)"),
+        // It changes, but not for good.
+        _ => format!("{name} (unsteady)"),
     }
 }
 
@@ -108,5 +109,6 @@ mod tests {
             trend(&process)
         };
         assert_eq!([1.0, 0.9912, 0.5].map(said), ["increasing (> 99.9 %)", "increasing (99.1 %)", "increasing (50 %)"]);
+        assert_eq!(said(0.0), "increasing (too early)");
     }
 }
