@@ -191,9 +191,9 @@ fn pages_that_are_split_after_they_were_allocated_are_given_back_page_by_page() 
     const HUGE: u64 = 2 << 20;
     let mut holder = holder();
     let mut watching = Watching::start(&[]);
-    // Sixty-four bytes each, so two pages of two mebibytes, which vmalloc splits at once and frees one small page after the other.
+    // Sixty-four bytes each (`newary` of ipc/sem.c), so two pages of two mebibytes, which vmalloc splits at once and frees one small page after the other.
     tell(&mut holder, "semaphores 60000");
-    let figure = |report: &Value, figure| sum_of(&report["processes"][0], "ksys_semget", figure);
+    let figure = |report: &Value, figure| sum_of(&report["processes"][0], "newary", figure);
     let begun = Instant::now();
     let report = loop {
         let report = watching.next();
