@@ -3,7 +3,10 @@
 use aya_ebpf::{
     EbpfContext, Global,
     cty::c_void,
-    helpers::{bpf_probe_read_kernel, generated::bpf_loop},
+    helpers::{
+        bpf_probe_read_kernel,
+        generated::{bpf_get_func_arg, bpf_loop},
+    },
     programs::{FEntryContext, FExitContext, RawTracePointContext},
 };
 use memtrace_common::{
@@ -134,7 +137,7 @@ struct Bulk {
 #[inline(always)]
 pub(crate) fn bulk_allocated(ctx: &FExitContext) {
     // int kmem_cache_alloc_bulk(struct kmem_cache *s, gfp_t flags, size_t size, void **p): mm/slub.c
-    let (cache, asked, addresses): (*const u8, u64, *const u64) = (ctx.arg(0), ctx.arg(2), ctx.arg(3));
+    let (cache, asked, addresses): (*const u8, u64, *const u64) = (ctx.arg(0), ctx.arg(2), list(ctx, 3));
     let count: i32 = ctx.arg(4);
     let Some(control) = counting() else { return };
     if count <= 0 || asked > MAX_BULK {
@@ -151,7 +154,7 @@ pub(crate) fn bulk_allocated(ctx: &FExitContext) {
 #[inline(always)]
 pub(crate) fn bulk_freed(ctx: &FEntryContext) {
     // void kmem_cache_free_bulk(struct kmem_cache *s, size_t size, void **p): mm/slub.c
-    let (count, addresses): (u64, *const u64) = (ctx.arg(1), ctx.arg(2));
+    let (count, addresses): (u64, *const u64) = (ctx.arg(1), list(ctx, 2));
     if counting().is_none() || count > MAX_BULK {
         return;
     }
@@ -159,6 +162,16 @@ pub(crate) fn bulk_freed(ctx: &FEntryContext) {
     let block = LiveBlock::new(0, Recorded::FOR_CERTAIN, nobody, 0);
     let mut bulk = Bulk { addresses, block, site: core::ptr::null_mut(), slot: ProcessSlot::NONE };
     run(count, free_next as *mut c_void, &mut bulk);
+}
+
+/// A list of addresses that a function was given. By a helper: older verifiers (6.1's) do not take a pointer to pointers for an
+/// argument that may be read.
+#[inline(always)]
+fn list(ctx: &impl EbpfContext, argument: u32) -> *const u64 {
+    let mut value = 0;
+    // SAFETY: the helper writes one word; where there is no such argument it says so, and nothing is readable at 0.
+    unsafe { bpf_get_func_arg(ctx.as_ptr(), argument, &raw mut value) };
+    value as *const u64
 }
 
 /// Calls `step` for each object.
