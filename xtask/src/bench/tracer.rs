@@ -99,10 +99,15 @@ pub(super) struct Ended {
 impl Tracer {
     /// Traces a process as `column` says; nothing where the column needs no tracer of ours. `library` is the process's
     /// allocator.
-    pub(super) fn start(column: Column, memtrace: &Path, pid: u32, library: &Path) -> Result<Option<Self>> {
+    pub(super) fn start(
+        column: Column,
+        memtrace: &Path,
+        pid: u32,
+        library: impl Fn() -> Result<PathBuf>,
+    ) -> Result<Option<Self>> {
         match column {
             Column::Untraced | Column::Heaptrack => Ok(None),
-            Column::Bpftrace => Self::bpftrace(pid, library).map(Some),
+            Column::Bpftrace => Self::bpftrace(pid, &library()?).map(Some),
             Column::Growth => Self::memtrace(memtrace, &["--all", "--tier", "growth", "--format", "json"]).map(Some),
             _ => {
                 let pid = pid.to_string();

@@ -41,7 +41,7 @@ pub(super) fn measure<W: Workload>(
         for column in columns {
             say(&format!("{what}, round {round} of {rounds}: {}", column.name()));
             let mut workload = start(&column.wrapper())?;
-            let tracer = Tracer::start(*column, memtrace, workload.pid(), &workload.library()?)?;
+            let tracer = Tracer::start(*column, memtrace, workload.pid(), || workload.library())?;
             for (row, figure) in workload.measure()? {
                 matrix.push(&row, *column, figure);
             }
