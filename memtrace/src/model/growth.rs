@@ -4,28 +4,28 @@ use std::time::Duration;
 
 use super::rank::{self, Point};
 
-/// How many points a history keeps. When it is full every second one goes, so that it always spans the
-/// whole run.
-const MAX_POINTS: usize = 64;
-
-/// A value over time.
+/// A value over time: at most `MAX` points. When it is full every second one goes, so that it always spans the whole
+/// run.
 #[derive(Clone, Debug, Default)]
-pub struct History<V = u64> {
+pub struct History<V = u64, const MAX: usize = 64> {
     points: Vec<(Duration, V)>,
     /// How many offered points stand for one that is kept.
     stride: u32,
     skipped: u32,
 }
 
-impl<V: Copy> History<V> {
+/// A figure of one of very many sites: three quarters of a kibibyte.
+pub type SiteHistory = History<u64, 32>;
+
+impl<V: Copy, const MAX: usize> History<V, MAX> {
     /// Offers the value at a time after the start. Times must not go back.
     pub fn push(&mut self, at: Duration, value: V) {
         if self.skipped > 0 {
             self.skipped -= 1;
             return;
         }
-        self.points.push((at, value));
-        if self.points.len() > MAX_POINTS {
+        // Before there is one more: it would take the room of twice as many.
+        if self.points.len() == MAX {
             let mut index = 0;
             self.points.retain(|_| {
                 index += 1;
@@ -33,6 +33,7 @@ impl<V: Copy> History<V> {
             });
             self.stride = self.stride * 2 + 1;
         }
+        self.points.push((at, value));
         self.skipped = self.stride;
     }
 
@@ -42,14 +43,14 @@ impl<V: Copy> History<V> {
         self.points.first().map(|(_, value)| *value)
     }
 
-    /// What is kept, oldest first: at most 64 values with their times after the start.
+    /// What is kept, oldest first, with the times after the start.
     #[must_use]
     pub fn points(&self) -> &[(Duration, V)] {
         &self.points
     }
 }
 
-impl History {
+impl<const MAX: usize> History<u64, MAX> {
     /// The slope in units a second ([`rank::sen_slope`]), which a few wild points do not move. 0 with fewer than
     /// two points.
     #[must_use]
@@ -87,7 +88,7 @@ mod tests {
     #[test]
     fn a_long_history_keeps_its_span_in_bounded_room() {
         let history = history(0..10_000);
-        assert!(history.points().len() <= MAX_POINTS);
+        assert!(history.points().len() <= 64);
         assert!(history.points().last().unwrap().1 > 9_000);
         assert!((history.slope_per_s() - 1.0).abs() < 1e-9);
     }

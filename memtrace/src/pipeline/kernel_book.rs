@@ -16,7 +16,7 @@ use crate::{
     capture::kernel::{KernelError, KernelMemory},
     model::{
         frame::{KERNEL_IMAGE, Stack},
-        growth::History,
+        growth::{History, SiteHistory},
         report::{Category, Process, Site, Totals, Verdict},
         trend,
     },
@@ -44,7 +44,7 @@ pub(super) enum Owner {
 struct TrackedSite {
     stack: StackId,
     totals: Totals,
-    live_bytes: History,
+    live_bytes: SiteHistory,
 }
 
 /// What one owner is charged for.
@@ -94,7 +94,7 @@ impl Book {
             }
             live_bytes += totals.live_bytes();
             let tracked = self.sites.entry(*index).or_insert_with(|| {
-                let mut live_bytes = History::default();
+                let mut live_bytes = SiteHistory::default();
                 // Before its first allocation it held nothing.
                 live_bytes.push(Duration::ZERO, 0);
                 TrackedSite { stack: site.stack, totals, live_bytes }

@@ -20,7 +20,7 @@ use crate::{
     model::{
         estimate::{Uncertainty, Variances},
         frame::{ImageName, Reason},
-        growth::History,
+        growth::{History, SiteHistory},
         overhead::{Hits, Overhead, TrapCost},
         report::{Category, HealthCounter, HealthKind, PageKind, Process, Site, Totals, Verdict},
         unexplained::unexplained_rss_bytes,
@@ -47,7 +47,7 @@ struct TrackedSite {
     uncertainty: Option<Uncertainty>,
     /// How sure what windows add to it is; nothing where there were none.
     of_windows: Option<Uncertainty>,
-    live_bytes: History,
+    live_bytes: SiteHistory,
     oldest_born_ms: Option<u64>,
 }
 
@@ -177,7 +177,7 @@ impl Profile {
             let live = totals.live_bytes();
             live_bytes += if category.is_pages() == *is_of_pages { live } else { 0 };
             let tracked = self.sites.entry(*id).or_insert_with(|| {
-                let mut history = History::default();
+                let mut history = SiteHistory::default();
                 // Before its first allocation it held nothing.
                 history.push(Duration::ZERO, 0);
                 TrackedSite {
