@@ -14,8 +14,8 @@
 //!    them or at the end. A step passes them all at once, a cache stops passing them.
 //! 5. *It goes where it has not been*: past all that was seen before the stretch, by half of what it has grown in it.
 //!
-//! Stretches are the whole run, the last minute, and the second half of that: so a leak that begins after a warm-up, or after
-//! days, is seen as well. Decreasing is the same upside down.
+//! Stretches are the whole run, the last minute, and that without its first quarter or half: so a leak that begins after a
+//! warm-up, or after days, is seen as well. Decreasing is the same upside down.
 
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ pub struct Judgement {
 pub fn judge(run: &[(Duration, u64)], recent: &[(Duration, u64)]) -> Judgement {
     let points = |of: &[(Duration, u64)]| of.iter().map(|(at, value)| Point::new(*at, *value)).collect::<Vec<_>>();
     let (run, recent) = (points(run), points(recent));
-    for stretch in [&run[..], &recent, &recent[recent.len() / 2..]] {
+    for stretch in [&run[..], &recent, &recent[recent.len() / 4..], &recent[recent.len() / 2..]] {
         let start = stretch.first().map_or(0.0, |point| point.at);
         let before: Vec<Point> = run.iter().chain(&recent).filter(|point| point.at < start).copied().collect();
         for (trend, sign) in [(Trend::Increasing, 1.0), (Trend::Decreasing, -1.0)] {

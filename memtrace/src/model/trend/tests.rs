@@ -99,6 +99,14 @@ fn leaks_after_a_warm_up_or_a_long_idle_time_are_increasing() {
     assert!(found >= SEEDS * 98 / 100, "after minutes: {found} of {SEEDS}");
 }
 
+#[test]
+fn a_leak_after_a_start_is_increasing_within_ten_seconds() {
+    // As in the bundled program, which fills a cache in the first half second.
+    let leak = |_, at: f64, _: &mut fastrand::Rng| 100.0 * KIB * at + MIB * (at / 0.5).min(1.0);
+    let found = increasing(10, 1.0, leak);
+    assert!(found >= SEEDS * 95 / 100, "{found} of {SEEDS}");
+}
+
 /// Asserts that hardly any seed of an innocent is increasing.
 fn assert_innocent(what: &str, level: impl Fn(u64, f64, &mut fastrand::Rng) -> f64) {
     for noise in [0.0, 1.0, 8.0] {
@@ -184,7 +192,7 @@ fn wandering_is_seldom_increasing() {
     }
     println!("wandering: {alarms} of {SEEDS}");
     // It does rise now and then.
-    assert!(alarms * 50 <= SEEDS, "{alarms} of {SEEDS}");
+    assert!(alarms * 100 <= 3 * SEEDS, "{alarms} of {SEEDS}");
 }
 
 #[test]
