@@ -97,6 +97,26 @@ impl Census {
         self.iter().filter(has_grown).map(|entry| entry.pid)
     }
 
+    /// The processes in the order of [`Census::processes`], those that are `targets` with their sites; then the targets that
+    /// are not in the census (any more). What memory a process has had the census knows for longer.
+    pub(super) fn with_targets(&self, targets: Vec<Process>) -> Vec<Process> {
+        let (ended, live): (Vec<Process>, Vec<Process>) = targets.into_iter().partition(|target| target.ended);
+        let mut live: BTreeMap<u32, Process> = live.into_iter().map(|target| (target.pid, target)).collect();
+        let mut processes: Vec<Process> = self
+            .processes()
+            .into_iter()
+            .map(|seen| match live.remove(&seen.pid) {
+                Some(Process { totals, growth_bytes_per_s, health, sites, .. }) => {
+                    Process { totals, growth_bytes_per_s, health, sites, ..seen }
+                }
+                None => seen,
+            })
+            .collect();
+        processes.extend(live.into_values());
+        processes.extend(ended);
+        processes
+    }
+
     /// Tells a report which way the memory of its processes goes, where the census has seen more of them than the run has. What memory
     /// they had when stays what the run has seen: its times are after its own start.
     pub(super) fn tell(&self, report: &mut Report) {

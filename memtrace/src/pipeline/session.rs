@@ -1,7 +1,6 @@
 //! One run: from loading the kernel side to the last report.
 
 use std::{
-    collections::HashMap,
     num::NonZeroU32,
     process::Child,
     time::{Duration, Instant, SystemTime},
@@ -38,7 +37,7 @@ use crate::{
     },
     model::{
         overhead::TrapCost,
-        report::{Category, Process, Report, Tier},
+        report::{Category, Report, Tier},
     },
     process::task_type,
 };
@@ -88,6 +87,10 @@ impl Session {
     /// Loads the kernel side. There are no targets yet, and nothing is hooked or counted.
     pub(super) fn start(options: &Options) -> Result<Self, PipelineError> {
         let Options { selection, follow, .. } = options;
+        // Each image stays open, and each process that is only looked at. (A command was forked before, and keeps its own limit.)
+        if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+            log::info!("cannot have more files open than usual: {error}");
+        }
         let is_growth = options.look == Look::Fixed(Tier::Growth);
         // Without probes, nothing need be in place before a program begins: `/proc` is soon enough.
         let census = (is_growth && selection.begins_by_itself()).then(Census::default);
@@ -427,7 +430,7 @@ impl Session {
         let scale = self.scale();
         let (mut processes, unlisted) = self.targets.report(&mut self.kernel, now, self.trap, scale)?;
         if let Some(census) = &self.census {
-            processes = with_census(census, processes);
+            processes = census.with_targets(processes);
         }
         Ok(Report {
             host: read_line("/proc/sys/kernel/hostname"),
@@ -444,6 +447,7 @@ impl Session {
 
     /// What is to be done each second. Returns how long that took.
     fn tick(&mut self) -> Result<Duration, PipelineError> {
+        let begun = Instant::now();
         self.set_control(true)?;
         let lost_events = self.kernel.process(ProcessSlot::NONE)?.counters[Counter::EventsFull as usize];
         self.make_up_for_lost_events(lost_events)?;
@@ -453,7 +457,8 @@ impl Session {
             // Processes can be moved into a cgroup while they run.
             self.add_selected()?;
         }
-        self.read()
+        self.read()?;
+        Ok(begun.elapsed())
     }
 
     /// Looks at the memory of every selected process. Those that have grown become targets: from then on it is told which
@@ -475,15 +480,13 @@ impl Session {
         Ok(())
     }
 
-    /// Reads the kernel side and `/proc` into the profiles. Returns how long that took.
-    fn read(&mut self) -> Result<Duration, PipelineError> {
-        let begun = Instant::now();
+    /// Reads the kernel side and `/proc` into the profiles.
+    fn read(&mut self) -> Result<(), PipelineError> {
         self.handle_vm_events()?;
         for slot in self.targets.due_for_a_look() {
             self.look_again(slot)?;
         }
-        self.targets.read(&self.kernel, self.started.elapsed(), self.scale())?;
-        Ok(begun.elapsed())
+        Ok(self.targets.read(&self.kernel, self.started.elapsed(), self.scale())?)
     }
 
     /// Looks at a target that is being followed. That it ends meanwhile is no error; that a library of
@@ -635,26 +638,6 @@ fn steering(options: &Options, trap: Option<TrapCost>, links: Links) -> Option<S
     });
     let attaches = !matches!(options.selection, Selection::Command(_));
     Some(Steering::new(budget, closest, sample_bytes, trap, links == Links::Session, attaches))
-}
-
-/// The processes of a census, in its order, those that are targets with their sites; then the targets that are not in it
-/// (any more). What memory a process has had the census knows for longer.
-fn with_census(census: &Census, targets: Vec<Process>) -> Vec<Process> {
-    let (ended, live): (Vec<Process>, Vec<Process>) = targets.into_iter().partition(|target| target.ended);
-    let mut live: HashMap<u32, Process> = live.into_iter().map(|target| (target.pid, target)).collect();
-    let mut processes: Vec<Process> = census
-        .processes()
-        .into_iter()
-        .map(|seen| match live.remove(&seen.pid) {
-            Some(Process { totals, growth_bytes_per_s, health, sites, .. }) => {
-                Process { totals, growth_bytes_per_s, health, sites, ..seen }
-            }
-            None => seen,
-        })
-        .collect();
-    processes.extend(live.into_values());
-    processes.extend(ended);
-    processes
 }
 
 /// What memtrace measures on itself.
