@@ -48,6 +48,14 @@ fn kinds() -> Vec<Kind> {
     kinds
 }
 
+/// What a process has made resident within a function, in bytes.
+fn resident_at(process: &Value, function: &str) -> u64 {
+    let is_within =
+        |site: &&Value| site["frames"].as_array().unwrap().iter().any(|frame| frame["function"] == function);
+    let sites = process["sites"].as_array().unwrap().iter().filter(is_within);
+    sites.map(|site| site["alloc_bytes"].as_u64().unwrap()).sum()
+}
+
 #[test]
 fn those_that_leak_are_told_from_all_others_within_a_minute() {
     let program = compile("host.c", &[&FRAME_POINTERS[..], &["-lm"]].concat());
@@ -83,6 +91,9 @@ fn those_that_leak_are_told_from_all_others_within_a_minute() {
                 assert!(process["trend_confidence"].as_f64() > Some(0.95), "{told}");
                 let slope = process["rss_growth_bytes_per_s"].as_f64().unwrap() / 1024.0;
                 assert!((slope / f64::from(rate) - 1.0).abs() < 0.25, "{told}");
+                // Since it was found to grow, which takes the slowest a quarter of a minute.
+                let kib = resident_at(process, "leak_here") / 1024;
+                assert!(kib > u64::from(rate) * 20, "{told}: {kib} KiB at its stack: {}", process["sites"]);
                 found += 1;
             }
             None if is_increasing => false_alarms.push(format!("{told}: {}", process["memory"])),

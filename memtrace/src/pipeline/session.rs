@@ -445,27 +445,27 @@ impl Session {
         })
     }
 
-    /// What is to be done each second. Returns how long that took.
+    /// What is to be done each second. Returns how long what is done each time took: that a new image is compiled is no
+    /// reason to look more seldom.
     fn tick(&mut self) -> Result<Duration, PipelineError> {
-        let begun = Instant::now();
         self.set_control(true)?;
         let lost_events = self.kernel.process(ProcessSlot::NONE)?.counters[Counter::EventsFull as usize];
         self.make_up_for_lost_events(lost_events)?;
-        if self.census.is_some() {
-            self.take_census()?;
-        } else if matches!(self.selection, Selection::Cgroup(_)) {
+        let census = self.take_census()?;
+        if self.census.is_none() && matches!(self.selection, Selection::Cgroup(_)) {
             // Processes can be moved into a cgroup while they run.
             self.add_selected()?;
         }
-        self.read()?;
-        Ok(begun.elapsed())
+        Ok(census + self.read()?)
     }
 
     /// Looks at the memory of every selected process. Those that have grown become targets: from then on it is told which
-    /// of their stacks make it grow.
-    fn take_census(&mut self) -> Result<(), PipelineError> {
-        let Some(census) = &mut self.census else { return Ok(()) };
+    /// of their stacks make it grow. Returns how long the look took.
+    fn take_census(&mut self) -> Result<Duration, PipelineError> {
+        let Some(census) = &mut self.census else { return Ok(Duration::ZERO) };
+        let begun = Instant::now();
         census.read(&self.selection.processes()?, self.started.elapsed());
+        let cost = begun.elapsed();
         let grown: Vec<NonZeroU32> =
             census.grown_by(WORTH_A_LOOK_BYTES).filter(|pid| !self.targets.has_pid(*pid)).collect();
         if !grown.is_empty() {
@@ -477,16 +477,18 @@ impl Session {
                 log::info!("{error}");
             }
         }
-        Ok(())
+        Ok(cost)
     }
 
-    /// Reads the kernel side and `/proc` into the profiles.
-    fn read(&mut self) -> Result<(), PipelineError> {
+    /// Reads the kernel side and `/proc` into the profiles. Returns how long that took, but for looks at what targets map.
+    fn read(&mut self) -> Result<Duration, PipelineError> {
         self.handle_vm_events()?;
         for slot in self.targets.due_for_a_look() {
             self.look_again(slot)?;
         }
-        Ok(self.targets.read(&self.kernel, self.started.elapsed(), self.scale())?)
+        let begun = Instant::now();
+        self.targets.read(&self.kernel, self.started.elapsed(), self.scale())?;
+        Ok(begun.elapsed())
     }
 
     /// Looks at a target that is being followed. That it ends meanwhile is no error; that a library of
