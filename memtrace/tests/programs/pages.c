@@ -97,7 +97,8 @@ static void measure(const char *name, const char *kind, void (*touch)(volatile c
 
 static int some_file(size_t bytes)
 {
-    int file = open(P_tmpdir, O_TMPFILE | O_RDWR, 0600);
+    FILE *temporary = tmpfile();
+    int file = temporary ? fileno(temporary) : -1;
     char page[PAGE];
     memset(page, 7, sizeof page);
     for (size_t at = 0; at < bytes; at += PAGE)

@@ -32,6 +32,11 @@ pub(crate) fn scaled(operations: u64) -> u64 {
     operations / divisor
 }
 
+/// Whether the machine is an emulator's: what depends on how long things take is another there.
+pub(crate) fn is_emulated() -> bool {
+    std::env::var_os("MEMTRACE_TEST_SCALE").is_some()
+}
+
 /// The binary that users run, built by `cargo xtask test`.
 pub(crate) fn memtrace() -> Command {
     let path = std::env::var_os("MEMTRACE").expect("run the tests with `cargo xtask test`");
