@@ -25,7 +25,7 @@ const COLUMNS: [Column; 2] = [Column::Untraced, Column::Growth];
 pub(super) fn measure(rounds: u32, memtrace: &Path) -> Result<Vec<Section>> {
     crate::setup::apt_install(&["nginx-light", "wrk"])?;
     let mut matrix = Matrix::default();
-    workload::measure("redis", Redis::start_for_some_seconds, &COLUMNS, rounds, memtrace, &mut matrix)?;
+    workload::measure("redis", Redis::start_for_long, &COLUMNS, rounds, memtrace, &mut matrix)?;
     workload::measure("nginx", Nginx::start, &COLUMNS, rounds, memtrace, &mut matrix)?;
     workload::measure("python", python_for_long, &COLUMNS, rounds, memtrace, &mut matrix)?;
     workload::measure("gcc", |_: &[String]| Compiling::start(), &COLUMNS, rounds, memtrace, &mut matrix)?;

@@ -63,11 +63,6 @@ impl Redis {
         Self::start_with(wrapper, &["set", "get"], "40000")
     }
 
-    /// For about five seconds of SET.
-    pub(super) fn start_for_some_seconds(wrapper: &[String]) -> Result<Self> {
-        Self::start_with(wrapper, &["set"], "400000")
-    }
-
     /// For about half a minute of SET.
     pub(super) fn start_for_long(wrapper: &[String]) -> Result<Self> {
         Self::start_with(wrapper, &["set"], "2000000")
