@@ -417,9 +417,9 @@ impl Session {
             self.targets.live().for_each(|followed| watch::resume(followed.target.pid.get()));
         }
         self.handle_vm_events()?;
-        while let Ok(id) = self.ends.try_recv() {
-            self.over.push((id, Over::Ended));
-        }
+        // Not from `ends`: whoever waits for an end to tell of it may not have had his turn yet.
+        let ended = self.targets.live().filter(|followed| watch::has_ended(followed.target.pid.get()));
+        self.over.extend(ended.map(|followed| (followed.id, Over::Ended)));
         self.close_books()?;
         self.read()?;
         let report = self.report(elapsed)?;
