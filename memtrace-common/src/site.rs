@@ -78,17 +78,92 @@ pub struct Site {
     pub process: ProcessSlot,
     /// A [`Category`] code.
     pub category: u32,
-    /// All that was ever allocated.
-    pub alloc: Weight,
-    /// All that was ever freed.
-    pub freed: Weight,
+    /// What was allocated and freed, by when it was allocated: at [`Generation::place`]. The oldest generation's place goes
+    /// over to the newest as it is, so these are sums as well, of all generations that had the place: what became of one
+    /// of them is the difference between two readings.
+    pub generations: [Generation; GENERATIONS],
+    /// What was freed of blocks that were older than that.
+    pub freed_older: Count,
+    /// The variances of both sums, where these are estimates.
+    pub alloc_variance: Variance,
+    /// The same of what was freed.
+    pub freed_variance: Variance,
     /// What was allocated while windows were open. It is part of no other sum.
     pub window_alloc: Count,
     /// What of it was freed while its window's blocks were followed.
     pub window_freed: Count,
 }
 
-/// Blocks that were counted one by one.
+impl Site {
+    /// All that was ever allocated.
+    #[must_use]
+    pub fn alloc(&self) -> Weight {
+        self.generations.iter().fold(Count::default(), |sum, one| sum.plus(one.alloc)).with(self.alloc_variance)
+    }
+
+    /// All that was ever freed.
+    #[must_use]
+    pub fn freed(&self) -> Weight {
+        self.generations.iter().fold(self.freed_older, |sum, one| sum.plus(one.freed)).with(self.freed_variance)
+    }
+}
+
+/// How many generations of blocks are told apart: those of the last half a minute.
+pub const GENERATIONS: usize = 8;
+
+/// How long a generation's births go on: 2 to this power of milliseconds, 4.096 s.
+const GENERATION_SHIFT: u32 = 12;
+
+/// Blocks that were allocated in the same four seconds: their sums.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Generation {
+    /// What was allocated.
+    pub alloc: Count,
+    /// What of it was freed.
+    pub freed: Count,
+}
+
+impl Generation {
+    /// The generation of what is allocated at this time ([`crate::control::Control::now_ms`]), numbered from 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn at(now_ms: u32) -> u32 {
+        now_ms >> GENERATION_SHIFT
+    }
+
+    /// When a generation begins, in milliseconds since the start.
+    #[must_use]
+    pub const fn begins_ms(generation: u32) -> u64 {
+        (generation as u64) << GENERATION_SHIFT
+    }
+
+    /// Where a generation's sums stand.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place(generation: u32) -> usize {
+        generation as usize % GENERATIONS
+    }
+
+    /// Whether the place of what was allocated at `born_ms` is its own still.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_told_apart(born_ms: u32, now_ms: u32) -> bool {
+        Self::at(now_ms).wrapping_sub(Self::at(born_ms)) < GENERATIONS as u32
+    }
+}
+
+/// How sure two sums are: as in [`Weight`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Variance {
+    /// Of bytes.
+    pub bytes: u64,
+    /// Of objects.
+    pub objects: u64,
+}
+
+/// Blocks that were counted one by one; in a [`Generation`], what they stand for, as in [`Weight`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
@@ -98,7 +173,24 @@ pub struct Count {
     pub objects: u64,
 }
 
-const _: () = assert!(size_of::<Site>() == 112);
+impl Count {
+    /// Both together. Sums that were read while they moved may wrap around, and back.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self { bytes: self.bytes.wrapping_add(other.bytes), objects: self.objects.wrapping_add(other.objects) }
+    }
+
+    fn with(self, variance: Variance) -> Weight {
+        Weight {
+            bytes: self.bytes,
+            objects: self.objects,
+            bytes_variance: variance.bytes,
+            objects_variance: variance.objects,
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Site>() == 352);
 
 /// How many sites a thread remembers, by the low bits of their ids: a power of two.
 pub const REMEMBERED_SITES: usize = 16;
@@ -139,6 +231,26 @@ const _: () = assert!(size_of::<RecentSites>() == 192);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sums_are_those_of_all_generations_and_of_what_was_older() {
+        let mut site = Site { freed_older: Count { bytes: 5, objects: 1 }, ..Site::default() };
+        for (place, generation) in site.generations.iter_mut().enumerate() {
+            generation.alloc = Count { bytes: 10 * place as u64, objects: 1 };
+            generation.freed = Count { bytes: place as u64, objects: 0 };
+        }
+        assert_eq!((site.alloc().bytes, site.alloc().objects), (280, 8));
+        assert_eq!((site.freed().bytes, site.freed().objects), (33, 1));
+    }
+
+    #[test]
+    fn a_generation_is_told_apart_until_its_place_is_anothers() {
+        let last_ms = |generation: u32| u32::try_from(Generation::begins_ms(generation + 1)).unwrap() - 1;
+        assert_eq!(Generation::at(last_ms(3)), 3);
+        assert!(Generation::is_told_apart(last_ms(3), last_ms(10)));
+        assert!(!Generation::is_told_apart(last_ms(3), last_ms(10) + 1));
+        assert_eq!(Generation::place(3), Generation::place(11));
+    }
 
     #[test]
     fn a_site_is_found_until_another_takes_its_place() {

@@ -20,7 +20,7 @@ use memtrace_common::{
     control::Watch,
     process::Counter,
     sampling::Weight,
-    site::{Category, Count, SiteIndex},
+    site::{Category, Site, SiteIndex},
     thread::ThreadMemory,
     unwind::Registers,
 };
@@ -247,7 +247,7 @@ pub(crate) fn enter_free(ctx: &ProbeContext) {
     }
     let Some(target) = Target::counted(task) else { return };
     match blocks::take(target.block(address)) {
-        Some(block) => count_freed(&block),
+        Some(block) => count_freed(&block, target.now_ms),
         // One that was not recorded, at an address like one that was.
         None if !watch::knows_every_block() => return,
         None if is_inner || was_handed_on(&target, address) => {}
@@ -330,7 +330,7 @@ fn outermost<'a>(target: &Target, regs: &pt_regs) -> Option<&'a mut ThreadMemory
         thread.pending.stack_pointer = 0;
         let ResizedBlock { address, block } = thread.pending.resized;
         if address != 0 && block.site != SiteIndex::NONE {
-            count_freed(&block);
+            count_freed(&block, target.now_ms);
         }
     }
     Some(thread)
@@ -419,13 +419,13 @@ fn settle_resize(target: &Target, call: &PendingCall, address: u64) -> Resize {
     if address == 0 && !call.frees_without_block() {
         if known && !put(target, resized.address, &resized.block) {
             // Another thread took the room in between.
-            count_freed(&resized.block);
+            count_freed(&resized.block, target.now_ms);
             target.count(Counter::PutBackFull);
         }
         return Resize::Failed;
     }
     if known {
-        count_freed(&resized.block);
+        count_freed(&resized.block, target.now_ms);
     } else if watch::knows_every_block() {
         target.count(Counter::UnmatchedFrees);
     }
@@ -433,38 +433,43 @@ fn settle_resize(target: &Target, call: &PendingCall, address: u64) -> Resize {
 }
 
 #[inline(always)]
-fn count_freed(block: &LiveBlock) {
+fn count_freed(block: &LiveBlock, now_ms: u32) {
     if watch::is_judged(block.recorded()) {
         return;
     }
     let Some(site) = SITES.get_ptr_mut(block.site.0) else { return };
     // SAFETY: an array map's entry lives as long as the map.
-    unsafe { count(block, &raw mut (*site).freed, &raw mut (*site).window_freed) };
+    unsafe { count(site, block, Some(now_ms)) };
 }
 
-/// Adds a block to what is counted for good, with what it stands for, or to what its window's are counted as.
+/// Counts a block at its site as allocated, or as freed at a time: for good, with what it stands for, or as one of its
+/// window's.
 ///
 /// # Safety
-/// Both point into an entry of an array map, which lives as long as the map; it is touched atomically only.
+/// `site` is an entry of an array map, which lives as long as the map; it is touched atomically only.
 #[inline(always)]
-unsafe fn count(block: &LiveBlock, sum: *mut Weight, of_window: *mut Count) {
+unsafe fn count(site: *mut Site, block: &LiveBlock, freed_ms: Option<u32>) {
     let size_bytes = block.size_bytes();
     if block.recorded().is_in_some_cohort() {
         // SAFETY: as the caller promises.
         unsafe {
-            add(&raw mut (*of_window).bytes, size_bytes);
-            add(&raw mut (*of_window).objects, 1);
+            let sum = if freed_ms.is_some() { &raw mut (*site).window_freed } else { &raw mut (*site).window_alloc };
+            add(&raw mut (*sum).bytes, size_bytes);
+            add(&raw mut (*sum).objects, 1);
         }
         return;
     }
-    let weight = sample::weight(size_bytes, block.recorded());
+    let Weight { bytes, objects, bytes_variance, objects_variance } = sample::weight(size_bytes, block.recorded());
     // SAFETY: as the caller promises.
     unsafe {
-        add(&raw mut (*sum).bytes, weight.bytes);
-        add(&raw mut (*sum).objects, weight.objects);
+        match freed_ms {
+            None => site::add_allocated(site, block.born_ms, bytes, objects),
+            Some(now_ms) => site::add_freed(site, block.born_ms, now_ms, bytes, objects),
+        }
         if sample::is_on() {
-            add(&raw mut (*sum).bytes_variance, weight.bytes_variance);
-            add(&raw mut (*sum).objects_variance, weight.objects_variance);
+            let sum = if freed_ms.is_some() { &raw mut (*site).freed_variance } else { &raw mut (*site).alloc_variance };
+            add(&raw mut (*sum).bytes, bytes_variance);
+            add(&raw mut (*sum).objects, objects_variance);
         }
     }
 }
@@ -499,7 +504,7 @@ fn record(
         return target.count(Counter::BlocksFull);
     }
     // SAFETY: as above.
-    unsafe { count(&block, &raw mut (*site).alloc, &raw mut (*site).window_alloc) };
+    unsafe { count(site, &block, None) };
 }
 
 /// Puts a block's record in; a record that is already there was never seen freed. Returns whether there was room.
@@ -507,7 +512,7 @@ fn record(
 fn put(target: &Target, address: u64, block: &LiveBlock) -> bool {
     let blocks::Put { is_in, old } = blocks::put(target.block(address), block);
     if let Some(old) = old {
-        count_freed(&old);
+        count_freed(&old, target.now_ms);
         if !watch::is_partial() {
             target.count(Counter::MissedFrees);
         }

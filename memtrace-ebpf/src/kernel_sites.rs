@@ -18,9 +18,8 @@ use memtrace_common::{
 };
 
 use crate::{
-    atomic::add,
     maps::{CGROUPS, CONTROL, KERNEL_STACKS, SITES},
-    site,
+    site::{self, add_allocated, add_freed},
     target::{Task, count_at, slot_of},
     task::words,
     verifier::{forgotten, unoptimised},
@@ -156,21 +155,20 @@ fn walk(ctx: &impl EbpfContext, record: &mut StackRecord) -> StackId {
     hasher.finish(count, truncated != 0)
 }
 
+/// When pages were allocated is not kept, so that generations are not told apart: all is of the first.
+const NO_TIME_MS: u32 = 0;
+
 #[inline(always)]
 pub(crate) fn count_allocated(site: *mut Site, size_bytes: u64) {
-    // SAFETY: an array map's entry lives as long as the map; the sums are touched atomically only.
-    let sum = unsafe { &mut (*site).alloc };
-    add(&raw mut sum.bytes, size_bytes);
-    add(&raw mut sum.objects, 1);
+    // SAFETY: an array map's entry lives as long as the map.
+    unsafe { add_allocated(site, NO_TIME_MS, size_bytes, 1) };
 }
 
 #[inline(always)]
 pub(crate) fn count_freed(site: SiteIndex, bytes: u64, objects: u64) {
     let Some(site) = SITES.get_ptr_mut(site.0) else { return };
-    // SAFETY: an array map's entry lives as long as the map; the sums are touched atomically only.
-    let sum = unsafe { &mut (*site).freed };
-    add(&raw mut sum.bytes, bytes);
-    add(&raw mut sum.objects, objects);
+    // SAFETY: an array map's entry lives as long as the map.
+    unsafe { add_freed(site, NO_TIME_MS, NO_TIME_MS, bytes, objects) };
 }
 
 /// What was allocated at a site has been handed out again: it was freed unseen.

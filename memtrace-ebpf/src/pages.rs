@@ -23,7 +23,7 @@ use memtrace_common::{
 
 use crate::{
     alloc::current_thread,
-    atomic::{add, compare_exchange, exchange, subtract},
+    atomic::{add, compare_exchange, exchange},
     maps::{MM_SLOTS, RESIDENT, SITES},
     site, stack,
     target::{self, Target, Task},
@@ -152,15 +152,14 @@ fn add_at_stack(
 #[inline(always)]
 fn add_pages(index: SiteIndex, bytes: u64) {
     let Some(site) = SITES.get_ptr_mut(index.0) else { return };
-    // SAFETY: an array map's entry lives as long as the map; the words are touched atomically only.
-    let sum = unsafe { &mut (*site).alloc };
-    if bytes as i64 > 0 {
-        add(&raw mut sum.bytes, bytes);
-        add(&raw mut sum.objects, bytes / PAGE_BYTES);
+    let (bytes, pages) = if bytes as i64 > 0 {
+        (bytes, bytes / PAGE_BYTES)
     } else {
-        subtract(&raw mut sum.bytes, PAGE_BYTES);
-        subtract(&raw mut sum.objects, 1);
-    }
+        (PAGE_BYTES.wrapping_neg(), 1u64.wrapping_neg())
+    };
+    // Which pages are given back nobody tells, so that generations are not told apart: all is of the first.
+    // SAFETY: an array map's entry lives as long as the map.
+    unsafe { site::add_allocated(site, 0, bytes, pages) };
 }
 
 /// A thread has run into a page that is not as it needs it.

@@ -2,13 +2,13 @@
 
 use memtrace_common::{
     process::{Counter, ProcessSlot},
-    site::{Category, Site, SiteId, SiteIndex},
+    site::{Category, Count, Generation, Site, SiteId, SiteIndex},
     stack::{StackId, StackRecord},
     thread::ThreadMemory,
 };
 
 use crate::{
-    atomic::next,
+    atomic::{add, next},
     maps::{ALREADY_THERE, FREE_SITES, NO_EXIST, SITE_COUNT, SITE_INDICES, SITES, STACKS},
     target::Target,
 };
@@ -62,9 +62,12 @@ fn open(
 ) -> Result<SiteIndex, Counter> {
     let index = free_place()?;
     let site = SITES.get_ptr_mut(index.0).ok_or(Counter::SitesFull)?;
-    let new = Site { stack, process, category, ..Site::default() };
-    // SAFETY: an array map's entry lives as long as the map; nobody else has been given this one.
-    unsafe { *site = new };
+    // SAFETY: an array map's entry lives as long as the map; nobody else has been given this one. All else in it is 0.
+    unsafe {
+        (*site).stack = stack;
+        (*site).category = category;
+        (*site).process = process;
+    }
     // Only now that the site is seen to need it: user space removes stacks that no site needs, and looks at
     // the sites once more afterwards.
     let opened = match STACKS.insert(&stack, record, NO_EXIST) {
@@ -86,7 +89,7 @@ fn open(
 #[inline(always)]
 fn give_back(index: SiteIndex, site: *mut Site, why: Counter) -> Counter {
     // SAFETY: an array map's entry lives as long as the map; nobody else has been given this one.
-    unsafe { *site = Site::default() };
+    unsafe { (*site).process = ProcessSlot::NONE };
     // The queue has room for every place there is.
     _ = FREE_SITES.push(index, 0);
     why
@@ -100,4 +103,55 @@ fn free_place() -> Result<SiteIndex, Counter> {
     }
     let count = SITE_COUNT.get_ptr_mut(0).ok_or(Counter::SitesFull)?;
     Ok(SiteIndex(next(count) as u32 + 1))
+}
+
+/// Adds to what a site has allocated at a time.
+///
+/// # Safety
+/// `site` is an entry of an array map, which lives as long as the map.
+#[inline(always)]
+pub(crate) unsafe fn add_allocated(site: *mut Site, born_ms: u32, bytes: u64, objects: u64) {
+    // SAFETY: as the caller promises; within the array.
+    let sum = unsafe { &raw mut (*generation(site, born_ms)).alloc };
+    // SAFETY: as the caller promises; touched atomically only.
+    unsafe { add_to(sum, bytes, objects) };
+}
+
+/// Adds to what of it was freed by now.
+///
+/// # Safety
+/// As [`add_allocated`].
+#[inline(always)]
+pub(crate) unsafe fn add_freed(site: *mut Site, born_ms: u32, now_ms: u32, bytes: u64, objects: u64) {
+    let sum = if Generation::is_told_apart(born_ms, now_ms) {
+        // SAFETY: as the caller promises; within the array.
+        unsafe { &raw mut (*generation(site, born_ms)).freed }
+    } else {
+        // SAFETY: as the caller promises.
+        unsafe { &raw mut (*site).freed_older }
+    };
+    // SAFETY: as the caller promises; touched atomically only.
+    unsafe { add_to(sum, bytes, objects) };
+}
+
+/// The sums of what a site has allocated at a time.
+///
+/// # Safety
+/// As [`add_allocated`].
+#[inline(always)]
+unsafe fn generation(site: *mut Site, born_ms: u32) -> *mut Generation {
+    let place = Generation::place(Generation::at(born_ms));
+    // SAFETY: as the caller promises; a place is below the array's length.
+    unsafe { (&raw mut (*site).generations).cast::<Generation>().add(place) }
+}
+
+/// # Safety
+/// `sum` lies in an entry of an array map, which lives as long as the map.
+#[inline(always)]
+unsafe fn add_to(sum: *mut Count, bytes: u64, objects: u64) {
+    // SAFETY: as the caller promises; touched atomically only.
+    unsafe {
+        add(&raw mut (*sum).bytes, bytes);
+        add(&raw mut (*sum).objects, objects);
+    }
 }

@@ -85,7 +85,7 @@ impl Book {
     ) -> Result<(), KernelError> {
         let mut live_bytes = 0;
         for (index, site) in counted {
-            let KernelSite { alloc, freed, .. } = site;
+            let (alloc, freed) = (site.alloc(), site.freed());
             let totals = Totals::new(alloc.bytes, alloc.objects, freed.bytes, freed.objects);
             let Ok(source) = Source::try_from(site.category) else { continue };
             // It was opened, and nothing has come of it yet; or what is in these pages is counted by itself.

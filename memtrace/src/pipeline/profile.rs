@@ -59,12 +59,22 @@ pub(super) struct Counted {
     pub(super) requested: Requested,
 }
 
+/// When a reading is made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Time {
+    /// After the start.
+    pub(super) elapsed: Duration,
+    /// The generation of the blocks that were allocated last ([`Generation`]).
+    pub(super) generation: u32,
+    /// That of the blocks that will be allocated from now on.
+    pub(super) next: u32,
+}
+
 /// What a reading of any target needs.
 pub(super) struct Reading<'a> {
     pub(super) kernel: &'a Kernel,
     pub(super) images: &'a Images,
-    /// After the start.
-    pub(super) elapsed: Duration,
+    pub(super) time: Time,
     /// All windows together stand for one part in so many of the time in which there were any.
     pub(super) scale: f64,
     /// Whether nothing but pages is looked at: sums are of those then.
@@ -154,8 +164,8 @@ impl Profile {
         target: &Target,
         reading: &Reading<'_>,
     ) -> Result<(), KernelError> {
-        let Reading { kernel, images, elapsed, scale, is_of_pages } = reading;
-        let (elapsed, scale) = (*elapsed, *scale);
+        let Reading { kernel, images, time, scale, is_of_pages } = reading;
+        let (elapsed, scale) = (time.elapsed, *scale);
         self.has_tentative = false;
         let mut live_bytes = 0;
         for (id, site) in &counted.sites {
@@ -163,7 +173,7 @@ impl Profile {
             let (totals, uncertainty) = match category {
                 Category::Mmap => (mapped.map(|book| book.totals(*id)).unwrap_or_default(), None),
                 // Which of them are given back nobody tells; of all together it is known.
-                Category::Pages(_) => (Totals::new(site.alloc.bytes, site.alloc.objects, 0, 0), None),
+                Category::Pages(_) => (Totals::new(site.alloc().bytes, site.alloc().objects, 0, 0), None),
                 Category::Heap | Category::Kernel => figures(site, kernel),
             };
             let of_windows = (category == Category::Heap).then(|| self.windows.figures(*id, scale)).flatten();
@@ -419,7 +429,7 @@ pub(super) fn hits(requested: &Requested) -> Hits {
 
 /// What a site has allocated and freed for good; where there are samples, an estimate, with how sure it is.
 fn figures(site: &KernelSite, kernel: &Kernel) -> (Totals, Option<Uncertainty>) {
-    let KernelSite { alloc, freed, .. } = site;
+    let (alloc, freed) = (site.alloc(), site.freed());
     let Some(sample_bytes) = kernel.sample_bytes() else {
         return (Totals::new(alloc.bytes, alloc.objects, freed.bytes, freed.objects), None);
     };
@@ -430,8 +440,8 @@ fn figures(site: &KernelSite, kernel: &Kernel) -> (Totals, Option<Uncertainty>) 
             sum.objects_variance as f64 / OBJECTS_VARIANCE as f64,
         ]
     };
-    let variances = Variances::of_samples(variances(alloc), variances(freed));
-    let totals = Totals::new(alloc.bytes, objects(alloc), freed.bytes, objects(freed));
+    let variances = Variances::of_samples(variances(&alloc), variances(&freed));
+    let totals = Totals::new(alloc.bytes, objects(&alloc), freed.bytes, objects(&freed));
     // Where samples may be taken, but none was that could have been missed.
     let is_certain = kernel.is_adaptive() && variances == Variances::default();
     (totals, (!is_certain).then(|| Uncertainty { variances, ..Uncertainty::default() }))

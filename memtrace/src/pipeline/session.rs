@@ -11,6 +11,7 @@ use memtrace_common::{
     control::{Adoption, Control},
     event::{Event, EventKind},
     process::{Counter, ProcessSlot},
+    site::Generation,
     vm::VmEvent,
 };
 use tokio::{
@@ -22,7 +23,7 @@ use tokio::{
 use super::{
     Look, Options, PipelineError, Sink,
     census::Census,
-    profile::health,
+    profile::{Time, health},
     steering::{Helm, Steering},
     targets::{Over, TargetId, Targets},
     watch::{self, Exit, Signals, Stop},
@@ -258,6 +259,7 @@ impl Session {
         if let Some(steering) = &self.steering {
             self.control.watch = steering.watch() as u32;
         }
+        self.control.now_ms = 0;
         self.set_control(true)?;
         self.take_census()?;
         self.steer(Steering::begin)
@@ -278,14 +280,16 @@ impl Session {
         self.steering.as_ref().map_or(1.0, Steering::scale)
     }
 
-    /// Tells the kernel side whether to count, and what time it is.
+    /// Tells the kernel side whether to count.
     fn set_control(&mut self, counting: bool) -> Result<(), KernelError> {
-        self.control = Control {
-            counting: u32::from(counting),
-            stop_on_image: u32::from(counting && self.stops_on_image),
-            now_ms: milliseconds(self.started.elapsed()),
-            ..self.control
-        };
+        let (counting, stop_on_image) = (u32::from(counting), u32::from(counting && self.stops_on_image));
+        self.control = Control { counting, stop_on_image, ..self.control };
+        self.kernel.set_control(self.control)
+    }
+
+    /// Tells the kernel side what time it is.
+    fn set_time(&mut self, now_ms: u32) -> Result<(), KernelError> {
+        self.control.now_ms = now_ms;
         self.kernel.set_control(self.control)
     }
 
@@ -448,7 +452,6 @@ impl Session {
     /// What is to be done each second. Returns how long what is done each time took: that a new image is compiled is no
     /// reason to look more seldom.
     fn tick(&mut self) -> Result<Duration, PipelineError> {
-        self.set_control(true)?;
         let lost_events = self.kernel.process(ProcessSlot::NONE)?.counters[Counter::EventsFull as usize];
         self.make_up_for_lost_events(lost_events)?;
         let census = self.take_census()?;
@@ -456,7 +459,10 @@ impl Session {
             // Processes can be moved into a cgroup while they run.
             self.add_selected()?;
         }
-        Ok(census + self.read()?)
+        let now_ms = milliseconds(self.started.elapsed());
+        let read = self.read_until(Generation::at(now_ms))?;
+        self.set_time(now_ms)?;
+        Ok(census + read)
     }
 
     /// Looks at the memory of every selected process. Those that have grown become targets: from then on it is told which
@@ -480,14 +486,21 @@ impl Session {
         Ok(cost)
     }
 
-    /// Reads the kernel side and `/proc` into the profiles. Returns how long that took, but for looks at what targets map.
-    fn read(&mut self) -> Result<Duration, PipelineError> {
+    /// Reads the kernel side and `/proc` into the profiles.
+    fn read(&mut self) -> Result<(), PipelineError> {
+        self.read_until(Generation::at(self.control.now_ms)).map(drop)
+    }
+
+    /// The same at the end of a generation of blocks, where another is `next`. Returns how long it took, but for looks at what
+    /// targets map.
+    fn read_until(&mut self, next: u32) -> Result<Duration, PipelineError> {
         self.handle_vm_events()?;
         for slot in self.targets.due_for_a_look() {
             self.look_again(slot)?;
         }
         let begun = Instant::now();
-        self.targets.read(&self.kernel, self.started.elapsed(), self.scale())?;
+        let time = Time { elapsed: self.started.elapsed(), generation: Generation::at(self.control.now_ms), next };
+        self.targets.read(&self.kernel, time, self.scale())?;
         Ok(begun.elapsed())
     }
 
@@ -507,9 +520,10 @@ impl Session {
     fn close_books(&mut self) -> Result<(), PipelineError> {
         self.handle_vm_events()?;
         let over = std::mem::take(&mut self.over);
-        let (elapsed, scale) = (self.started.elapsed(), self.scale());
-        let window = |id| self.steering.as_ref()?.window(id);
-        Ok(self.targets.close(&over, &mut self.kernel, elapsed, window, scale)?)
+        let generation = Generation::at(self.control.now_ms);
+        let time = Time { elapsed: self.started.elapsed(), generation, next: generation };
+        let (window, scale) = (|id| self.steering.as_ref()?.window(id), self.scale());
+        Ok(self.targets.close(&over, &mut self.kernel, time, window, scale)?)
     }
 
     /// Lets go of the targets and waits for the command's end, passing on what we are told meanwhile.

@@ -13,7 +13,7 @@ use memtrace_common::{
 use tokio::{sync::mpsc::UnboundedSender, task::JoinHandle};
 
 use super::{
-    profile::{Counted, Profile, Reading, View, are_pages},
+    profile::{Counted, Profile, Reading, Time, View, are_pages},
     vm_book::VmBook,
     watch::Exit,
 };
@@ -179,11 +179,11 @@ impl Targets {
         self.log.iter_mut().for_each(MappingLog::read);
     }
 
-    /// Takes in what the kernel side has counted by now, `elapsed` after the start.
-    pub(super) fn read(&mut self, kernel: &Kernel, elapsed: Duration, scale: f64) -> Result<(), KernelError> {
+    /// Takes in what the kernel side has counted by now.
+    pub(super) fn read(&mut self, kernel: &Kernel, time: Time, scale: f64) -> Result<(), KernelError> {
         let is_of_pages = are_pages(&self.categories);
         let Self { live, images, .. } = self;
-        let reading = Reading { kernel, images, elapsed, scale, is_of_pages };
+        let reading = Reading { kernel, images, time, scale, is_of_pages };
         each_counted(live, kernel, |Followed { target, profile, mapped, .. }, counted| {
             profile.read(counted, mapped.as_ref(), target, &reading)
         })
@@ -224,7 +224,7 @@ impl Targets {
         &mut self,
         over: &[(TargetId, Over)],
         kernel: &mut Kernel,
-        elapsed: Duration,
+        time: Time,
         window: impl Fn(TargetId) -> Option<Window>,
         scale: f64,
     ) -> Result<(), KernelError> {
@@ -252,7 +252,7 @@ impl Targets {
                 profile.judge(&counted, |_| window);
             }
             let is_of_pages = are_pages(&self.categories);
-            let reading = Reading { kernel, images: &self.images, elapsed, scale, is_of_pages };
+            let reading = Reading { kernel, images: &self.images, time, scale, is_of_pages };
             profile.read(&counted, mapped.as_ref(), target, &reading)?;
             profile.read_ages(kernel, mapped.as_ref());
         }

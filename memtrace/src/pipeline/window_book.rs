@@ -49,7 +49,7 @@ impl WindowBook {
     /// Windows begin, or begin again: what was freed until now was not freed in one.
     pub(super) fn begin(&mut self, sites: &[(SiteIndex, KernelSite)]) {
         for (index, site) in sites {
-            self.site(*index).freed_for_good = pair_of_weight(&site.freed);
+            self.site(*index).freed_for_good = pair_of_weight(&site.freed());
         }
     }
 
@@ -110,7 +110,7 @@ impl SiteWindows {
         // One that was opened since had no block half-way.
         let halfway = if self.halfway.objects < self.freed.objects { self.freed } else { self.halfway };
         let cohort = Cohort { born, halfway: alive(died(halfway)), survived: alive(died(site.window_freed)) };
-        let freed_for_good = pair_of_weight(&site.freed);
+        let freed_for_good = pair_of_weight(&site.freed());
         for (what, freed) in freed_for_good.iter().enumerate() {
             self.seen_freed_for_good[what] += (freed - self.freed_for_good[what]).max(0.0);
         }
@@ -147,12 +147,10 @@ mod tests {
 
     fn site(born: u64, freed: u64, freed_for_good: u64) -> Vec<(SiteIndex, KernelSite)> {
         let count = |objects| Count { bytes: objects * 100, objects };
-        let freed_for_good =
-            Weight { bytes: freed_for_good * 100, objects: freed_for_good * OBJECT, ..Weight::default() };
         let site = KernelSite {
             window_alloc: count(born),
             window_freed: count(freed),
-            freed: freed_for_good,
+            freed_older: Count { bytes: freed_for_good * 100, objects: freed_for_good * OBJECT },
             ..KernelSite::default()
         };
         vec![(SITE, site)]
