@@ -67,7 +67,9 @@ fn walk_from(target: &Target, start: Start, thread: &mut ThreadMemory) -> StackI
     }
 }
 
-#[inline(always)]
+/// A function of its own: what the loop has left behind on the BPF stack would make as many states of what comes next as
+/// there are numbers of frames.
+#[inline(never)]
 fn walk_by_frame_pointers(start: &Start, thread: &mut ThreadMemory) -> StackId {
     let mut memory = Windowed { window: &mut thread.window, source: UserMemory };
     let record = &mut thread.stack;
@@ -87,7 +89,10 @@ fn walk_by_frame_pointers(start: &Start, thread: &mut ThreadMemory) -> StackId {
         count += 1;
         registers = caller;
     }
-    finish(record, hasher, count as u32, truncated)
+    // The verifier would follow what comes next for each number of frames.
+    let count = forgotten(count as u64, hasher.so_far()) as u32;
+    let truncated = forgotten(truncated as u64, hasher.so_far()) & 1;
+    finish(record, hasher, count, truncated != 0)
 }
 
 #[inline(always)]
