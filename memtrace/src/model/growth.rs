@@ -60,6 +60,22 @@ impl<const MAX: usize> History<u64, MAX> {
     }
 }
 
+/// The sum of several series at each of their times. Between its readings, each is what it was.
+#[must_use]
+pub fn sum(series: &[&[(Duration, u64)]]) -> Vec<(Duration, u64)> {
+    if let [one] = series {
+        return one.to_vec();
+    }
+    let mut times: Vec<Duration> = series.iter().flat_map(|points| points.iter().map(|(at, _)| *at)).collect();
+    times.sort_unstable();
+    times.dedup();
+    let value = |points: &[(Duration, u64)], at: Duration| {
+        let until = points.partition_point(|(time, _)| *time <= at);
+        until.checked_sub(1).map_or(0, |last| points[last].1)
+    };
+    times.into_iter().map(|at| (at, series.iter().map(|points| value(points, at)).sum())).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +92,15 @@ mod tests {
     fn a_straight_line_has_its_own_slope() {
         assert!((history((0..20).map(|s| 100 + 7 * s)).slope_per_s() - 7.0).abs() < 1e-9);
         assert!((history((0..20).map(|s| 1000 - 7 * s)).slope_per_s() + 7.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn sums_hold_what_was_read_last_of_each() {
+        let at = Duration::from_secs;
+        let (one, other) = ([(at(0), 1), (at(2), 5)], [(at(1), 10), (at(2), 20)]);
+        assert_eq!(sum(&[&one]), one);
+        assert_eq!(sum(&[&one, &other]), [(at(0), 1), (at(1), 11), (at(2), 25)]);
+        assert_eq!(sum(&[]), []);
     }
 
     #[test]

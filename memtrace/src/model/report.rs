@@ -7,7 +7,9 @@ use super::{
     frame::Stack,
     memory::Memory,
     overhead::Overhead,
+    survival::Survival,
     trend::Trend,
+    verdict::Judgement,
 };
 
 /// How closely the targets were looked at, closest first.
@@ -140,23 +142,6 @@ impl Category {
     }
 }
 
-/// What is thought of a site.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Not seen for long enough to judge.
-    TooEarly,
-}
-
-impl Verdict {
-    /// The word used in reports.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::TooEarly => "too-early",
-        }
-    }
-}
-
 /// What has been allocated and freed. `live = alloc - freed` holds by construction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -253,10 +238,12 @@ pub struct Site {
     pub uncertainty: Option<Uncertainty>,
     /// The slope of its live bytes.
     pub growth_bytes_per_s: f64,
-    /// What is thought of it.
-    pub verdict: Verdict,
-    /// How sure that is, from 0 to 1.
-    pub confidence: f64,
+    /// What is thought of it, how sure that is and why.
+    pub judgement: Judgement,
+    /// What has become of its blocks by age; nothing where that is not known.
+    pub survival: Option<Survival>,
+    /// How many of its blocks were freed within seconds of their allocation; nothing where that is not known.
+    pub short_lived_objects: Option<u64>,
     /// The age of its oldest live block.
     pub oldest_age: Option<Duration>,
     /// Whether its stack was deeper than is kept.

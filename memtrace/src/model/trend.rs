@@ -25,18 +25,35 @@ use super::rank::{Point, confidence_above, median, residuals, sen_slope};
 pub const MIN_POINTS: usize = 8;
 /// Points of the last third, at least.
 const MIN_RECENT_POINTS: usize = 6;
-/// Less than this in a stretch is no growth worth a word: 16 pages.
-const MIN_GROWTH_BYTES: f64 = 65536.0;
-/// How sure it must be that a stretch rises, and that its last third does.
-const SURE: f64 = 0.999;
-const SURE_OF_RECENT: f64 = 0.99;
-/// How many times its swing a series must grow by.
-const SWINGS: f64 = 3.0;
-/// The part of a stretch in which a steady rise may pause, and that may have gone by since it went on last.
-const LONGEST_PAUSE: f64 = 0.3;
-const LONGEST_PAUSE_AT_THE_END: f64 = 0.25;
+/// What is asked of resident memory.
+const OF_RESIDENT: Demands = Demands {
+    // Less is no growth worth a word: 16 pages.
+    growth: 65536.0,
+    sure: 0.999,
+    sure_of_recent: 0.99,
+    swings: 3.0,
+    longest_pause: 0.3,
+    longest_pause_at_the_end: 0.25,
+};
 /// What changes by no more than this part of itself in a second is stable: a hundredth in a minute.
 const STABLE_PER_S: f64 = 0.01 / 60.0;
+
+/// What is asked of a stretch that rises.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Demands {
+    /// The least that it grows by.
+    pub(super) growth: f64,
+    /// How sure it must be that it rises, from 0 to 1.
+    pub(super) sure: f64,
+    /// The same of its last third.
+    pub(super) sure_of_recent: f64,
+    /// How many times its swing it grows by.
+    pub(super) swings: f64,
+    /// The part of it in which the rise may pause.
+    pub(super) longest_pause: f64,
+    /// The part of it that may have gone by since the rise went on last.
+    pub(super) longest_pause_at_the_end: f64,
+}
 
 /// Which way a figure goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +102,7 @@ pub fn judge(run: &[(Duration, u64)], recent: &[(Duration, u64)]) -> Judgement {
         for (trend, sign) in [(Trend::Increasing, 1.0), (Trend::Decreasing, -1.0)] {
             let turned =
                 |points: &[Point]| points.iter().map(|p| Point { value: p.value * sign, ..*p }).collect::<Vec<_>>();
-            if let Some((confidence, slope)) = rise(&turned(stretch), &turned(&before)) {
+            if let Some((confidence, slope)) = rise(&turned(stretch), &turned(&before), &OF_RESIDENT) {
                 return Judgement { trend, confidence, slope_per_s: slope * sign };
             }
         }
@@ -93,23 +110,23 @@ pub fn judge(run: &[(Duration, u64)], recent: &[(Duration, u64)]) -> Judgement {
     stable(&recent)
 }
 
-/// How sure it is that a stretch rises, and how fast it does; nothing where it does not.
-fn rise(stretch: &[Point], before: &[Point]) -> Option<(f64, f64)> {
+/// How sure it is that a stretch rises, and how fast it does; nothing where it does not. `before` is what was seen earlier.
+pub(super) fn rise(stretch: &[Point], before: &[Point], demands: &Demands) -> Option<(f64, f64)> {
     let (first, last) = (stretch.first()?, stretch.last()?);
     let most = stretch.iter().map(|point| point.value).fold(f64::NEG_INFINITY, f64::max);
     // Nearly every process of a host is through here.
-    if stretch.len() < MIN_POINTS || most - first.value < MIN_GROWTH_BYTES {
+    if stretch.len() < MIN_POINTS || most - first.value < demands.growth {
         return None;
     }
     let slope = sen_slope(stretch);
     let growth = slope * (last.at - first.at);
-    let holds = growth >= MIN_GROWTH_BYTES
-        && growth >= SWINGS * swing(stretch, slope)
-        && is_steady(stretch)
+    let holds = growth >= demands.growth
+        && growth >= demands.swings * swing(stretch, slope)
+        && is_steady(stretch, demands)
         && goes_beyond(stretch, before, growth);
     let (of_all, of_recent) =
         if holds { (confidence_above(stretch, 0.0), confidence_above(last_third(stretch), 0.0)) } else { (0.0, 0.0) };
-    (of_all >= SURE && of_recent >= SURE_OF_RECENT).then(|| (of_all.min(of_recent), slope))
+    (of_all >= demands.sure && of_recent >= demands.sure_of_recent).then(|| (of_all.min(of_recent), slope))
 }
 
 /// What is neither increasing nor decreasing.
@@ -130,7 +147,7 @@ fn stable(recent: &[Point]) -> Judgement {
     Judgement { trend: Trend::Stable, confidence, slope_per_s }
 }
 
-fn last_third(points: &[Point]) -> &[Point] {
+pub(super) fn last_third(points: &[Point]) -> &[Point] {
     let count = points.len().div_ceil(3).max(MIN_RECENT_POINTS).min(points.len());
     &points[points.len() - count..]
 }
@@ -145,7 +162,7 @@ fn swing(points: &[Point], slope: f64) -> f64 {
 }
 
 /// Whether a series passes the eighths of its growth without a long pause.
-fn is_steady(points: &[Point]) -> bool {
+fn is_steady(points: &[Point], demands: &Demands) -> bool {
     let smooth = smoothed(points);
     let (Some(first), Some(last)) = (smooth.first(), smooth.last()) else { return false };
     let (span, growth) = (last.at - first.at, last.value - first.value);
@@ -153,12 +170,12 @@ fn is_steady(points: &[Point]) -> bool {
     for eighths in 1..8 {
         let level = first.value + growth * f64::from(eighths) / 8.0;
         let Some(here) = smooth.iter().find(|point| point.value >= level) else { return false };
-        if here.at - passed > LONGEST_PAUSE * span {
+        if here.at - passed > demands.longest_pause * span {
             return false;
         }
         passed = passed.max(here.at);
     }
-    last.at - passed <= LONGEST_PAUSE_AT_THE_END * span
+    last.at - passed <= demands.longest_pause_at_the_end * span
 }
 
 /// Each point with the median of those around it: a tenth of the series, at least three.

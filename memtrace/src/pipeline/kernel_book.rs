@@ -16,9 +16,10 @@ use crate::{
     capture::kernel::{KernelError, KernelMemory},
     model::{
         frame::{KERNEL_IMAGE, Stack},
-        growth::{History, SiteHistory},
-        report::{Category, Process, Site, Totals, Verdict},
+        growth::{self, History, SiteHistory},
+        report::{Category, Process, Site, Totals},
         trend,
+        verdict::{Evidence, Surroundings, judge_growth},
     },
     process::kernel_pages,
     symbolize::{KernelStack, KernelSymbolizer},
@@ -171,33 +172,44 @@ impl Book {
         oldest: &HashMap<SiteIndex, u32>,
         now: Duration,
     ) -> Vec<Site> {
-        let mut merged: HashMap<(&[u64], bool), Site> = HashMap::new();
+        let mut merged: HashMap<(&[u64], bool), Vec<(SiteIndex, &TrackedSite)>> = HashMap::new();
         for (index, tracked) in &self.sites {
             let (addresses, truncated) = match self.stacks.get(&tracked.stack) {
                 Some(KernelStack::Of(addresses, truncated)) => (addresses.as_slice(), *truncated),
                 Some(KernelStack::Backing) | None => (&[][..], true),
             };
-            let site = merged.entry((addresses, truncated)).or_insert_with(|| {
-                let stack: Stack = addresses.iter().map(|address| symbolizer.frames(*address)).collect();
-                Site {
-                    id: site_id(&stack),
-                    category: Category::Kernel,
-                    totals: Totals::default(),
-                    uncertainty: None,
-                    growth_bytes_per_s: 0.0,
-                    verdict: Verdict::TooEarly,
-                    confidence: 0.0,
-                    oldest_age: None,
-                    truncated,
-                    stack,
-                }
-            });
-            site.totals = site.totals.plus(&tracked.totals);
-            site.growth_bytes_per_s += tracked.live_bytes.slope_per_s();
-            let born = oldest.get(index).map(|born_ms| Duration::from_millis(u64::from(*born_ms)));
-            site.oldest_age = site.oldest_age.max(born.map(|born| now.saturating_sub(born)));
+            merged.entry((addresses, truncated)).or_default().push((*index, tracked));
         }
-        let mut sites: Vec<Site> = merged.into_values().collect();
+        let surroundings = Surroundings { growth_bytes_per_s: self.live_bytes.slope_per_s(), ..Surroundings::default() };
+        let site = |((addresses, truncated), parts): ((&[u64], bool), Vec<(SiteIndex, &TrackedSite)>)| {
+            let stack: Stack = addresses.iter().map(|address| symbolizer.frames(*address)).collect();
+            let totals = parts.iter().fold(Totals::default(), |sum, (_, part)| sum.plus(&part.totals));
+            let live: Vec<_> = parts.iter().map(|(_, part)| part.live_bytes.points()).collect();
+            let evidence = Evidence {
+                now,
+                live: &growth::sum(&live),
+                aged: &[],
+                totals,
+                survival: None,
+                process: &surroundings,
+            };
+            let oldest = parts.iter().filter_map(|(index, _)| oldest.get(index)).min();
+            let age = |born_ms: &u32| now.saturating_sub(Duration::from_millis(u64::from(*born_ms)));
+            Site {
+                id: site_id(&stack),
+                category: Category::Kernel,
+                totals,
+                uncertainty: None,
+                growth_bytes_per_s: parts.iter().map(|(_, part)| part.live_bytes.slope_per_s()).sum(),
+                judgement: judge_growth(&evidence),
+                survival: None,
+                short_lived_objects: None,
+                oldest_age: oldest.map(age),
+                truncated,
+                stack,
+            }
+        };
+        let mut sites: Vec<Site> = merged.into_iter().map(site).collect();
         sites.sort_by_key(|site| (std::cmp::Reverse((site.totals.live_bytes(), site.totals.alloc_bytes)), site.id));
         sites
     }

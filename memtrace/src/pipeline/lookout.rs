@@ -28,7 +28,7 @@ use crate::{
         trend::{Judgement, Trend},
     },
     process::memory,
-    report::units,
+    model::units,
 };
 
 /// How often it is looked who is selected: reading the list of all processes of a host takes longer than reading the memory

@@ -2,6 +2,7 @@
 
 pub mod census;
 mod cycles;
+mod generation_book;
 mod kernel_book;
 mod kernel_memory;
 pub mod lookout;

@@ -5,12 +5,17 @@ use std::{collections::HashMap, time::Duration};
 use memtrace_common::{
     process::{Counter, CounterKind, Process as KernelProcess},
     sampling::{BYTES_VARIANCE, OBJECT, OBJECTS_VARIANCE, Weight},
-    site::{Category as KernelCategory, Count, Site as KernelSite, SiteIndex},
+    site::{Category as KernelCategory, Count, Generation, Site as KernelSite, SiteIndex},
     stack::{StackId, mix},
     thread::Requested,
 };
 
-use super::{memory_book::MemoryBook, vm_book::VmBook, window_book::WindowBook};
+use super::{
+    generation_book::{GenerationBook, ObjectUnit},
+    memory_book::MemoryBook,
+    vm_book::VmBook,
+    window_book::WindowBook,
+};
 use crate::{
     capture::{
         images::Images,
@@ -19,11 +24,13 @@ use crate::{
     },
     model::{
         estimate::{Uncertainty, Variances},
-        frame::{ImageName, Reason},
-        growth::{History, SiteHistory},
+        frame::{ImageName, Reason, Stack},
+        growth::{self, History, SiteHistory},
         overhead::{Hits, Overhead, TrapCost},
-        report::{Category, HealthCounter, HealthKind, PageKind, Process, Site, Totals, Verdict},
+        report::{Category, HealthCounter, HealthKind, PageKind, Process, Site, Totals},
+        survival::Survival,
         unexplained::unexplained_rss_bytes,
+        verdict::{Evidence, Surroundings, judge, judge_growth},
         windows::{Cohort, Window},
     },
     process::{memory, status},
@@ -49,6 +56,56 @@ struct TrackedSite {
     of_windows: Option<Uncertainty>,
     live_bytes: SiteHistory,
     oldest_born_ms: Option<u64>,
+    generations: GenerationBook,
+    /// Nothing where frees may have gone unseen, or generations are not told.
+    survival: Option<Survival>,
+    /// What of its live bytes was old at the end of each generation, from when any were.
+    aged_bytes: SiteHistory,
+    short_lived_objects: u64,
+}
+
+/// From how many generations on blocks are old: older than eight seconds.
+const OLD: usize = 2;
+
+impl TrackedSite {
+    fn new(stack: StackId, category: Category) -> Self {
+        let mut live_bytes = SiteHistory::default();
+        // Before its first allocation it held nothing.
+        live_bytes.push(Duration::ZERO, 0);
+        Self {
+            stack,
+            category,
+            totals: Totals::default(),
+            uncertainty: None,
+            of_windows: None,
+            live_bytes,
+            oldest_born_ms: None,
+            generations: GenerationBook::default(),
+            survival: None,
+            aged_bytes: SiteHistory::default(),
+            short_lived_objects: 0,
+        }
+    }
+
+    /// Takes in what has become of its generations.
+    fn read_generations(&mut self, site: &KernelSite, time: &Time, unit: ObjectUnit) {
+        let survival = self.generations.survival(site, time.generation, unit);
+        self.survival = Some(survival);
+        if time.next == time.generation {
+            return;
+        }
+        self.short_lived_objects += self.generations.short_lived(site, time.generation, unit).objects;
+        let aged = survival.live_since(OLD).bytes;
+        // Most sites never have any.
+        if aged > 0 && self.aged_bytes.first().is_none() {
+            let before = Duration::from_millis(Generation::begins_ms(time.generation));
+            self.aged_bytes.push(before.min(time.elapsed), 0);
+        }
+        if aged > 0 || self.aged_bytes.first().is_some() {
+            self.aged_bytes.push(time.elapsed, aged);
+        }
+        self.generations.turn(site, time.generation, time.next);
+    }
 }
 
 /// What the kernel side has counted of a target.
@@ -186,23 +243,15 @@ impl Profile {
             self.place(kernel, target, images, site.stack)?;
             let live = totals.live_bytes();
             live_bytes += if category.is_pages() == *is_of_pages { live } else { 0 };
-            let tracked = self.sites.entry(*id).or_insert_with(|| {
-                let mut history = SiteHistory::default();
-                // Before its first allocation it held nothing.
-                history.push(Duration::ZERO, 0);
-                TrackedSite {
-                    stack: site.stack,
-                    category,
-                    totals,
-                    uncertainty,
-                    of_windows: None,
-                    live_bytes: history,
-                    oldest_born_ms: None,
-                }
-            });
+            let tracked = self.sites.entry(*id).or_insert_with(|| TrackedSite::new(site.stack, category));
             (tracked.totals, tracked.uncertainty) = (totals, uncertainty);
             tracked.of_windows = uncertainty_of_windows;
             tracked.live_bytes.push(elapsed, live);
+            if category == Category::Heap && self.windows.is_empty() {
+                tracked.read_generations(site, time, ObjectUnit::of(kernel.sample_bytes().is_some()));
+            } else {
+                tracked.survival = None;
+            }
         }
         if let Some(resident) = kernel.resident(target.slot)? {
             self.shrunk = resident.shrunk;
@@ -359,6 +408,15 @@ impl Profile {
         Hits { calls: returns, entries: objects.saturating_sub(returns) + frees }
     }
 
+    fn surroundings(&self, now: Duration) -> Surroundings {
+        let judgement = self.memory.history.judge();
+        Surroundings {
+            growth_bytes_per_s: self.live_bytes.slope_per_s(),
+            resident: (judgement.confidence > 0.0).then_some(judgement.trend),
+            unmatched_frees_per_s: self.count(Counter::UnmatchedFrees) as f64 / now.as_secs_f64().max(1.0),
+        }
+    }
+
     fn unexplained_rss_bytes(&self, live_bytes: u64) -> Option<u64> {
         let history = &self.memory.history;
         unexplained_rss_bytes(history.first()?.rss_bytes(), history.latest()?.rss_bytes(), live_bytes)
@@ -370,37 +428,59 @@ impl Profile {
         let places = self.stacks.values().flat_map(|stack| stack.places.iter().copied());
         symbolizer.symbolize(images.all(), places);
         let identities: Vec<u64> = images.all().iter().map(|image| identity(&image.name)).collect();
-        let mut merged: HashMap<(&[CodePlace], bool, Category), Site> = HashMap::new();
+        let mut merged: HashMap<(&[CodePlace], bool, Category), Vec<&TrackedSite>> = HashMap::new();
         let nowhere = PlacedStack { places: Vec::new(), complete: false, tentative: false };
         for tracked in self.sites.values().filter(|site| categories.contains(&site.category)) {
             let stack = self.stacks.get(&tracked.stack).unwrap_or(&nowhere);
-            let site = merged.entry((&stack.places, stack.complete, tracked.category)).or_insert_with(|| Site {
-                id: site_id(&stack.places, tracked.category, &identities),
-                category: tracked.category,
-                totals: Totals::default(),
-                uncertainty: None,
-                growth_bytes_per_s: 0.0,
-                verdict: Verdict::TooEarly,
-                confidence: 0.0,
-                oldest_age: None,
-                truncated: !stack.complete,
-                stack: stack.places.iter().map(|place| symbolizer.frames(*place)).collect(),
-            });
-            site.totals = site.totals.plus(&tracked.totals);
-            site.uncertainty = [site.uncertainty, tracked.uncertainty, tracked.of_windows]
-                .into_iter()
-                .flatten()
-                .reduce(|sum, more| sum.plus(&more));
-            site.growth_bytes_per_s += tracked.live_bytes.slope_per_s();
-            let age = tracked.oldest_born_ms.map(|born_ms| now.saturating_sub(Duration::from_millis(born_ms)));
-            site.oldest_age = site.oldest_age.max(age);
+            merged.entry((&stack.places, stack.complete, tracked.category)).or_default().push(tracked);
         }
-        let mut sites: Vec<Site> = merged.into_values().collect();
+        let surroundings = self.surroundings(now);
+        let site = |((places, complete, category), parts): ((&[CodePlace], bool, Category), Vec<&TrackedSite>)| Site {
+            id: site_id(places, category, &identities),
+            truncated: !complete,
+            stack: places.iter().map(|place| symbolizer.frames(*place)).collect(),
+            ..merged_site(category, &parts, now, &surroundings)
+        };
+        let mut sites: Vec<Site> = merged.into_iter().map(site).collect();
         sites.sort_by(|a, b| {
             let weight = |site: &Site| (site.totals.live_bytes(), site.totals.alloc_bytes);
             weight(b).cmp(&weight(a)).then(a.id.cmp(&b.id))
         });
         sites
+    }
+}
+
+/// The site that is made of all that allocate at the same places, but for these places.
+fn merged_site(category: Category, parts: &[&TrackedSite], now: Duration, surroundings: &Surroundings) -> Site {
+    let totals = parts.iter().fold(Totals::default(), |sum, part| sum.plus(&part.totals));
+    let uncertainties = parts.iter().flat_map(|part| [part.uncertainty, part.of_windows]);
+    // Of some it may not be known, and then of none.
+    let survivals: Option<Vec<Survival>> = parts.iter().map(|part| part.survival).collect();
+    let survival = survivals.and_then(|known| known.into_iter().reduce(|sum, more| sum.plus(&more)));
+    let series = |of: fn(&TrackedSite) -> &SiteHistory| {
+        growth::sum(&parts.iter().map(|part| of(part).points()).collect::<Vec<_>>())
+    };
+    let evidence = Evidence {
+        now,
+        live: &series(|part| &part.live_bytes),
+        aged: &if survival.is_some() { series(|part| &part.aged_bytes) } else { Vec::new() },
+        totals,
+        survival: survival.as_ref(),
+        process: surroundings,
+    };
+    let oldest = parts.iter().filter_map(|part| part.oldest_born_ms).min();
+    Site {
+        id: 0,
+        category,
+        totals,
+        uncertainty: uncertainties.flatten().reduce(|sum, more| sum.plus(&more)),
+        growth_bytes_per_s: parts.iter().map(|part| part.live_bytes.slope_per_s()).sum(),
+        judgement: if category.is_pages() { judge_growth(&evidence) } else { judge(&evidence) },
+        short_lived_objects: survival.is_some().then(|| parts.iter().map(|part| part.short_lived_objects).sum()),
+        survival,
+        oldest_age: oldest.map(|born_ms| now.saturating_sub(Duration::from_millis(born_ms))),
+        truncated: false,
+        stack: Stack::default(),
     }
 }
 

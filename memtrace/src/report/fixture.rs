@@ -9,8 +9,10 @@ use crate::model::{
     frame::{Frame, Function, ImageName, Place, Reason},
     memory::{Limit, Memory, Usage},
     overhead::{Hits, Overhead},
-    report::{Allocator, Category, HealthCounter, HealthKind, Process, Report, Site, Tier, Totals, Unlisted, Verdict},
+    report::{Allocator, Category, HealthCounter, HealthKind, Process, Report, Site, Tier, Totals, Unlisted},
+    survival::{Amount, Cohort, Survival},
     trend::Trend,
+    verdict::{Judgement, Verdict},
 };
 
 fn resolved(name: &str, line: u32, inlined: bool) -> Frame {
@@ -38,6 +40,13 @@ fn memory() -> Memory {
     }
 }
 
+fn survival() -> Survival {
+    let amount = |objects| Amount { bytes: objects * 1024, objects };
+    let mut survival = Survival { older_freed: amount(1), ..Survival::default() };
+    survival.generations[3] = Cohort { born: amount(4), live: amount(4) };
+    survival
+}
+
 /// Two sites: one resolved, one cut and without symbols. The process's name wants escaping.
 pub(crate) fn report() -> Report {
     let image = Arc::new(ImageName { path: "/lib/libfoo.so".into(), build_id: None });
@@ -47,8 +56,13 @@ pub(crate) fn report() -> Report {
         totals: Totals::new(8192, 8, 4096, 4),
         uncertainty: None,
         growth_bytes_per_s: 409.6,
-        verdict: Verdict::TooEarly,
-        confidence: 0.0,
+        judgement: Judgement {
+            verdict: Verdict::LeakSuspect,
+            confidence: 0.98,
+            reason: "4 of 4 blocks allocated 8 to 33 s ago are still live; +410 B/s".into(),
+        },
+        survival: Some(survival()),
+        short_lived_objects: Some(2),
         oldest_age: Some(Duration::from_millis(9500)),
         truncated: false,
         stack: [
@@ -63,6 +77,13 @@ pub(crate) fn report() -> Report {
         id: 0xbeef,
         totals: Totals::new(100, 1, 0, 0),
         growth_bytes_per_s: 0.0,
+        judgement: Judgement {
+            verdict: Verdict::Stable,
+            confidence: 0.9,
+            reason: "has held 100 B for 10 s".into(),
+        },
+        survival: None,
+        short_lived_objects: None,
         truncated: true,
         oldest_age: None,
         stack: [Arc::from([Frame { place: Place::Image { image, offset: 0x1234 }, function: Err(Reason::NoSymbol) }])]

@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     io::{self, Write},
     rc::Rc,
+    time::Duration,
 };
 
 use serde::{
@@ -21,6 +22,7 @@ use crate::model::{
     memory::{Memory, Usage},
     overhead::{Hits, Overhead},
     report::{HealthCounter, PageKind, Process, Report, Site, Steered, TierChange, Totals},
+    survival::{Cohort, GENERATION_S, Survival},
 };
 
 #[derive(Serialize)]
@@ -124,7 +126,7 @@ struct JsonUsage {
 impl From<&Memory> for JsonMemory {
     fn from(memory: &Memory) -> Self {
         let Memory { latest, limit, .. } = memory;
-        let usage = |(at, usage): &(std::time::Duration, Usage)| JsonUsage {
+        let usage = |(at, usage): &(Duration, Usage)| JsonUsage {
             at_ns: nanoseconds(*at),
             rss_bytes: usage.rss_bytes(),
             anon_bytes: usage.anon_bytes,
@@ -276,6 +278,9 @@ struct JsonSite<'a> {
     growth_bytes_per_s: f64,
     verdict: &'static str,
     confidence: f64,
+    reason: &'a str,
+    survival: Option<JsonSurvival>,
+    short_lived_objects: Option<u64>,
     oldest_age_ns: Option<u64>,
     truncated: bool,
     frames: JsonFrames<'a>,
@@ -347,6 +352,44 @@ fn json_process(process: &Process, top: Option<usize>) -> JsonProcess<'_> {
     }
 }
 
+/// What has become of a site's blocks, by when they were allocated.
+#[derive(Serialize)]
+struct JsonSurvival {
+    generation_ns: u64,
+    generations: Vec<JsonCohort>,
+    older_live_bytes: u64,
+    older_live_objects: u64,
+    older_freed_bytes: u64,
+    older_freed_objects: u64,
+}
+
+#[derive(Serialize)]
+struct JsonCohort {
+    born_bytes: u64,
+    born_objects: u64,
+    live_bytes: u64,
+    live_objects: u64,
+}
+
+impl From<&Survival> for JsonSurvival {
+    fn from(survival: &Survival) -> Self {
+        let cohort = |cohort: &Cohort| JsonCohort {
+            born_bytes: cohort.born.bytes,
+            born_objects: cohort.born.objects,
+            live_bytes: cohort.live.bytes,
+            live_objects: cohort.live.objects,
+        };
+        Self {
+            generation_ns: nanoseconds(Duration::from_secs_f64(GENERATION_S)),
+            generations: survival.generations.iter().map(cohort).collect(),
+            older_live_bytes: survival.older_live.bytes,
+            older_live_objects: survival.older_live.objects,
+            older_freed_bytes: survival.older_freed.bytes,
+            older_freed_objects: survival.older_freed.objects,
+        }
+    }
+}
+
 fn counters(health: &[HealthCounter]) -> BTreeMap<&'static str, u64> {
     health.iter().map(|counter| (counter.name, counter.count)).collect()
 }
@@ -359,8 +402,11 @@ fn json_site<'a>(site: &'a Site, places: &'a Places) -> JsonSite<'a> {
         totals: (&site.totals).into(),
         interval_95: site.intervals().map(JsonIntervals::from),
         growth_bytes_per_s: site.growth_bytes_per_s,
-        verdict: site.verdict.name(),
-        confidence: site.confidence,
+        verdict: site.judgement.verdict.name(),
+        confidence: site.judgement.confidence,
+        reason: &site.judgement.reason,
+        short_lived_objects: site.short_lived_objects,
+        survival: site.survival.as_ref().map(JsonSurvival::from),
         oldest_age_ns: site.oldest_age.map(nanoseconds),
         truncated: site.truncated,
         frames: JsonFrames { stack: &site.stack, places },
@@ -383,7 +429,7 @@ fn json_frame(frame: &Frame) -> JsonFrame<'_> {
     }
 }
 
-fn nanoseconds(duration: std::time::Duration) -> u64 {
+fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 

@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
-use super::{sparkline, units};
-use crate::model::{memory::Memory, report::Process, trend::MIN_POINTS};
+use super::sparkline;
+use crate::model::{memory::Memory, report::Process, trend::MIN_POINTS, units};
 
 /// Writes the lines.
 ///

@@ -9,7 +9,6 @@ mod memory;
 mod overview;
 mod sparkline;
 pub mod table;
-pub mod units;
 
 #[cfg(test)]
 pub(crate) mod fixture;

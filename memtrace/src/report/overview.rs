@@ -6,9 +6,12 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use super::{
     column::{Column, figure, words},
-    memory, units,
+    memory,
 };
-use crate::model::report::{HealthCounter, Process, Report, Tier};
+use crate::model::{
+    report::{HealthCounter, Process, Report, Tier},
+    units,
+};
 
 /// Processes that are shown with a line.
 const SHOWN: usize = 20;

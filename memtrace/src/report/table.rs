@@ -6,12 +6,14 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::{
     column::{Column, figure, words},
-    memory, overview, units,
+    memory, overview,
 };
 use crate::model::{
     estimate::Intervals,
     frame::{Frame, KERNEL_IMAGE, Place, base_name},
     report::{Category, HealthKind, PageKind, Process, Report, Site, Steered, Tier},
+    units,
+    verdict::{Judgement, Verdict},
 };
 
 /// Sites that a process shows unless told otherwise.
@@ -199,9 +201,18 @@ fn columns(tier: Tier, is_estimated: bool) -> Vec<Column<Site>> {
     let interval = is_estimated.then(|| figure("95 %", interval));
     let allocated = figure("ALLOCATED", |site: &Site| units::bytes(site.totals.alloc_bytes));
     let oldest = figure("OLDEST", |site: &Site| site.oldest_age.map_or_else(|| "-".to_owned(), units::duration));
-    let verdict = words("VERDICT", |site: &Site| site.verdict.name().to_owned());
+    let verdict = words("VERDICT", verdict);
     let columns = [Some(live), interval, Some(objects("OBJECTS")), Some(growth), Some(allocated), Some(oldest)];
     columns.into_iter().flatten().chain([verdict, site]).collect()
+}
+
+/// What is thought of a site, and how sure that is.
+fn verdict(site: &Site) -> String {
+    let Judgement { verdict, confidence, .. } = &site.judgement;
+    match confidence {
+        0.0 => verdict.name().to_owned(),
+        sure => format!("{}\n{:.0} %", verdict.name(), sure * 100.0),
+    }
 }
 
 /// Where a site's live bytes really lie.
@@ -221,6 +232,9 @@ fn stack(site: &Site) -> String {
     }
     if lines.is_empty() {
         lines.push("(no stack)".to_owned());
+    }
+    if matches!(site.judgement.verdict, Verdict::LeakSuspect | Verdict::Growing) {
+        lines.push(format!("why: {}", site.judgement.reason));
     }
     if let Some(kind) = unusual_kind(site.category) {
         lines[0].insert_str(0, &format!("[{kind}] "));

@@ -1,0 +1,136 @@
+//! What became of a site's generations: differences between readings of the kernel side's sums, which generations take
+//! over from one another.
+
+use memtrace_common::{
+    sampling::OBJECT,
+    site::{Count, GENERATIONS, Generation, Site as KernelSite},
+};
+
+use crate::model::survival::{Amount, Cohort, Survival};
+
+/// One site.
+#[derive(Default)]
+pub(super) struct GenerationBook {
+    /// The sums when each of the present generations took its place.
+    taken_over: [Generation; GENERATIONS],
+}
+
+/// What an object counts as in the kernel side's sums: 1, or [`OBJECT`] where they are estimates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ObjectUnit(u64);
+
+impl ObjectUnit {
+    /// Of a run in which samples are taken, or not.
+    pub(super) fn of(is_sampled: bool) -> Self {
+        Self(if is_sampled { OBJECT } else { 1 })
+    }
+
+    fn amount(self, count: Count) -> Amount {
+        Amount { bytes: count.bytes, objects: (count.objects + self.0 / 2) / self.0 }
+    }
+}
+
+impl GenerationBook {
+    /// `next` is the generation of what is allocated from now on, `last` of what was until now.
+    pub(super) fn turn(&mut self, site: &KernelSite, last: u32, next: u32) {
+        for generation in (last + 1..=next).rev().take(GENERATIONS) {
+            let place = Generation::place(generation);
+            self.taken_over[place] = site.generations[place];
+        }
+    }
+
+    /// What has become of the blocks, `generation` being that of what is allocated now.
+    pub(super) fn survival(&self, site: &KernelSite, generation: u32, unit: ObjectUnit) -> Survival {
+        let total = |of: fn(&Generation) -> Count| site.generations.iter().fold(Count::default(), |sum, one| sum.plus(of(one)));
+        let older_freed = unit.amount(site.freed_older);
+        let mut survival = Survival { older_freed, ..Survival::default() };
+        let mut live = unit.amount(since(total(|one| one.alloc), total(|one| one.freed))).less(older_freed);
+        for (age, cohort) in (0..=generation).rev().zip(&mut survival.generations) {
+            let place = Generation::place(age);
+            let (now, then) = (site.generations[place], self.taken_over[place]);
+            let (born, freed) = (since(now.alloc, then.alloc), since(now.freed, then.freed));
+            *cohort = Cohort { born: unit.amount(born), live: unit.amount(since(born, freed)) };
+            live = live.less(cohort.live);
+        }
+        survival.older_live = live;
+        survival
+    }
+
+    /// What of the blocks that were allocated in the present `generation` has been freed already.
+    pub(super) fn short_lived(&self, site: &KernelSite, generation: u32, unit: ObjectUnit) -> Amount {
+        let place = Generation::place(generation);
+        unit.amount(since(site.generations[place].freed, self.taken_over[place].freed))
+    }
+}
+
+fn since(now: Count, then: Count) -> Count {
+    Count { bytes: now.bytes.saturating_sub(then.bytes), objects: now.objects.saturating_sub(then.objects) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXACT: ObjectUnit = ObjectUnit(1);
+
+    /// What the kernel side would do.
+    struct Site(KernelSite);
+
+    impl Site {
+        fn allocate(&mut self, generation: u32, objects: u64) {
+            let sum = &mut self.0.generations[Generation::place(generation)].alloc;
+            *sum = sum.plus(Count { bytes: objects * 10, objects });
+        }
+
+        fn free(&mut self, born: u32, now: u32, objects: u64) {
+            let is_told_apart = now - born < GENERATIONS as u32;
+            let place = Generation::place(born);
+            let sum =
+                if is_told_apart { &mut self.0.generations[place].freed } else { &mut self.0.freed_older };
+            *sum = sum.plus(Count { bytes: objects * 10, objects });
+        }
+    }
+
+    #[test]
+    fn what_lives_is_told_by_generation_however_often_places_were_taken_over() {
+        let (mut site, mut book) = (Site(KernelSite::default()), GenerationBook::default());
+        for generation in 0..40 {
+            site.allocate(generation, 10);
+            // Four die in the next generation, two when they are ten generations old; four stay.
+            if let Some(born) = generation.checked_sub(1) {
+                site.free(born, generation, 4);
+            }
+            if let Some(born) = generation.checked_sub(10) {
+                site.free(born, generation, 2);
+            }
+            if generation < 39 {
+                book.turn(&site.0, generation, generation + 1);
+            }
+        }
+        let survival = book.survival(&site.0, 39, EXACT);
+        let live: Vec<u64> = survival.generations.iter().map(|cohort| cohort.live.objects).collect();
+        assert_eq!(live, [10, 6, 6, 6, 6, 6, 6, 6]);
+        assert!(survival.generations.iter().all(|cohort| cohort.born.objects == 10));
+        assert_eq!((survival.older_live.objects, survival.older_freed.objects), (2 * 6 + 30 * 4, 60));
+        assert_eq!(survival.live_since(0).bytes, (400 - 39 * 4 - 30 * 2) * 10);
+    }
+
+    #[test]
+    fn generations_in_which_nobody_looked_are_empty() {
+        let (mut site, mut book) = (Site(KernelSite::default()), GenerationBook::default());
+        site.allocate(0, 7);
+        book.turn(&site.0, 0, 20);
+        site.allocate(20, 3);
+        let survival = book.survival(&site.0, 20, EXACT);
+        assert_eq!(survival.generations[0].born.objects, 3);
+        assert_eq!((survival.since(1).born.objects, survival.older_live.objects), (0, 7));
+    }
+
+    #[test]
+    fn what_dies_in_the_generation_it_was_born_in_is_short_lived() {
+        let (mut site, book) = (Site(KernelSite::default()), GenerationBook::default());
+        site.allocate(3, 7);
+        site.free(3, 3, 5);
+        assert_eq!(book.short_lived(&site.0, 3, EXACT).objects, 5);
+    }
+}
