@@ -2,8 +2,10 @@
 
 mod bench;
 mod build;
+mod corpus;
 mod demo;
 mod dist;
+mod document;
 mod fuzz;
 mod lint;
 mod nginx;
@@ -71,6 +73,21 @@ enum Task {
         #[arg(long)]
         verify: bool,
     },
+    /// Measure how often verdicts on sites are right, on programs of which it is known whether they leak (needs root)
+    Corpus {
+        /// How closely memtrace looks
+        #[arg(long, value_enum, default_value = "auto")]
+        tier: corpus::Tier,
+        /// Put the tables into docs/VERDICTS.md
+        #[arg(long)]
+        write: bool,
+        /// Compare what was said in the tiers exact and sampled when they were last run; runs nothing
+        #[arg(long, conflicts_with_all = ["tier", "write", "labels"])]
+        compare: bool,
+        /// Check instead that leaks go on, and that innocents do not, for two and a half minutes
+        #[arg(long, conflicts_with_all = ["tier", "write"])]
+        labels: bool,
+    },
     /// Measure what tracing costs
     Bench {
         /// Only these parts
@@ -98,6 +115,9 @@ fn main() -> ExitCode {
         Task::Soak { vm: true, minutes } => vm::soak(minutes).map(|()| ExitCode::SUCCESS),
         Task::Soak { vm: false, minutes } => soak::soak(minutes).map(|()| ExitCode::SUCCESS),
         Task::Dist { verify } => dist::dist(verify).map(|()| ExitCode::SUCCESS),
+        Task::Corpus { compare: true, .. } => corpus::compare().map(|()| ExitCode::SUCCESS),
+        Task::Corpus { labels: true, .. } => corpus::check_labels().map(|()| ExitCode::SUCCESS),
+        Task::Corpus { tier, write, .. } => corpus::judge(tier, write).map(|()| ExitCode::SUCCESS),
         Task::Bench { parts, rounds, json, write } => {
             bench::bench(&parts, rounds, json.as_deref(), write).map(|()| ExitCode::SUCCESS)
         }

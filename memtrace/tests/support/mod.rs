@@ -3,15 +3,16 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+pub(crate) mod corpus;
 pub(crate) mod load;
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde_json::Value;
@@ -79,9 +80,13 @@ pub(crate) fn compile_by(compiler: &str, source: &str, flags: &[&str]) -> PathBu
 
 /// Whether a file is there that is newer than every file of a folder.
 fn is_newer_than_all_of(folder: &Path, file: &Path) -> bool {
-    let changed = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
     let Ok(made) = changed(file) else { return false };
     fs::read_dir(folder).unwrap().all(|entry| changed(&entry.unwrap().path()).unwrap() < made)
+}
+
+/// When a file was last written.
+fn changed(path: &Path) -> io::Result<SystemTime> {
+    fs::metadata(path)?.modified()
 }
 
 /// The folder of the programs that tests trace.

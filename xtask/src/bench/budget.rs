@@ -20,13 +20,15 @@ use plotters::{
 use serde_json::Value;
 
 use super::{
-    document::{self, Document},
     figures::{Figure, Matrix, Section, Wanted},
     programs::Redis,
     tracer::{Column, Tracer},
     workload,
 };
-use crate::shell::{root, run, say, target};
+use crate::{
+    document::{self, Document},
+    shell::{root, run, say, target},
+};
 
 /// The default of `--max-overhead`.
 const BUDGET: f64 = 0.1;

@@ -13,13 +13,15 @@ use plotters::{
 };
 
 use super::{
-    document::{self, Document},
     figures::{Matrix, Section, Spread},
     pairs::Pairs,
     tracer::{Column, Tracer},
     workload::Workload,
 };
-use crate::shell::say;
+use crate::{
+    document::{self, Document},
+    shell::say,
+};
 
 /// Room for the largest point of each curve.
 const ROOM: [&str; 4] = ["--max-sites", "150000", "--max-stacks", "150000"];

@@ -5,7 +5,6 @@
 
 mod budget;
 mod curves;
-mod document;
 mod figures;
 mod growth;
 mod images;
@@ -22,8 +21,13 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde_json::{Map, Value};
 
-use self::{document::Document, figures::Section};
-use crate::{build, setup, shell::say};
+use self::figures::Section;
+use crate::{
+    build,
+    document::{Document, PERFORMANCE},
+    setup,
+    shell::say,
+};
 
 /// What can be measured by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -72,10 +76,10 @@ pub(crate) fn bench(parts: &[Part], rounds: u32, json: Option<&Path>, write: boo
         }
         if write {
             // After each part: the next ones may take half an hour.
-            let mut document = Document::read()?;
+            let mut document = Document::read(PERFORMANCE)?;
             sections.iter().try_for_each(|section| document.put(section.id, &section.markdown()))?;
             document.write()?;
-            say(&format!("wrote {}", Document::path().display()));
+            say(&format!("wrote {}", document.path.display()));
         }
     }
     if let Some(path) = json {

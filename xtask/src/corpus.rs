@@ -1,0 +1,75 @@
+//! `cargo xtask corpus`: how often the judge of sites is right, on programs of which that is known.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+use crate::{
+    document::{Document, VERDICTS},
+    shell::{run, say, target},
+    test,
+};
+
+/// How closely memtrace looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tier {
+    /// As it does by default
+    Auto,
+    /// Every allocation
+    Exact,
+    /// One allocation in some
+    Sampled,
+}
+
+impl Tier {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Exact => "exact",
+            Self::Sampled => "sampled",
+        }
+    }
+}
+
+/// Judges the corpus in a tier and, where that is asked for, writes down how that went, also where it went badly.
+pub(crate) fn judge(tier: Tier, write: bool) -> Result<()> {
+    let folder = target().join("tmp/corpus").join(tier.name());
+    // What an earlier run left is not to be taken for this one's.
+    _ = fs::remove_dir_all(&folder);
+    let outcome = verdicts("leaks_are_suspects_and_innocents_are_not", Some(tier));
+    if write {
+        let mut document = Document::read(VERDICTS)?;
+        document.put(&format!("corpus-{}", tier.name()), &table(&folder, "summary.md")?)?;
+        if tier == Tier::Auto {
+            document.put("programs", &table(&folder, "programs.md")?)?;
+        }
+        document.write()?;
+        say(&format!("wrote {}", document.path.display()));
+    }
+    outcome
+}
+
+/// Compares what was said in the tiers exact and sampled when they were last run.
+pub(crate) fn compare() -> Result<()> {
+    verdicts("the_exact_and_the_sampled_tier_say_the_same", None)
+}
+
+/// Checks the labels, whatever the judge says.
+pub(crate) fn check_labels() -> Result<()> {
+    verdicts("leaks_go_on_and_innocents_stay_within_what_they_had_in_a_minute", None)
+}
+
+/// Runs one of the tests that take long.
+fn verdicts(name: &str, tier: Option<Tier>) -> Result<()> {
+    let mut command = test::prepare()?;
+    if let Some(tier) = tier {
+        command.env("MEMTRACE_CORPUS_TIER", tier.name());
+    }
+    run(command.args(["--test", "verdicts", "--", "--include-ignored", "--exact", name, "--nocapture"]))
+}
+
+fn table(folder: &Path, name: &str) -> Result<String> {
+    let path = folder.join(name);
+    fs::read_to_string(&path).with_context(|| format!("the corpus was not judged: cannot read {}", path.display()))
+}
