@@ -10,10 +10,12 @@ use crate::{
 };
 
 /// What the tests trace and compare with, as Debian packages.
-const PACKAGES: [&str; 21] = [
+const PACKAGES: [&str; 23] = [
     "gcc",
     "libc6-dev",
     "python3",
+    "python3-dev",
+    "python3-pip",
     "sqlite3",
     "nginx-light",
     "perl",
