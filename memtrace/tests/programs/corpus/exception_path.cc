@@ -9,7 +9,8 @@ struct Record {
     char fields[900];
 };
 
-NOINLINE static void check(const Record &record) {
+// Not for the compiler to look into: it would hand over the version alone, and make no record.
+__attribute__((noipa)) static void check(const Record &record) {
     if (record.version == 0) throw std::runtime_error("version 0 is not known");
 }
 
