@@ -23,11 +23,15 @@ pub struct Control {
     pub cohort: u32,
     /// 1 from when anything but [`Watch::All`] was in force: a free of an unknown block tells nothing from then on.
     pub is_partial: u32,
+    /// 1 while the stacks that free blocks of some sites are wanted.
+    pub follows_frees: u32,
+    /// Makes it whole words.
+    pub unused: u32,
     /// The wanted short name, padded with zeros, for [`Adoption::COMM`].
     pub comm: [u64; 2],
 }
 
-const _: () = assert!(size_of::<Control>() == 48);
+const _: () = assert!(size_of::<Control>() == 56);
 
 /// What is recorded of allocations. Frees of what was recorded are, whatever is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -13,6 +13,7 @@ pub mod call;
 pub mod control;
 pub mod event;
 pub mod frame_pointer;
+pub mod free_side;
 pub mod kernel_memory;
 pub mod pages;
 pub mod process;

@@ -64,6 +64,7 @@ impl Counter {
         Self::UnwindNotOutwards,
         Self::ProcessesFull,
         Self::VmEventsFull,
+        Self::FreeSidesFull,
     ];
 
     /// The counter's name in the `health` object of reports.
@@ -86,6 +87,7 @@ impl Counter {
             Self::UnwindNotOutwards => "unwind_not_outwards",
             Self::ProcessesFull => "processes_full",
             Self::VmEventsFull => "vm_events_full",
+            Self::FreeSidesFull => "free_sides_full",
         }
     }
 
@@ -146,7 +148,7 @@ pub struct Process {
     pub requested: Requested,
 }
 
-const _: () = assert!(size_of::<Process>() == 184);
+const _: () = assert!(size_of::<Process>() == 192);
 
 /// A process and where it stands, in one word that is read and changed as one.
 #[repr(transparent)]

@@ -239,7 +239,11 @@ fn the_exact_and_the_sampled_tier_say_the_same() {
 #[test]
 #[ignore = "takes a quarter of an hour: for when a program is added or changed"]
 fn leaks_go_on_and_innocents_stay_within_what_they_had_in_a_minute() {
-    let (corpus, folder) = (corpus(), folder("labels"));
+    let (mut corpus, folder) = (corpus(), folder("labels"));
+    if let Ok(only) = std::env::var("MEMTRACE_CORPUS_ONLY") {
+        corpus.retain(|program| program.name.contains(&only));
+        assert!(!corpus.is_empty(), "no program's name contains {only:?}");
+    }
     trace(&corpus, &["--tier", "exact", "--duration", "150s", "--interval", "2s"], &folder);
     let mut wrong = Vec::new();
     for program in &corpus {
@@ -247,18 +251,19 @@ fn leaks_go_on_and_innocents_stay_within_what_they_had_in_a_minute() {
             .iter()
             .map(|report| (seconds(report), live_bytes(program, report)))
             .collect();
-        let most = |from: f64, to: f64| {
-            let within = live.iter().filter(|(at, _)| (from..to).contains(at));
-            within.map(|(_, bytes)| *bytes).max().unwrap()
+        let within = |from: f64, to: f64| -> Vec<u64> {
+            live.iter().filter(|(at, _)| (from..to).contains(at)).map(|(_, bytes)| *bytes).collect()
         };
-        let quarters = [(0.0, 30.0), (30.0, 60.0), (60.0, 90.0), (90.0, 120.0), (120.0, 152.0)];
-        let peaks = quarters.map(|(from, to)| most(from, to));
+        let half_minutes = [0.0, 30.0, 60.0, 90.0, 120.0].map(|from| within(from, from + 30.0));
+        let peaks = half_minutes.map(|half_minute| half_minute.into_iter().max().unwrap());
         println!("{}: {}: peaks of half minutes: {peaks:?}", program.name, program.label());
         let holds = if program.is_leak() {
             peaks.is_sorted_by(|earlier, later| earlier < later)
         } else {
-            // What is there at a moment is never quite the same.
-            most(60.0, 152.0) as f64 <= most(0.0, 60.0) as f64 * 1.15 + 16384.0
+            // Peaks are reached by chance in some; what goes on growing has more on average later.
+            let later = within(60.0, f64::INFINITY);
+            let mean = later.iter().sum::<u64>() as f64 / later.len() as f64;
+            mean <= peaks[0].max(peaks[1]) as f64 * 1.05
         };
         if !holds {
             wrong.push(&program.name);

@@ -37,7 +37,7 @@ pub(crate) fn judge(tier: Tier, write: bool) -> Result<()> {
     let folder = target().join("tmp/corpus").join(tier.name());
     // What an earlier run left is not to be taken for this one's.
     _ = fs::remove_dir_all(&folder);
-    let outcome = verdicts("leaks_are_suspects_and_innocents_are_not", Some(tier));
+    let outcome = verdicts("leaks_are_suspects_and_innocents_are_not", &[("MEMTRACE_CORPUS_TIER", tier.name())]);
     if write {
         let mut document = Document::read(VERDICTS)?;
         document.put(&format!("corpus-{}", tier.name()), &table(&folder, "summary.md")?)?;
@@ -52,20 +52,18 @@ pub(crate) fn judge(tier: Tier, write: bool) -> Result<()> {
 
 /// Compares what was said in the tiers exact and sampled when they were last run.
 pub(crate) fn compare() -> Result<()> {
-    verdicts("the_exact_and_the_sampled_tier_say_the_same", None)
+    verdicts("the_exact_and_the_sampled_tier_say_the_same", &[])
 }
 
-/// Checks the labels, whatever the judge says.
-pub(crate) fn check_labels() -> Result<()> {
-    verdicts("leaks_go_on_and_innocents_stay_within_what_they_had_in_a_minute", None)
+/// Checks the labels of programs whose names contain `names`, whatever the judge says.
+pub(crate) fn check_labels(names: &str) -> Result<()> {
+    verdicts("leaks_go_on_and_innocents_stay_within_what_they_had_in_a_minute", &[("MEMTRACE_CORPUS_ONLY", names)])
 }
 
 /// Runs one of the tests that take long.
-fn verdicts(name: &str, tier: Option<Tier>) -> Result<()> {
+fn verdicts(name: &str, environment: &[(&str, &str)]) -> Result<()> {
     let mut command = test::prepare()?;
-    if let Some(tier) = tier {
-        command.env("MEMTRACE_CORPUS_TIER", tier.name());
-    }
+    command.envs(environment.iter().copied());
     run(command.args(["--test", "verdicts", "--", "--include-ignored", "--exact", name, "--nocapture"]))
 }
 

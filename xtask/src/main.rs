@@ -84,9 +84,10 @@ enum Task {
         /// Compare what was said in the tiers exact and sampled when they were last run; runs nothing
         #[arg(long, conflicts_with_all = ["tier", "write", "labels"])]
         compare: bool,
-        /// Check instead that leaks go on, and that innocents do not, for two and a half minutes
-        #[arg(long, conflicts_with_all = ["tier", "write"])]
-        labels: bool,
+        /// Check instead that leaks go on, and that innocents do not, for two and a half minutes; of programs whose
+        /// names contain this, or of all
+        #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["tier", "write"])]
+        labels: Option<String>,
     },
     /// Measure what tracing costs
     Bench {
@@ -116,7 +117,7 @@ fn main() -> ExitCode {
         Task::Soak { vm: false, minutes } => soak::soak(minutes).map(|()| ExitCode::SUCCESS),
         Task::Dist { verify } => dist::dist(verify).map(|()| ExitCode::SUCCESS),
         Task::Corpus { compare: true, .. } => corpus::compare().map(|()| ExitCode::SUCCESS),
-        Task::Corpus { labels: true, .. } => corpus::check_labels().map(|()| ExitCode::SUCCESS),
+        Task::Corpus { labels: Some(names), .. } => corpus::check_labels(&names).map(|()| ExitCode::SUCCESS),
         Task::Corpus { tier, write, .. } => corpus::judge(tier, write).map(|()| ExitCode::SUCCESS),
         Task::Bench { parts, rounds, json, write } => {
             bench::bench(&parts, rounds, json.as_deref(), write).map(|()| ExitCode::SUCCESS)

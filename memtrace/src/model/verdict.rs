@@ -405,3 +405,6 @@ fn points(of: &[(Duration, u64)]) -> Vec<Point> {
 fn said(verdict: Verdict, confidence: f64, reason: String) -> Judgement {
     Judgement { verdict, confidence, reason }
 }
+
+#[cfg(test)]
+mod tests;

@@ -485,7 +485,7 @@ mod tests {
         let mut report = fixture::report();
         report.tier = Tier::Windowed;
         let change = |seconds, tier, reason: &str| TierChange {
-            at: std::time::Duration::from_secs(seconds),
+            at: Duration::from_secs(seconds),
             tier,
             reason: reason.into(),
         };

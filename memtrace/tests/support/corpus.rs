@@ -9,7 +9,7 @@ use std::{
     fs,
     fs::File,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     thread,
     time::Duration,
 };
@@ -23,6 +23,10 @@ const AT_A_TIME: usize = 18;
 
 /// How long a program runs before memtrace comes.
 const BEFORE: Duration = Duration::from_secs(2);
+
+/// How much later each starts than the one before. A start takes memtrace half a second of CPU time; all at once would
+/// come ten seconds late.
+const BETWEEN: Duration = Duration::from_millis(600);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Half {
@@ -161,24 +165,27 @@ pub(crate) fn trace(programs: &[Program], arguments: &[&str], folder: &Path) {
     // Each batch has some of every kind and language.
     let batches = programs.len().div_ceil(AT_A_TIME);
     for batch in 0..batches {
-        let mut running = Vec::new();
-        for (program, command) in programs.iter().zip(&mut commands).skip(batch).step_by(batches) {
-            running.push((program, Target::start(command)));
-        }
-        thread::sleep(BEFORE);
-        let tracing: Vec<Child> = running
-            .iter()
-            .map(|(program, target)| tracer(target.pid(), arguments, folder, &program.name).spawn().unwrap())
-            .collect();
-        for ((program, mut target), mut tracer) in running.into_iter().zip(tracing) {
-            let status = tracer.wait().unwrap();
-            let messages = folder.join(format!("{}.log", program.name));
-            assert!(status.success(), "{}: {}", program.name, fs::read_to_string(messages).unwrap());
-            assert!(target.is_alive(), "{} has ended", program.name);
-            let last = stream(folder, &program.name).pop().unwrap();
-            fs::write(folder.join(format!("{}.json", program.name)), format!("{last:#}\n")).unwrap();
-        }
+        thread::scope(|scope| {
+            let here = programs.iter().zip(&mut commands).skip(batch).step_by(batches);
+            for (index, (program, command)) in (0..).zip(here) {
+                scope.spawn(move || {
+                    thread::sleep(BETWEEN * index);
+                    trace_one(program, command, arguments, folder);
+                });
+            }
+        });
     }
+}
+
+fn trace_one(program: &Program, command: &mut Command, arguments: &[&str], folder: &Path) {
+    let mut target = Target::start(command);
+    thread::sleep(BEFORE);
+    let status = tracer(target.pid(), arguments, folder, &program.name).status().unwrap();
+    let messages = folder.join(format!("{}.log", program.name));
+    assert!(status.success(), "{}: {}", program.name, fs::read_to_string(messages).unwrap());
+    assert!(target.is_alive(), "{} has ended", program.name);
+    let last = stream(folder, &program.name).pop().unwrap();
+    fs::write(folder.join(format!("{}.json", program.name)), format!("{last:#}\n")).unwrap();
 }
 
 /// memtrace on one program. What it says goes to files, since nobody reads so many pipes at once.

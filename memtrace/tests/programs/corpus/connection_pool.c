@@ -1,5 +1,5 @@
 // A pool of at most twelve connections (socket pairs) with two buffers each, opened as the load needs them in the first
-// 15 seconds and used again for ever. Bound: twelve.
+// 24 seconds and used again for ever. Bound: twelve.
 // innocent
 // half: tuned
 #include "pace.h"
@@ -31,7 +31,7 @@ NOINLINE static long query(struct connection *connection, const char *text) {
 int main(void) {
     long rows = 0;
     for (;;) {
-        double load = now() * 0.8;
+        double load = now() * 0.5;
         for (unsigned i = 0; i < MOST && i <= load; i++) {
             if (!pool[i]) pool[i] = open_connection();
             char *text = malloc(50 + below(500));

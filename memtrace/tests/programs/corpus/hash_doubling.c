@@ -1,4 +1,4 @@
-// An open hash table: it is filled for nine seconds and doubles four times, then inserts and removals are in balance.
+// An open hash table: it is filled for some 17 seconds and doubles four times, then inserts and removals are in balance.
 // Bound: 1200 values of 200 bytes and a table of 2048 places.
 // innocent
 // half: tuned
@@ -49,7 +49,7 @@ NOINLINE static void remove_near(unsigned at) {
 int main(void) {
     places = calloc(capacity, sizeof *places);
     for (;;) {
-        for (int i = 0; i < 6; i++) insert(below(1000000000));
+        for (int i = 0; i < 3; i++) insert(below(1000000000));
         while (count > 1200) remove_near(below(capacity));
         rest(40);
     }

@@ -1,4 +1,4 @@
-// Results are kept by arguments, of which there are 800: nearly all are there after 20 seconds. Bound: 800 x 520 bytes.
+// Results are kept by arguments, of which there are 800: nearly all are there after 30 seconds. Bound: 800 x 520 bytes.
 // innocent
 // half: tuned
 #include "pace.h"
@@ -20,7 +20,7 @@ NOINLINE static double memoised(unsigned x, unsigned y) {
 int main(void) {
     double sum = 0;
     for (;;) {
-        for (int i = 0; i < 4; i++) sum += memoised(below(40), below(20));
+        for (int i = 0; i < 2; i++) sum += memoised(below(40), below(20));
         rest(sum < 0 ? 1 : 20);
     }
 }

@@ -1,4 +1,4 @@
-// A pool of sprites: what is given back is used again. It grows until ten seconds after the start, then never more.
+// A pool of sprites: what is given back is used again. It grows until 20 seconds after the start, then never more.
 // Bound: 300 sprites.
 // innocent
 // half: measured
@@ -29,7 +29,7 @@ int main() {
     std::vector<std::unique_ptr<Sprite>> shown;
     for (;;) {
         double at = now();
-        size_t most = at < 10 ? static_cast<size_t>(at * 30) : 300;
+        size_t most = at < 20 ? static_cast<size_t>(at * 15) : 300;
         while (shown.size() < most) shown.push_back(pool.get());
         rest(50);
         for (size_t gone = below(40); gone > 0 && !shown.empty(); gone--) {

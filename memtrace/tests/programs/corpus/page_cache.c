@@ -1,4 +1,4 @@
-// A cache that fills and then stays: 1000 pages of 1 KiB, 40 a second, so it is full after 25 seconds. Bound: 1 MiB.
+// A cache that fills and then stays: 1000 pages of 1 KiB, 30 a second, so it is full after some 33 seconds. Bound: 1 MiB.
 // innocent
 // half: measured
 #include "pace.h"
@@ -23,6 +23,6 @@ int main(void) {
     for (unsigned next = 0;; next++) {
         sum += (unsigned)look_at(next % PAGES);
         for (int i = 0; i < 10; i++) sum += (unsigned)look_at(below(next < PAGES ? next + 1 : PAGES));
-        rest(25);
+        rest(33);
     }
 }

@@ -1,4 +1,4 @@
-// A pool that grows to its working set in steps, as the load does at 4, 9, 15 and 22 seconds. Bound: 25 slabs of 16
+// A pool that grows to its working set in steps, as the load does at 6, 12, 18 and 25 seconds. Bound: 25 slabs of 16
 // KiB.
 // innocent
 // half: tuned
@@ -32,7 +32,7 @@ int main(void) {
     static struct object *used[MOST];
     for (;;) {
         double at = now();
-        unsigned load = at < 4 ? 100 : at < 9 ? 250 : at < 15 ? 400 : at < 22 ? 600 : MOST;
+        unsigned load = at < 6 ? 100 : at < 12 ? 250 : at < 18 ? 400 : at < 25 ? 600 : MOST;
         for (unsigned i = 0; i < load; i++) memset(used[i] = get(), 0, SIZE);
         rest(100);
         for (unsigned i = 0; i < load; i++) {

@@ -1,4 +1,4 @@
-// A queue whose length goes at random, between none and 400: 20 steps a second of up to 20 jobs. Bound: 400 x 1 KiB.
+// A queue whose length goes at random, between none and 400: 20 steps a second of up to 30 jobs. Bound: 400 x 1 KiB.
 // innocent
 // half: measured
 #include "pace.h"
@@ -16,7 +16,7 @@ NOINLINE static void push(void) {
 
 int main(void) {
     for (;;) {
-        int wanted = length + (int)below(41) - 20;
+        int wanted = length + (int)below(61) - 30;
         while (length < wanted && length < MOST) push();
         while (length > wanted && length > 0) free(queue[--length]);
         rest(50);

@@ -1,4 +1,4 @@
-// A queue whose consumer is away for six seconds and then takes all in two: a sawtooth. Bound: 400 jobs of 1 KiB.
+// A queue whose consumer is away for six seconds and then takes all in two: a sawtooth. Bound: 300 jobs of 1 KiB.
 // innocent
 // half: measured
 #include "pace.h"

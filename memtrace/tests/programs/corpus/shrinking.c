@@ -1,4 +1,4 @@
-// A program that shrinks: 8 MiB until ten seconds after its start, and then a little is given back all the time, to
+// A program that shrinks: 8 MiB until 16 seconds after its start, and then a little is given back all the time, to
 // none.
 // innocent
 // half: tuned
@@ -16,12 +16,10 @@ NOINLINE static void load(int i) {
 int main(void) {
     for (int i = 0; i < BLOCKS; i++) {
         load(i);
-        if (i % 8 == 7) rest(20);
+        if (i % 5 == 4) rest(20);
     }
     for (int i = 0;; i++) {
-        if (i < BLOCKS) {
-            free(blocks[i]);
-        }
+        if (i < BLOCKS) free(blocks[i]);
         // Work goes on in short-lived memory.
         char *work = malloc(100 + below(400));
         work[0] = 1;

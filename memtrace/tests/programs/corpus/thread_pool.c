@@ -1,5 +1,5 @@
-// A pool of threads that warms up, one more every two seconds to eight, each with 64 KiB to work in; then jobs for
-// ever. Bound: 8 x 64 KiB after 16 seconds.
+// A pool of threads that warms up, one more every three seconds to eight, each with 64 KiB to work in; then jobs for
+// ever. Bound: 8 x 64 KiB after 21 seconds.
 // innocent
 // half: tuned
 #include "pace.h"
@@ -34,6 +34,6 @@ int main(void) {
     for (int count = 0;; count++) {
         pthread_t thread;
         if (count < MOST) pthread_create(&thread, NULL, worker, NULL);
-        rest(2000);
+        rest(3000);
     }
 }
