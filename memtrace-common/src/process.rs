@@ -43,11 +43,13 @@ pub enum Counter {
     /// Changes of address spaces lost because user space read them too slowly: figures of mapped ranges may be
     /// wrong.
     VmEventsFull = 15,
+    /// Stacks that free a site's blocks lost because their table was full: shares of those that are told are too great.
+    FreeSidesFull = 16,
 }
 
 impl Counter {
     /// Every counter, in the order of [`Process::counters`].
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::BlocksFull,
         Self::SitesFull,
         Self::StacksFull,

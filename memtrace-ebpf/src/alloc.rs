@@ -27,7 +27,7 @@ use memtrace_common::{
 
 use crate::{
     atomic::add,
-    blocks,
+    blocks, free_side,
     maps::{SITES, TRAMPOLINES},
     registers::{argument_with, requested_bytes},
     sample, site, stack,
@@ -247,7 +247,12 @@ pub(crate) fn enter_free(ctx: &ProbeContext) {
     }
     let Some(target) = Target::counted(task) else { return };
     match blocks::take(target.block(address)) {
-        Some(block) => count_freed(&block, target.now_ms),
+        Some(block) => {
+            count_freed(&block, target.now_ms);
+            if target.follows_frees {
+                free_side::note(&target, regs, block.site);
+            }
+        }
         // One that was not recorded, at an address like one that was.
         None if !watch::knows_every_block() => return,
         None if is_inner || was_handed_on(&target, address) => {}

@@ -9,6 +9,7 @@
 mod alloc;
 mod atomic;
 mod blocks;
+mod free_side;
 mod kernel_objects;
 mod kernel_pages;
 mod kernel_sites;

@@ -7,6 +7,7 @@ use aya_ebpf::{
 use memtrace_common::{
     block_table::{Bucket, FILTER as FILTER_ENTRIES},
     control::Control,
+    free_side::{FREE_SIDES as FREE_SIDES_COUNT, FreeSide},
     pages::Resident,
     process::{Process, ProcessSlot, SlotOfProcess},
     sampling,
@@ -83,6 +84,15 @@ pub(crate) static FILTER: Array<u64> = Array::with_max_entries(FILTER_ENTRIES, M
 /// Allocation sites and their counters, by index.
 #[map]
 pub(crate) static SITES: Array<Site> = Array::with_max_entries(1, MMAPABLE);
+
+/// Of how many frees of a site's blocks the stacks are wanted still, by the site's index: set by user space, counted down
+/// here.
+#[map]
+pub(crate) static FREES_WANTED: Array<u64> = Array::with_max_entries(1, MMAPABLE);
+
+/// How many blocks of a site were freed at a stack, of those that were wanted.
+#[map]
+pub(crate) static FREE_SIDES: HashMap<FreeSide, u64> = HashMap::with_max_entries(FREE_SIDES_COUNT, 0);
 
 /// Where the counters of each site stand.
 #[map]

@@ -34,6 +34,8 @@ pub(crate) struct Target {
     pub(crate) tid: u32,
     pub(crate) slot: ProcessSlot,
     pub(crate) now_ms: u32,
+    /// Whether stacks that free are wanted of some sites.
+    pub(crate) follows_frees: bool,
     process: *mut Process,
 }
 
@@ -55,7 +57,7 @@ impl Target {
     fn with(control: &Control, Task { tgid, tid }: Task) -> Option<Self> {
         let slot = slot_of(tgid)?;
         let process = PROCESSES.get_ptr_mut(slot.0)?;
-        Some(Self { tgid, tid, slot, now_ms: control.now_ms, process })
+        Some(Self { tgid, tid, slot, now_ms: control.now_ms, follows_frees: control.follows_frees != 0, process })
     }
 
     /// Names the block at `address` of this target.

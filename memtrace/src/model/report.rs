@@ -225,6 +225,15 @@ pub struct HealthCounter {
     pub kind: HealthKind,
 }
 
+/// Where blocks of a site are freed.
+#[derive(Clone, Debug)]
+pub struct FreedAt {
+    /// How many frees were seen there.
+    pub samples: u64,
+    /// From the freeing function itself outwards.
+    pub stack: Stack,
+}
+
 /// An allocation site.
 #[derive(Clone, Debug)]
 pub struct Site {
@@ -244,6 +253,9 @@ pub struct Site {
     pub survival: Option<Survival>,
     /// How many of its blocks were freed within seconds of their allocation; nothing where that is not known.
     pub short_lived_objects: Option<u64>,
+    /// Where blocks of it are freed, most often first, of those frees that were looked at: only at sites whose old blocks
+    /// accumulate.
+    pub freed_at: Vec<FreedAt>,
     /// The age of its oldest live block.
     pub oldest_age: Option<Duration>,
     /// Whether its stack was deeper than is kept.

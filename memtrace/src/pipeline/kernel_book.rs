@@ -204,6 +204,7 @@ impl Book {
                 judgement: judge_growth(&evidence),
                 survival: None,
                 short_lived_objects: None,
+                freed_at: Vec::new(),
                 oldest_age: oldest.map(age),
                 truncated,
                 stack,

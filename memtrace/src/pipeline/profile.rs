@@ -3,6 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use memtrace_common::{
+    free_side::FreeSide,
     process::{Counter, CounterKind, Process as KernelProcess},
     sampling::{BYTES_VARIANCE, OBJECT, OBJECTS_VARIANCE, Weight},
     site::{Category as KernelCategory, Count, Generation, Site as KernelSite, SiteIndex},
@@ -27,7 +28,7 @@ use crate::{
         frame::{ImageName, Reason, Stack},
         growth::{self, History, SiteHistory},
         overhead::{Hits, Overhead, TrapCost},
-        report::{Category, HealthCounter, HealthKind, PageKind, Process, Site, Totals},
+        report::{Category, FreedAt, HealthCounter, HealthKind, PageKind, Process, Site, Totals},
         survival::Survival,
         unexplained::unexplained_rss_bytes,
         verdict::{Evidence, Surroundings, judge, judge_growth},
@@ -64,6 +65,9 @@ struct TrackedSite {
     short_lived_objects: u64,
 }
 
+/// At how many sites of a process the frees are looked at.
+const FOLLOWED_FREES: usize = 32;
+
 /// From how many generations on blocks are old: older than eight seconds.
 const OLD: usize = 2;
 
@@ -84,6 +88,14 @@ impl TrackedSite {
             survival: None,
             aged_bytes: SiteHistory::default(),
             short_lived_objects: 0,
+        }
+    }
+
+    /// By how much its old blocks have become more in the last two generations, in bytes.
+    fn aged_growth(&self) -> u64 {
+        match self.aged_bytes.points() {
+            [.., (_, before), _, (_, now)] if self.survival.is_some() => now.saturating_sub(*before),
+            _ => 0,
         }
     }
 
@@ -114,6 +126,8 @@ pub(super) struct Counted {
     pub(super) sites: Vec<(SiteIndex, KernelSite)>,
     /// Nothing where every allocation is recorded, and nothing else ever will be.
     pub(super) requested: Requested,
+    /// Where blocks of its sites were freed, of those that were asked for.
+    pub(super) free_sides: Vec<(FreeSide, u64)>,
 }
 
 /// When a reading is made.
@@ -159,6 +173,7 @@ pub(super) struct Profile {
     stacks: HashMap<StackId, PlacedStack>,
     has_tentative: bool,
     sites: HashMap<SiteIndex, TrackedSite>,
+    free_sides: Vec<(FreeSide, u64)>,
     live_bytes: History,
     memory: MemoryBook,
     counters: KernelProcess,
@@ -253,6 +268,10 @@ impl Profile {
                 tracked.survival = None;
             }
         }
+        for (side, _) in &counted.free_sides {
+            self.place(kernel, target, images, side.stack)?;
+        }
+        self.free_sides.clone_from(&counted.free_sides);
         if let Some(resident) = kernel.resident(target.slot)? {
             self.shrunk = resident.shrunk;
         }
@@ -270,6 +289,19 @@ impl Profile {
         self.counters = kernel.process(target.slot)?;
         self.requested = counted.requested;
         Ok(())
+    }
+
+    /// The sites whose old blocks accumulate while others of theirs are freed, fastest first, and not too many.
+    pub(super) fn accumulating(&self) -> impl Iterator<Item = SiteIndex> {
+        let mut sites: Vec<(u64, SiteIndex)> = self
+            .sites
+            .iter()
+            .filter(|(_, site)| site.totals.freed_objects > 0)
+            .map(|(index, site)| (site.aged_growth(), *index))
+            .filter(|(growth, _)| *growth > 0)
+            .collect();
+        sites.sort_unstable_by(|a, b| b.cmp(a));
+        sites.into_iter().take(FOLLOWED_FREES).map(|(_, index)| index)
     }
 
     /// Windows begin, or begin again.
@@ -408,6 +440,22 @@ impl Profile {
         Hits { calls: returns, entries: objects.saturating_sub(returns) + frees }
     }
 
+    /// At which stacks blocks of these sites were freed, most first.
+    fn freed_at(&self, sites: &[SiteIndex], symbolizer: &Symbolizer) -> Vec<FreedAt> {
+        let mut sides: HashMap<&[CodePlace], u64> = HashMap::new();
+        for (side, count) in self.free_sides.iter().filter(|(side, _)| sites.contains(&side.site)) {
+            let Some(stack) = self.stacks.get(&side.stack) else { continue };
+            *sides.entry(&stack.places).or_default() += count;
+        }
+        let freed_at = |(places, samples): (&[CodePlace], u64)| FreedAt {
+            samples,
+            stack: places.iter().map(|place| symbolizer.frames(*place)).collect(),
+        };
+        let mut sides: Vec<(&[CodePlace], u64)> = sides.into_iter().collect();
+        sides.sort_by_key(|(_, samples)| std::cmp::Reverse(*samples));
+        sides.into_iter().map(freed_at).collect()
+    }
+
     fn surroundings(&self, now: Duration) -> Surroundings {
         let judgement = self.memory.history.judge();
         Surroundings {
@@ -428,18 +476,22 @@ impl Profile {
         let places = self.stacks.values().flat_map(|stack| stack.places.iter().copied());
         symbolizer.symbolize(images.all(), places);
         let identities: Vec<u64> = images.all().iter().map(|image| identity(&image.name)).collect();
-        let mut merged: HashMap<(&[CodePlace], bool, Category), Vec<&TrackedSite>> = HashMap::new();
+        let mut merged: HashMap<(&[CodePlace], bool, Category), Vec<(SiteIndex, &TrackedSite)>> = HashMap::new();
         let nowhere = PlacedStack { places: Vec::new(), complete: false, tentative: false };
-        for tracked in self.sites.values().filter(|site| categories.contains(&site.category)) {
+        for (index, tracked) in self.sites.iter().filter(|(_, site)| categories.contains(&site.category)) {
             let stack = self.stacks.get(&tracked.stack).unwrap_or(&nowhere);
-            merged.entry((&stack.places, stack.complete, tracked.category)).or_default().push(tracked);
+            merged.entry((&stack.places, stack.complete, tracked.category)).or_default().push((*index, tracked));
         }
         let surroundings = self.surroundings(now);
-        let site = |((places, complete, category), parts): ((&[CodePlace], bool, Category), Vec<&TrackedSite>)| Site {
-            id: site_id(places, category, &identities),
-            truncated: !complete,
-            stack: places.iter().map(|place| symbolizer.frames(*place)).collect(),
-            ..merged_site(category, &parts, now, &surroundings)
+        let site = |((places, complete, category), parts): ((&[CodePlace], bool, Category), Vec<_>)| {
+            let (indices, parts): (Vec<SiteIndex>, Vec<&TrackedSite>) = parts.into_iter().unzip();
+            Site {
+                id: site_id(places, category, &identities),
+                truncated: !complete,
+                stack: places.iter().map(|place| symbolizer.frames(*place)).collect(),
+                freed_at: self.freed_at(&indices, symbolizer),
+                ..merged_site(category, &parts, now, &surroundings)
+            }
         };
         let mut sites: Vec<Site> = merged.into_iter().map(site).collect();
         sites.sort_by(|a, b| {
@@ -476,6 +528,7 @@ fn merged_site(category: Category, parts: &[&TrackedSite], now: Duration, surrou
         uncertainty: uncertainties.flatten().reduce(|sum, more| sum.plus(&more)),
         growth_bytes_per_s: parts.iter().map(|part| part.live_bytes.slope_per_s()).sum(),
         judgement: if category.is_pages() { judge_growth(&evidence) } else { judge(&evidence) },
+        freed_at: Vec::new(),
         short_lived_objects: survival.is_some().then(|| parts.iter().map(|part| part.short_lived_objects).sum()),
         survival,
         oldest_age: oldest.map(|born_ms| now.saturating_sub(Duration::from_millis(born_ms))),

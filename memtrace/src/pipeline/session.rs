@@ -461,6 +461,7 @@ impl Session {
         }
         let now_ms = milliseconds(self.started.elapsed());
         let read = self.read_until(Generation::at(now_ms))?;
+        self.control.follows_frees = u32::from(self.targets.want_frees(&mut self.kernel));
         self.set_time(now_ms)?;
         Ok(census + read)
     }

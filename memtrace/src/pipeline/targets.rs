@@ -1,13 +1,14 @@
 //! Every target of a run: those that live, and what remains of those that have ended.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     num::NonZeroU32,
     time::Duration,
 };
 
 use memtrace_common::{
     process::{Counter, ProcessSlot},
+    site::SiteIndex,
     vm::VmEvent,
 };
 use tokio::{sync::mpsc::UnboundedSender, task::JoinHandle};
@@ -189,6 +190,15 @@ impl Targets {
         })
     }
 
+    /// Asks where blocks are freed at the sites whose old ones accumulate: where the others go is where these do not come.
+    /// Returns whether there are any.
+    pub(super) fn want_frees(&self, kernel: &mut Kernel) -> bool {
+        let sites: Vec<SiteIndex> =
+            self.live.values().flat_map(|followed| followed.profile.accumulating()).collect();
+        kernel.want_frees(&sites);
+        !sites.is_empty()
+    }
+
     /// Windows begin, or begin again.
     pub(super) fn begin_windows(&mut self, kernel: &Kernel) -> Result<(), KernelError> {
         each_counted(&mut self.live, kernel, |followed, counted| {
@@ -351,6 +361,13 @@ fn counted(kernel: &Kernel) -> Result<HashMap<ProcessSlot, Counted>, KernelError
     }
     for (slot, requested) in kernel.requested() {
         counted.entry(slot).or_default().requested = requested;
+    }
+    let sides = kernel.free_sides()?;
+    if !sides.is_empty() {
+        for counted in counted.values_mut() {
+            let own: HashSet<SiteIndex> = counted.sites.iter().map(|(index, _)| *index).collect();
+            counted.free_sides = sides.iter().filter(|(side, _)| own.contains(&side.site)).copied().collect();
+        }
     }
     Ok(counted)
 }

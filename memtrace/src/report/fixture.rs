@@ -9,7 +9,7 @@ use crate::model::{
     frame::{Frame, Function, ImageName, Place, Reason},
     memory::{Limit, Memory, Usage},
     overhead::{Hits, Overhead},
-    report::{Allocator, Category, HealthCounter, HealthKind, Process, Report, Site, Tier, Totals, Unlisted},
+    report::{Allocator, Category, FreedAt, HealthCounter, HealthKind, Process, Report, Site, Tier, Totals, Unlisted},
     survival::{Amount, Cohort, Survival},
     trend::Trend,
     verdict::{Judgement, Verdict},
@@ -63,6 +63,13 @@ pub(crate) fn report() -> Report {
         },
         survival: Some(survival()),
         short_lived_objects: Some(2),
+        freed_at: vec![FreedAt {
+            samples: 97,
+            stack: [vec![resolved("free", 20, false)], vec![resolved("conn_close", 60, false)]]
+                .map(Arc::from)
+                .into_iter()
+                .collect(),
+        }],
         oldest_age: Some(Duration::from_millis(9500)),
         truncated: false,
         stack: [
@@ -84,6 +91,7 @@ pub(crate) fn report() -> Report {
         },
         survival: None,
         short_lived_objects: None,
+        freed_at: Vec::new(),
         truncated: true,
         oldest_age: None,
         stack: [Arc::from([Frame { place: Place::Image { image, offset: 0x1234 }, function: Err(Reason::NoSymbol) }])]

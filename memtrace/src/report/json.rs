@@ -21,7 +21,7 @@ use crate::model::{
     frame::{Frame, Stack},
     memory::{Memory, Usage},
     overhead::{Hits, Overhead},
-    report::{HealthCounter, PageKind, Process, Report, Site, Steered, TierChange, Totals},
+    report::{FreedAt, HealthCounter, PageKind, Process, Report, Site, Steered, TierChange, Totals},
     survival::{Cohort, GENERATION_S, Survival},
 };
 
@@ -281,6 +281,7 @@ struct JsonSite<'a> {
     reason: &'a str,
     survival: Option<JsonSurvival>,
     short_lived_objects: Option<u64>,
+    freed_at: Vec<JsonFreedAt<'a>>,
     oldest_age_ns: Option<u64>,
     truncated: bool,
     frames: JsonFrames<'a>,
@@ -352,6 +353,13 @@ fn json_process(process: &Process, top: Option<usize>) -> JsonProcess<'_> {
     }
 }
 
+/// Where blocks of a site are freed.
+#[derive(Serialize)]
+struct JsonFreedAt<'a> {
+    samples: u64,
+    frames: JsonFrames<'a>,
+}
+
 /// What has become of a site's blocks, by when they were allocated.
 #[derive(Serialize)]
 struct JsonSurvival {
@@ -406,11 +414,19 @@ fn json_site<'a>(site: &'a Site, places: &'a Places) -> JsonSite<'a> {
         confidence: site.judgement.confidence,
         reason: &site.judgement.reason,
         short_lived_objects: site.short_lived_objects,
+        freed_at: site.freed_at.iter().take(MOST_FREED_AT).map(|at| json_freed_at(at, places)).collect(),
         survival: site.survival.as_ref().map(JsonSurvival::from),
         oldest_age_ns: site.oldest_age.map(nanoseconds),
         truncated: site.truncated,
         frames: JsonFrames { stack: &site.stack, places },
     }
+}
+
+/// Stacks that free which a site tells.
+const MOST_FREED_AT: usize = 8;
+
+fn json_freed_at<'a>(at: &'a FreedAt, places: &'a Places) -> JsonFreedAt<'a> {
+    JsonFreedAt { samples: at.samples, frames: JsonFrames { stack: &at.stack, places } }
 }
 
 fn json_frame(frame: &Frame) -> JsonFrame<'_> {

@@ -7,6 +7,7 @@ pub mod folded;
 pub mod json;
 mod memory;
 mod overview;
+mod plumbing;
 mod sparkline;
 pub mod table;
 

@@ -1,17 +1,20 @@
 //! The table: what a person wants to know first, on one screen.
 
-use std::io::{self, Write};
+use std::{
+    cmp::Reverse,
+    io::{self, Write},
+};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::{
     column::{Column, figure, words},
-    memory, overview,
+    memory, overview, plumbing,
 };
 use crate::model::{
     estimate::Intervals,
     frame::{Frame, KERNEL_IMAGE, Place, base_name},
-    report::{Category, HealthKind, PageKind, Process, Report, Site, Steered, Tier},
+    report::{Category, FreedAt, HealthKind, PageKind, Process, Report, Site, Steered, Tier},
     units,
     verdict::{Judgement, Verdict},
 };
@@ -224,8 +227,20 @@ fn interval(site: &Site) -> String {
 }
 
 fn stack(site: &Site) -> String {
-    let mut lines: Vec<String> = site.stack.frames().take(SHOWN_FRAMES).map(frame_line).collect();
-    match site.stack.frames().skip(SHOWN_FRAMES).count() {
+    let mut lines: Vec<String> = Vec::new();
+    // One of them tells how it is allocated.
+    let hidden = match plumbing::leading(&site.stack) {
+        0..=2 => 0,
+        leading => leading - 1,
+    };
+    if hidden > 0 {
+        lines.extend(site.stack.frames().take(1).map(frame_line));
+        lines.push(format!("… {hidden} of standard libraries"));
+    }
+    let skipped = if hidden > 0 { hidden + 1 } else { 0 };
+    let shown = SHOWN_FRAMES - lines.len();
+    lines.extend(site.stack.frames().skip(skipped).take(shown).map(frame_line));
+    match site.stack.frames().skip(skipped + shown).count() {
         0 if site.truncated => lines.push("… (cut: outer frames are missing)".to_owned()),
         0 => {}
         more => lines.push(format!("… {more} more")),
@@ -235,11 +250,35 @@ fn stack(site: &Site) -> String {
     }
     if matches!(site.judgement.verdict, Verdict::LeakSuspect | Verdict::Growing) {
         lines.push(format!("why: {}", site.judgement.reason));
+        lines.extend(freed_at(&site.freed_at).map(|at| format!("freed elsewhere: {at}")));
     }
     if let Some(kind) = unusual_kind(site.category) {
         lines[0].insert_str(0, &format!("[{kind}] "));
     }
     lines.join("\n")
+}
+
+/// By whom blocks of a site are freed, and which part of them.
+fn freed_at(freed: &[FreedAt]) -> Option<String> {
+    /// So many are told.
+    const TOLD: usize = 2;
+    let all: u64 = freed.iter().map(|at| at.samples).sum();
+    let mut by_frame: Vec<(String, u64)> = Vec::new();
+    for at in freed {
+        let Some(frame) = plumbing::first_own(&at.stack) else { continue };
+        let line = frame_line(frame);
+        match by_frame.iter_mut().find(|(known, _)| *known == line) {
+            Some((_, samples)) => *samples += at.samples,
+            None => by_frame.push((line, at.samples)),
+        }
+    }
+    by_frame.sort_by_key(|(_, samples)| Reverse(*samples));
+    let told: Vec<String> = by_frame
+        .iter()
+        .take(TOLD)
+        .map(|(line, samples)| format!("{:.0} % by {line}", *samples as f64 / all as f64 * 100.0))
+        .collect();
+    (!told.is_empty()).then(|| format!("{} (of {} frees seen)", told.join(", "), units::count(all)))
 }
 
 /// What kind of memory a site's is, where it is not the usual one: an allocator's, or the process's own.

@@ -2,6 +2,7 @@
 
 mod blocks;
 mod code;
+mod frees;
 mod mapped;
 mod memory;
 mod multi;
@@ -221,6 +222,9 @@ pub struct Kernel {
     sample_bytes: Option<u64>,
     is_adaptive: bool,
     sites: MappedArray<Site>,
+    /// Of how many more frees at each site the stacks are wanted, and of which sites they are.
+    frees_wanted: MappedArray<u64>,
+    frees_wanted_of: HashSet<SiteIndex>,
     blocks: BlockTable,
     threads: ThreadCounts,
     /// Programs that are over, whose blocks are still there.
@@ -306,6 +310,7 @@ impl Kernel {
             .map_max_entries("THREADS", threads)
             .map_max_entries("BLOCKS", buckets)
             .map_max_entries("SITES", sites)
+            .map_max_entries("FREES_WANTED", sites)
             .map_max_entries("FREE_SITES", capacities.sites)
             .map_max_entries("SITE_INDICES", capacities.sites)
             .map_max_entries("STACKS", capacities.stacks)
@@ -325,6 +330,7 @@ impl Kernel {
         let filter = sample_bytes.map(|_| mapped(&ebpf, "FILTER", FILTER)).transpose()?;
         let blocks = BlockTable::new(mapped(&ebpf, "BLOCKS", buckets)?, filter);
         let threads = ThreadCounts::new(mapped(&ebpf, "THREADS", threads)?, mapped(&ebpf, "PROCESSES", slots)?);
+        let frees_wanted = mapped(&ebpf, "FREES_WANTED", sites)?;
         let sites = mapped(&ebpf, "SITES", sites)?;
         let probes = Probes::load(&mut ebpf, links, hooks)?;
         let mut kernel = Self {
@@ -335,6 +341,8 @@ impl Kernel {
             sample_bytes,
             is_adaptive,
             sites,
+            frees_wanted,
+            frees_wanted_of: HashSet::new(),
             blocks,
             threads,
             over: HashSet::new(),
@@ -492,7 +500,7 @@ impl Kernel {
         let (gone, others): (Vec<_>, Vec<_>) =
             self.sites()?.into_iter().partition(|(_, site)| slots.contains(&site.process));
         let needed: HashSet<StackId> = others.iter().map(|(_, site)| site.stack).collect();
-        let mut unneeded = HashSet::new();
+        let mut unneeded = self.forget_free_sides(&gone.iter().map(|(index, _)| *index).collect())?;
         for (index, site) in gone {
             let mut indices: BpfHashMap<_, SiteId, SiteIndex> = self.map_mut("SITE_INDICES")?;
             // What is gone already need not be removed.
