@@ -85,7 +85,7 @@ enum Task {
         #[arg(long, conflicts_with_all = ["tier", "write", "labels"])]
         compare: bool,
         /// Check instead that leaks go on, and that innocents do not, for two and a half minutes; of programs whose
-        /// names contain this, or of all
+        /// names contain this (one of these, by commas), or of all
         #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["tier", "write"])]
         labels: Option<String>,
     },

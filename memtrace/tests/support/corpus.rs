@@ -26,7 +26,7 @@ const BEFORE: Duration = Duration::from_secs(2);
 
 /// How much later each starts than the one before. A start takes memtrace half a second of CPU time; all at once would
 /// come ten seconds late.
-const BETWEEN: Duration = Duration::from_millis(600);
+const BETWEEN: Duration = Duration::from_millis(1200);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Half {

@@ -1,4 +1,4 @@
-// One block of 64 MiB, five seconds after the start, and then only work within it. Bound: that block.
+// One block of 64 MiB, twelve seconds after the start, and then only work within it. Bound: that block.
 // innocent
 // half: measured
 #include "pace.h"
@@ -12,7 +12,7 @@ NOINLINE static char *reserve(void) {
 }
 
 int main(void) {
-    rest(5000);
+    rest(12000);
     char *memory = reserve();
     for (;;) {
         // Its pages become resident bit by bit, but it was allocated once.
