@@ -97,7 +97,14 @@ impl LiveBlock {
     #[inline(always)]
     #[must_use]
     pub const fn size_bytes(&self) -> u64 {
-        self.sized & ((1 << SIZE_BITS) - 1)
+        Self::size_of_word(self.sized)
+    }
+
+    /// The same, from the first word of a record.
+    #[inline(always)]
+    #[must_use]
+    pub const fn size_of_word(word: u64) -> u64 {
+        word & ((1 << SIZE_BITS) - 1)
     }
 
     /// As part of what it was recorded.

@@ -149,7 +149,7 @@ impl Generation {
     #[inline(always)]
     #[must_use]
     pub const fn is_told_apart(born_ms: u32, now_ms: u32) -> bool {
-        Self::at(now_ms).wrapping_sub(Self::at(born_ms)) < GENERATIONS as u32
+        ((Self::at(now_ms).wrapping_sub(Self::at(born_ms))) as usize) < GENERATIONS
     }
 }
 

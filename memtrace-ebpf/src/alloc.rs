@@ -472,7 +472,8 @@ unsafe fn count(site: *mut Site, block: &LiveBlock, freed_ms: Option<u32>) {
             Some(now_ms) => site::add_freed(site, block.born_ms, now_ms, bytes, objects),
         }
         if sample::is_on() {
-            let sum = if freed_ms.is_some() { &raw mut (*site).freed_variance } else { &raw mut (*site).alloc_variance };
+            let sum =
+                if freed_ms.is_some() { &raw mut (*site).freed_variance } else { &raw mut (*site).alloc_variance };
             add(&raw mut (*sum).bytes, bytes_variance);
             add(&raw mut (*sum).objects, objects_variance);
         }

@@ -152,11 +152,8 @@ fn add_at_stack(
 #[inline(always)]
 fn add_pages(index: SiteIndex, bytes: u64) {
     let Some(site) = SITES.get_ptr_mut(index.0) else { return };
-    let (bytes, pages) = if bytes as i64 > 0 {
-        (bytes, bytes / PAGE_BYTES)
-    } else {
-        (PAGE_BYTES.wrapping_neg(), 1u64.wrapping_neg())
-    };
+    let (bytes, pages) =
+        if bytes as i64 > 0 { (bytes, bytes / PAGE_BYTES) } else { (PAGE_BYTES.wrapping_neg(), 1u64.wrapping_neg()) };
     // Which pages are given back nobody tells, so that generations are not told apart: all is of the first.
     // SAFETY: an array map's entry lives as long as the map.
     unsafe { site::add_allocated(site, 0, bytes, pages) };

@@ -1,15 +1,20 @@
 //! A report: what was seen of each target, ready to be rendered.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    cmp::Reverse,
+    time::{Duration, SystemTime},
+};
 
 use super::{
     estimate::{Intervals, Uncertainty},
     frame::Stack,
+    ledger::Ledger,
     memory::Memory,
     overhead::Overhead,
+    sizes::SizeHistogram,
     survival::Survival,
     trend::Trend,
-    verdict::Judgement,
+    verdict::{Judgement, Verdict},
 };
 
 /// How closely the targets were looked at, closest first.
@@ -225,6 +230,14 @@ pub struct HealthCounter {
     pub kind: HealthKind,
 }
 
+/// The order of reports: suspects first, which would drown among caches, then what holds most.
+pub fn sort(sites: &mut [Site]) {
+    sites.sort_by_key(|site| {
+        let is_suspect = site.judgement.verdict == Verdict::LeakSuspect;
+        (Reverse((is_suspect, site.totals.live_bytes(), site.totals.alloc_bytes)), site.id)
+    });
+}
+
 /// Where blocks of a site are freed.
 #[derive(Clone, Debug)]
 pub struct FreedAt {
@@ -253,6 +266,10 @@ pub struct Site {
     pub survival: Option<Survival>,
     /// How many of its blocks were freed within seconds of their allocation; nothing where that is not known.
     pub short_lived_objects: Option<u64>,
+    /// Its live bytes when its process held most.
+    pub at_peak_bytes: u64,
+    /// How many of its live blocks are of what size, as far as they are known one by one.
+    pub sizes: SizeHistogram,
     /// Where blocks of it are freed, most often first, of those frees that were looked at: only at sites whose old blocks
     /// accumulate.
     pub freed_at: Vec<FreedAt>,
@@ -262,6 +279,15 @@ pub struct Site {
     pub truncated: bool,
     /// Where it allocates.
     pub stack: Stack,
+}
+
+/// The most that a process has held. What each site held then is [`Site::at_peak_bytes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peak {
+    /// When, after the start.
+    pub at: Duration,
+    /// Its live bytes.
+    pub live_bytes: u64,
 }
 
 /// A target.
@@ -285,6 +311,10 @@ pub struct Process {
     pub trend: Trend,
     /// How sure that is, from 0 to 1.
     pub trend_confidence: f64,
+    /// What its resident memory consists of; nothing where that is not known, or nothing is traced but pages.
+    pub ledger: Option<Ledger>,
+    /// When it held most, as of readings once a second; nothing where it held nothing.
+    pub peak: Option<Peak>,
     /// What memory it has had; nothing where it could not be read.
     pub memory: Option<Memory>,
     /// Of all its sites.
@@ -297,7 +327,7 @@ pub struct Process {
     pub overhead: Option<Overhead>,
     /// What was lost, and what needs explaining.
     pub health: Vec<HealthCounter>,
-    /// Most live bytes first, all of them.
+    /// All of them, in the order of [`sort`].
     pub sites: Vec<Site>,
     /// Whether it had ended when the report was made.
     pub ended: bool,

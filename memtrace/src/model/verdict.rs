@@ -81,6 +81,8 @@ pub struct Evidence<'a> {
     pub aged: &'a [(Duration, u64)],
     /// What it has allocated and freed.
     pub totals: Totals,
+    /// What is live at least (95 %), where that is an estimate.
+    pub live_bytes_low: Option<u64>,
     /// What has become of its blocks; nothing where that is not known.
     pub survival: Option<&'a Survival>,
     /// What its process does meanwhile.
@@ -116,6 +118,8 @@ const STRETCHES: [usize; 4] = [usize::MAX, 16, 12, 9];
 const STILL_COMES: f64 = 0.45;
 /// More than this part of what has become old being freed then, it turns over.
 const TURNS_OVER: f64 = 0.5;
+/// The part of an estimate that must be sure.
+const SURELY_LIVE: f64 = 0.25;
 /// Steps without which a rise of live bytes alone is no more than growth.
 const MIN_STEPS: usize = 8;
 /// What has fallen by more than this part of its rises comes and goes.
@@ -133,6 +137,9 @@ pub fn judge(evidence: &Evidence<'_>) -> Judgement {
     if evidence.now < LONG_ENOUGH {
         return early(evidence, &live);
     }
+    if !is_surely_live(evidence) {
+        return no_suspect(evidence, &live);
+    }
     let accumulation = accumulates(evidence);
     if let Some(accumulation) = &accumulation
         && let Some(judgement) = convict(evidence, accumulation)
@@ -146,6 +153,12 @@ pub fn judge(evidence: &Evidence<'_>) -> Judgement {
         return grows(evidence, accumulation);
     }
     no_suspect(evidence, &live)
+}
+
+/// Whether what is live is no mere guess: estimates of what comes and goes quickly may drift.
+fn is_surely_live(evidence: &Evidence<'_>) -> bool {
+    let enough = (evidence.totals.live_bytes() as f64 * SURELY_LIVE).max(OF_SITE.growth);
+    evidence.live_bytes_low.is_none_or(|low| low as f64 >= enough)
 }
 
 /// Judges what is known by its growth alone, because nobody tells what becomes of it: no suspect is made of that.
@@ -183,12 +196,14 @@ fn accumulates(evidence: &Evidence<'_>) -> Option<Accumulation> {
 /// Why births that stay seem to have stopped, if they do: none came for longer than ever before.
 fn stops(stretch: &[Point], survival: Option<&Survival>) -> Option<String> {
     let survival = survival?;
-    let rises: Vec<f64> = stretch.windows(2).filter(|pair| pair[1].value > pair[0].value).map(|pair| pair[1].at).collect();
+    let rises: Vec<f64> =
+        stretch.windows(2).filter(|pair| pair[1].value > pair[0].value).map(|pair| pair[1].at).collect();
     let pause = rises.windows(2).map(|pair| pair[1] - pair[0]).fold(GENERATION_S, f64::max);
     let growth = stretch.last()?.value - stretch.first()?.value;
     // Less than a fiftieth of all is no sign of life.
     let counts = |bytes: u64| bytes as f64 * 50.0 * (stretch.len() as f64 / 12.0).max(1.0) > growth;
-    let youngest = survival.generations.iter().position(|cohort| counts(cohort.live.bytes)).unwrap_or(survival.generations.len());
+    let youngest =
+        survival.generations.iter().position(|cohort| counts(cohort.live.bytes)).unwrap_or(survival.generations.len());
     // The youngest may have begun just now.
     let quiet_s = youngest.saturating_sub(1) as f64 * GENERATION_S;
     (quiet_s > 1.5 * pause).then(|| format!("but nothing was added in the last {quiet_s:.0} s"))
@@ -245,13 +260,15 @@ fn grows(evidence: &Evidence<'_>, accumulation: &Accumulation) -> Judgement {
             format!("but {percent:.0} % of its blocks that had become older than half a minute were freed")
         })
     };
-    let why = accumulation
-        .doubt
-        .clone()
-        .or_else(|| evidence.survival.and_then(of_old))
-        .unwrap_or_else(|| "but as many blocks from before attach were freed, and resident memory does not grow".to_owned());
+    let why = accumulation.doubt.clone().or_else(|| evidence.survival.and_then(of_old)).unwrap_or_else(|| {
+        "but as many blocks from before attach were freed, and resident memory does not grow".to_owned()
+    });
     let since = seconds(evidence.now.as_secs_f64() - accumulation.since_s);
-    said(Verdict::Growing, accumulation.confidence * 0.8, format!("old blocks have accumulated for {since}{pace}, {why}"))
+    said(
+        Verdict::Growing,
+        accumulation.confidence * 0.8,
+        format!("old blocks have accumulated for {since}{pace}, {why}"),
+    )
 }
 
 /// A suspect that has few blocks, or none that grow old: what is live only ever rises.
@@ -266,8 +283,14 @@ fn enlarged(evidence: &Evidence<'_>, live: &[Point]) -> Option<Judgement> {
         return None;
     }
     let objects = units::count(evidence.totals.live_objects());
-    let blocks = if evidence.totals.live_objects() == 1 { "one block is".to_owned() } else { format!("{objects} blocks are") };
-    let reason = format!("{blocks} live, which grew in {} of {} readings and never shrank{}", rises.0, live.len() - 1, pace(evidence, slope));
+    let blocks =
+        if evidence.totals.live_objects() == 1 { "one block is".to_owned() } else { format!("{objects} blocks are") };
+    let reason = format!(
+        "{blocks} live, which grew in {} of {} readings and never shrank{}",
+        rises.0,
+        live.len() - 1,
+        pace(evidence, slope)
+    );
     Some(said(Verdict::LeakSuspect, (confidence * 0.9).min(0.95), reason))
 }
 
@@ -292,7 +315,11 @@ fn early(evidence: &Evidence<'_>, live: &[Point]) -> Judgement {
         Some((confidence, slope)) => said(
             Verdict::Growing,
             confidence * 0.6,
-            format!("{} in {seen}; whether it is freed again takes {} s to tell", units::bytes_per_s(slope), LONG_ENOUGH.as_secs()),
+            format!(
+                "{} in {seen}; whether it is freed again takes {} s to tell",
+                units::bytes_per_s(slope),
+                LONG_ENOUGH.as_secs()
+            ),
         ),
         None => said(Verdict::TooEarly, 0.0, format!("seen for {seen}; a verdict takes {} s", LONG_ENOUGH.as_secs())),
     }
@@ -324,7 +351,8 @@ fn no_suspect(evidence: &Evidence<'_>, live: &[Point]) -> Judgement {
     if grown > WORTH_A_WORD * held.max(OF_SITE.growth / WORTH_A_WORD) {
         let slope = sen_slope(recent);
         let span = seconds(recent.last().map_or(0.0, |last| last.at) - recent.first().map_or(0.0, |first| first.at));
-        let reason = format!("holds {} more than ever before in the last {span}{}", bytes(grown), pace(evidence, slope));
+        let reason =
+            format!("holds {} more than ever before in the last {span}{}", bytes(grown), pace(evidence, slope));
         return said(Verdict::Growing, 0.6, reason);
     }
     let start = live.iter().find(|point| point.at > GENERATION_S).map_or(0.0, |point| point.value);
@@ -395,7 +423,11 @@ fn bytes(amount: f64) -> String {
 
 /// A time in whole seconds, or in minutes.
 fn seconds(seconds: f64) -> String {
-    if seconds < 60.0 { format!("{:.0} s", seconds.max(0.0)) } else { units::duration(Duration::from_secs_f64(seconds)) }
+    if seconds < 60.0 {
+        format!("{:.0} s", seconds.max(0.0))
+    } else {
+        units::duration(Duration::from_secs_f64(seconds))
+    }
 }
 
 fn points(of: &[(Duration, u64)]) -> Vec<Point> {

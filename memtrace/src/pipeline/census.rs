@@ -228,6 +228,8 @@ impl Entry {
             rss_bytes: Some(self.usage().rss_bytes()),
             rss_growth_bytes_per_s: judgement.slope_per_s,
             unexplained_rss_bytes: None,
+            ledger: None,
+            peak: None,
             trend: judgement.trend,
             trend_confidence: judgement.confidence,
             memory,

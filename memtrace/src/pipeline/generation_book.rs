@@ -41,7 +41,8 @@ impl GenerationBook {
 
     /// What has become of the blocks, `generation` being that of what is allocated now.
     pub(super) fn survival(&self, site: &KernelSite, generation: u32, unit: ObjectUnit) -> Survival {
-        let total = |of: fn(&Generation) -> Count| site.generations.iter().fold(Count::default(), |sum, one| sum.plus(of(one)));
+        let total =
+            |of: fn(&Generation) -> Count| site.generations.iter().fold(Count::default(), |sum, one| sum.plus(of(one)));
         let older_freed = unit.amount(site.freed_older);
         let mut survival = Survival { older_freed, ..Survival::default() };
         let mut live = unit.amount(since(total(|one| one.alloc), total(|one| one.freed))).less(older_freed);
@@ -83,10 +84,9 @@ mod tests {
         }
 
         fn free(&mut self, born: u32, now: u32, objects: u64) {
-            let is_told_apart = now - born < GENERATIONS as u32;
+            let is_told_apart = ((now - born) as usize) < GENERATIONS;
             let place = Generation::place(born);
-            let sum =
-                if is_told_apart { &mut self.0.generations[place].freed } else { &mut self.0.freed_older };
+            let sum = if is_told_apart { &mut self.0.generations[place].freed } else { &mut self.0.freed_older };
             *sum = sum.plus(Count { bytes: objects * 10, objects });
         }
     }

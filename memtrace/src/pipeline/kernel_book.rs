@@ -17,7 +17,8 @@ use crate::{
     model::{
         frame::{KERNEL_IMAGE, Stack},
         growth::{self, History, SiteHistory},
-        report::{Category, Process, Site, Totals},
+        report::{self, Category, Process, Site, Totals},
+        sizes::SizeHistogram,
         trend,
         verdict::{Evidence, Surroundings, judge_growth},
     },
@@ -47,6 +48,9 @@ struct TrackedSite {
     totals: Totals,
     live_bytes: SiteHistory,
 }
+
+/// Sites that are one in reports.
+type Parts<'a> = Vec<(SiteIndex, &'a TrackedSite)>;
 
 /// What one owner is charged for.
 pub(super) struct Book {
@@ -152,6 +156,8 @@ impl Book {
             rss_bytes: self.held_bytes,
             rss_growth_bytes_per_s: judgement.slope_per_s,
             unexplained_rss_bytes: None,
+            ledger: None,
+            peak: None,
             trend: judgement.trend,
             trend_confidence: judgement.confidence,
             memory: None,
@@ -165,14 +171,14 @@ impl Book {
         }
     }
 
-    /// The sites, those whose stacks differ only within the allocator taken together, most live bytes first.
+    /// The sites, those whose stacks differ only within the allocator taken together, in the order of reports.
     fn merged_sites(
         &self,
         symbolizer: &mut KernelSymbolizer,
         oldest: &HashMap<SiteIndex, u32>,
         now: Duration,
     ) -> Vec<Site> {
-        let mut merged: HashMap<(&[u64], bool), Vec<(SiteIndex, &TrackedSite)>> = HashMap::new();
+        let mut merged: HashMap<(&[u64], bool), Parts<'_>> = HashMap::new();
         for (index, tracked) in &self.sites {
             let (addresses, truncated) = match self.stacks.get(&tracked.stack) {
                 Some(KernelStack::Of(addresses, truncated)) => (addresses.as_slice(), *truncated),
@@ -180,8 +186,9 @@ impl Book {
             };
             merged.entry((addresses, truncated)).or_default().push((*index, tracked));
         }
-        let surroundings = Surroundings { growth_bytes_per_s: self.live_bytes.slope_per_s(), ..Surroundings::default() };
-        let site = |((addresses, truncated), parts): ((&[u64], bool), Vec<(SiteIndex, &TrackedSite)>)| {
+        let surroundings =
+            Surroundings { growth_bytes_per_s: self.live_bytes.slope_per_s(), ..Surroundings::default() };
+        let site = |((addresses, truncated), parts): ((&[u64], bool), Parts<'_>)| {
             let stack: Stack = addresses.iter().map(|address| symbolizer.frames(*address)).collect();
             let totals = parts.iter().fold(Totals::default(), |sum, (_, part)| sum.plus(&part.totals));
             let live: Vec<_> = parts.iter().map(|(_, part)| part.live_bytes.points()).collect();
@@ -190,6 +197,7 @@ impl Book {
                 live: &growth::sum(&live),
                 aged: &[],
                 totals,
+                live_bytes_low: None,
                 survival: None,
                 process: &surroundings,
             };
@@ -204,6 +212,8 @@ impl Book {
                 judgement: judge_growth(&evidence),
                 survival: None,
                 short_lived_objects: None,
+                at_peak_bytes: 0,
+                sizes: SizeHistogram::default(),
                 freed_at: Vec::new(),
                 oldest_age: oldest.map(age),
                 truncated,
@@ -211,7 +221,7 @@ impl Book {
             }
         };
         let mut sites: Vec<Site> = merged.into_iter().map(site).collect();
-        sites.sort_by_key(|site| (std::cmp::Reverse((site.totals.live_bytes(), site.totals.alloc_bytes)), site.id));
+        report::sort(&mut sites);
         sites
     }
 }

@@ -22,13 +22,13 @@ use super::{
 };
 use crate::{
     capture::selection::Selection,
+    model::units,
     model::{
         report::Report,
         threshold::{Gate, Observed, Threshold},
         trend::{Judgement, Trend},
     },
     process::memory,
-    model::units,
 };
 
 /// How often it is looked who is selected: reading the list of all processes of a host takes longer than reading the memory

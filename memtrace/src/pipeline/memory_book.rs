@@ -32,6 +32,11 @@ impl MemoryBook {
         self.history.push(elapsed, usage);
     }
 
+    /// Resident memory when it was first read and now, in bytes.
+    pub(super) fn rss_bytes(&self) -> Option<(u64, u64)> {
+        Some((self.history.first()?.rss_bytes(), self.history.latest()?.rss_bytes()))
+    }
+
     /// What is thought of it, and what a report tells.
     pub(super) fn report(&self) -> (Judgement, Option<Memory>) {
         let judgement = self.history.judge();

@@ -12,6 +12,7 @@ mod profile;
 mod session;
 mod steering;
 mod targets;
+mod tracked_site;
 mod vm_book;
 mod watch;
 mod window_book;

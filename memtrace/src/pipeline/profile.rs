@@ -6,14 +6,15 @@ use memtrace_common::{
     free_side::FreeSide,
     process::{Counter, CounterKind, Process as KernelProcess},
     sampling::{BYTES_VARIANCE, OBJECT, OBJECTS_VARIANCE, Weight},
-    site::{Category as KernelCategory, Count, Generation, Site as KernelSite, SiteIndex},
+    site::{Category as KernelCategory, Count, Site as KernelSite, SiteIndex},
     stack::{StackId, mix},
     thread::Requested,
 };
 
 use super::{
-    generation_book::{GenerationBook, ObjectUnit},
+    generation_book::ObjectUnit,
     memory_book::MemoryBook,
+    tracked_site::{self, Parts, TrackedSite},
     vm_book::VmBook,
     window_book::WindowBook,
 };
@@ -25,13 +26,13 @@ use crate::{
     },
     model::{
         estimate::{Uncertainty, Variances},
-        frame::{ImageName, Reason, Stack},
-        growth::{self, History, SiteHistory},
+        frame::{ImageName, Reason},
+        growth::History,
+        ledger::Ledger,
         overhead::{Hits, Overhead, TrapCost},
-        report::{Category, FreedAt, HealthCounter, HealthKind, PageKind, Process, Site, Totals},
-        survival::Survival,
+        report::{self, Category, FreedAt, HealthCounter, HealthKind, PageKind, Peak, Process, Site, Totals},
         unexplained::unexplained_rss_bytes,
-        verdict::{Evidence, Surroundings, judge, judge_growth},
+        verdict::Surroundings,
         windows::{Cohort, Window},
     },
     process::{memory, status},
@@ -44,80 +45,6 @@ struct PlacedStack {
     complete: bool,
     /// Whether the mappings that it was looked up in may have been too old.
     tentative: bool,
-}
-
-/// A site, as last read.
-struct TrackedSite {
-    stack: StackId,
-    category: Category,
-    totals: Totals,
-    /// How sure what is recorded for good is; nothing where it was counted.
-    uncertainty: Option<Uncertainty>,
-    /// How sure what windows add to it is; nothing where there were none.
-    of_windows: Option<Uncertainty>,
-    live_bytes: SiteHistory,
-    oldest_born_ms: Option<u64>,
-    generations: GenerationBook,
-    /// Nothing where frees may have gone unseen, or generations are not told.
-    survival: Option<Survival>,
-    /// What of its live bytes was old at the end of each generation, from when any were.
-    aged_bytes: SiteHistory,
-    short_lived_objects: u64,
-}
-
-/// At how many sites of a process the frees are looked at.
-const FOLLOWED_FREES: usize = 32;
-
-/// From how many generations on blocks are old: older than eight seconds.
-const OLD: usize = 2;
-
-impl TrackedSite {
-    fn new(stack: StackId, category: Category) -> Self {
-        let mut live_bytes = SiteHistory::default();
-        // Before its first allocation it held nothing.
-        live_bytes.push(Duration::ZERO, 0);
-        Self {
-            stack,
-            category,
-            totals: Totals::default(),
-            uncertainty: None,
-            of_windows: None,
-            live_bytes,
-            oldest_born_ms: None,
-            generations: GenerationBook::default(),
-            survival: None,
-            aged_bytes: SiteHistory::default(),
-            short_lived_objects: 0,
-        }
-    }
-
-    /// By how much its old blocks have become more in the last two generations, in bytes.
-    fn aged_growth(&self) -> u64 {
-        match self.aged_bytes.points() {
-            [.., (_, before), _, (_, now)] if self.survival.is_some() => now.saturating_sub(*before),
-            _ => 0,
-        }
-    }
-
-    /// Takes in what has become of its generations.
-    fn read_generations(&mut self, site: &KernelSite, time: &Time, unit: ObjectUnit) {
-        let survival = self.generations.survival(site, time.generation, unit);
-        self.survival = Some(survival);
-        if time.next == time.generation {
-            return;
-        }
-        self.short_lived_objects += self.generations.short_lived(site, time.generation, unit).objects;
-        let aged = survival.live_since(OLD).bytes;
-        // Most sites never have any.
-        if aged > 0 && self.aged_bytes.first().is_none() {
-            let before = Duration::from_millis(Generation::begins_ms(time.generation));
-            self.aged_bytes.push(before.min(time.elapsed), 0);
-        }
-        if aged > 0 || self.aged_bytes.first().is_some() {
-            self.aged_bytes.push(time.elapsed, aged);
-        }
-        self.generations.turn(site, time.generation, time.next);
-    }
 }
 
 /// What the kernel side has counted of a target.
@@ -167,6 +94,9 @@ pub(super) struct View<'a> {
     pub(super) scale: f64,
 }
 
+/// At how many sites of a process the frees are looked at.
+const FOLLOWED_FREES: usize = 32;
+
 /// What is known of a target so far.
 #[derive(Default)]
 pub(super) struct Profile {
@@ -174,6 +104,7 @@ pub(super) struct Profile {
     has_tentative: bool,
     sites: HashMap<SiteIndex, TrackedSite>,
     free_sides: Vec<(FreeSide, u64)>,
+    peak: Option<Peak>,
     live_bytes: History,
     memory: MemoryBook,
     counters: KernelProcess,
@@ -279,6 +210,7 @@ impl Profile {
             live_bytes = live_bytes.saturating_sub(self.shrunk.bytes);
         }
         self.live_bytes.push(elapsed, live_bytes);
+        self.note_peak(elapsed, live_bytes);
         if let Some(usage) = memory::usage(target.pid.get()) {
             self.memory.note(target.pid.get(), usage, elapsed);
         }
@@ -289,6 +221,17 @@ impl Profile {
         self.counters = kernel.process(target.slot)?;
         self.requested = counted.requested;
         Ok(())
+    }
+
+    /// Remembers what was held when it was most.
+    fn note_peak(&mut self, elapsed: Duration, live_bytes: u64) {
+        if live_bytes <= self.peak.map_or(0, |peak| peak.live_bytes) {
+            return;
+        }
+        self.peak = Some(Peak { at: elapsed, live_bytes });
+        for site in self.sites.values_mut() {
+            site.at_peak_bytes = site.totals.live_bytes();
+        }
     }
 
     /// The sites whose old blocks accumulate while others of theirs are freed, fastest first, and not too many.
@@ -319,13 +262,15 @@ impl Profile {
         self.windows.judge(&counted.sites, window);
     }
 
-    /// Takes in how old each site's oldest block is, as of the last sweep.
-    pub(super) fn read_ages(&mut self, kernel: &Kernel, mapped: Option<&VmBook>) {
+    /// Takes in how old each site's oldest block is and how large its blocks are, as of the last sweep.
+    pub(super) fn read_blocks(&mut self, kernel: &Kernel, mapped: Option<&VmBook>) {
         let oldest_mapped = mapped.map(VmBook::oldest_born_ms).unwrap_or_default();
         for (id, site) in &mut self.sites {
+            let live = kernel.live_blocks(*id);
+            site.sizes = live.map(|live| live.sizes.clone()).unwrap_or_default();
             site.oldest_born_ms = match site.category {
                 // Of what windows have seen, only the last one's blocks are known one by one.
-                Category::Heap if self.windows.is_empty() => kernel.oldest_born_ms(*id),
+                Category::Heap if self.windows.is_empty() => live.map(|live| u64::from(live.oldest_born_ms)),
                 Category::Heap => None,
                 Category::Mmap => oldest_mapped.get(id).copied(),
                 Category::Pages(_) => None,
@@ -365,6 +310,8 @@ impl Profile {
             unexplained_rss_bytes: (!view.is_of_pages())
                 .then(|| self.unexplained_rss_bytes(self.totals().live_bytes()))
                 .flatten(),
+            ledger: self.ledger(view),
+            peak: self.peak,
             trend: judgement.trend,
             trend_confidence: judgement.confidence,
             memory,
@@ -465,75 +412,54 @@ impl Profile {
         }
     }
 
+    fn ledger(&self, view: &View<'_>) -> Option<Ledger> {
+        let (rss_at_attach_bytes, rss_bytes) = self.memory.rss_bytes().filter(|_| !view.is_of_pages())?;
+        let live = |category| {
+            let sites = self.sites.values().filter(|site| site.category == category);
+            sites.map(|site| site.totals.live_bytes()).sum()
+        };
+        let lost = Counter::ALL.iter().filter(|counter| counter.kind() == CounterKind::Loss);
+        Some(Ledger {
+            rss_at_attach_bytes,
+            rss_bytes,
+            live_heap_bytes: live(Category::Heap),
+            live_mmap_bytes: live(Category::Mmap),
+            lost_events: lost.map(|counter| self.count(*counter)).sum(),
+            unmatched_frees: self.count(Counter::UnmatchedFrees),
+        })
+    }
+
     fn unexplained_rss_bytes(&self, live_bytes: u64) -> Option<u64> {
         let history = &self.memory.history;
         unexplained_rss_bytes(history.first()?.rss_bytes(), history.latest()?.rss_bytes(), live_bytes)
     }
 
-    /// The sites, those of the same places taken together, most live bytes first.
+    /// The sites, those of the same places taken together, in the order of reports.
     fn merged_sites(&self, view: &View<'_>, symbolizer: &mut Symbolizer) -> Vec<Site> {
         let View { categories, images, now, .. } = *view;
         let places = self.stacks.values().flat_map(|stack| stack.places.iter().copied());
         symbolizer.symbolize(images.all(), places);
         let identities: Vec<u64> = images.all().iter().map(|image| identity(&image.name)).collect();
-        let mut merged: HashMap<(&[CodePlace], bool, Category), Vec<(SiteIndex, &TrackedSite)>> = HashMap::new();
+        let mut merged: HashMap<(&[CodePlace], bool, Category), Parts<'_>> = HashMap::new();
         let nowhere = PlacedStack { places: Vec::new(), complete: false, tentative: false };
         for (index, tracked) in self.sites.iter().filter(|(_, site)| categories.contains(&site.category)) {
             let stack = self.stacks.get(&tracked.stack).unwrap_or(&nowhere);
             merged.entry((&stack.places, stack.complete, tracked.category)).or_default().push((*index, tracked));
         }
         let surroundings = self.surroundings(now);
-        let site = |((places, complete, category), parts): ((&[CodePlace], bool, Category), Vec<_>)| {
+        let site = |((places, complete, category), parts): ((&[CodePlace], bool, Category), Parts<'_>)| {
             let (indices, parts): (Vec<SiteIndex>, Vec<&TrackedSite>) = parts.into_iter().unzip();
             Site {
                 id: site_id(places, category, &identities),
                 truncated: !complete,
                 stack: places.iter().map(|place| symbolizer.frames(*place)).collect(),
                 freed_at: self.freed_at(&indices, symbolizer),
-                ..merged_site(category, &parts, now, &surroundings)
+                ..tracked_site::merged(category, &parts, now, &surroundings)
             }
         };
         let mut sites: Vec<Site> = merged.into_iter().map(site).collect();
-        sites.sort_by(|a, b| {
-            let weight = |site: &Site| (site.totals.live_bytes(), site.totals.alloc_bytes);
-            weight(b).cmp(&weight(a)).then(a.id.cmp(&b.id))
-        });
+        report::sort(&mut sites);
         sites
-    }
-}
-
-/// The site that is made of all that allocate at the same places, but for these places.
-fn merged_site(category: Category, parts: &[&TrackedSite], now: Duration, surroundings: &Surroundings) -> Site {
-    let totals = parts.iter().fold(Totals::default(), |sum, part| sum.plus(&part.totals));
-    let uncertainties = parts.iter().flat_map(|part| [part.uncertainty, part.of_windows]);
-    // Of some it may not be known, and then of none.
-    let survivals: Option<Vec<Survival>> = parts.iter().map(|part| part.survival).collect();
-    let survival = survivals.and_then(|known| known.into_iter().reduce(|sum, more| sum.plus(&more)));
-    let series = |of: fn(&TrackedSite) -> &SiteHistory| {
-        growth::sum(&parts.iter().map(|part| of(part).points()).collect::<Vec<_>>())
-    };
-    let evidence = Evidence {
-        now,
-        live: &series(|part| &part.live_bytes),
-        aged: &if survival.is_some() { series(|part| &part.aged_bytes) } else { Vec::new() },
-        totals,
-        survival: survival.as_ref(),
-        process: surroundings,
-    };
-    let oldest = parts.iter().filter_map(|part| part.oldest_born_ms).min();
-    Site {
-        id: 0,
-        category,
-        totals,
-        uncertainty: uncertainties.flatten().reduce(|sum, more| sum.plus(&more)),
-        growth_bytes_per_s: parts.iter().map(|part| part.live_bytes.slope_per_s()).sum(),
-        judgement: if category.is_pages() { judge_growth(&evidence) } else { judge(&evidence) },
-        freed_at: Vec::new(),
-        short_lived_objects: survival.is_some().then(|| parts.iter().map(|part| part.short_lived_objects).sum()),
-        survival,
-        oldest_age: oldest.map(|born_ms| now.saturating_sub(Duration::from_millis(born_ms))),
-        truncated: false,
-        stack: Stack::default(),
     }
 }
 

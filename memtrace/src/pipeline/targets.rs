@@ -193,8 +193,7 @@ impl Targets {
     /// Asks where blocks are freed at the sites whose old ones accumulate: where the others go is where these do not come.
     /// Returns whether there are any.
     pub(super) fn want_frees(&self, kernel: &mut Kernel) -> bool {
-        let sites: Vec<SiteIndex> =
-            self.live.values().flat_map(|followed| followed.profile.accumulating()).collect();
+        let sites: Vec<SiteIndex> = self.live.values().flat_map(|followed| followed.profile.accumulating()).collect();
         kernel.want_frees(&sites);
         !sites.is_empty()
     }
@@ -264,7 +263,7 @@ impl Targets {
             let is_of_pages = are_pages(&self.categories);
             let reading = Reading { kernel, images: &self.images, time, scale, is_of_pages };
             profile.read(&counted, mapped.as_ref(), target, &reading)?;
-            profile.read_ages(kernel, mapped.as_ref());
+            profile.read_blocks(kernel, mapped.as_ref());
         }
         let slots: Vec<ProcessSlot> = closed.into_iter().map(|(slot, _)| slot).collect();
         kernel.recycle(&slots)?;
@@ -305,7 +304,7 @@ impl Targets {
         let Self { images, symbolizer, categories, .. } = self;
         let view = View { categories, images, now, trap, is_adaptive: kernel.is_adaptive(), scale };
         for Followed { target, profile, mapped, .. } in self.live.values_mut() {
-            profile.read_ages(kernel, mapped.as_ref());
+            profile.read_blocks(kernel, mapped.as_ref());
             processes.push(profile.report(&view, target, symbolizer, false));
         }
         for Followed { target, profile, .. } in &self.ended {

@@ -7,9 +7,13 @@ use std::{
 
 use crate::model::{
     frame::{Frame, Function, ImageName, Place, Reason},
+    ledger::Ledger,
     memory::{Limit, Memory, Usage},
     overhead::{Hits, Overhead},
-    report::{Allocator, Category, FreedAt, HealthCounter, HealthKind, Process, Report, Site, Tier, Totals, Unlisted},
+    report::{
+        Allocator, Category, FreedAt, HealthCounter, HealthKind, Peak, Process, Report, Site, Tier, Totals, Unlisted,
+    },
+    sizes::SizeHistogram,
     survival::{Amount, Cohort, Survival},
     trend::Trend,
     verdict::{Judgement, Verdict},
@@ -40,6 +44,12 @@ fn memory() -> Memory {
     }
 }
 
+fn sizes() -> SizeHistogram {
+    let mut sizes = SizeHistogram::default();
+    [1000, 1000, 1048, 1048].into_iter().for_each(|bytes| sizes.add(bytes));
+    sizes
+}
+
 fn survival() -> Survival {
     let amount = |objects| Amount { bytes: objects * 1024, objects };
     let mut survival = Survival { older_freed: amount(1), ..Survival::default() };
@@ -63,6 +73,8 @@ pub(crate) fn report() -> Report {
         },
         survival: Some(survival()),
         short_lived_objects: Some(2),
+        at_peak_bytes: 4000,
+        sizes: sizes(),
         freed_at: vec![FreedAt {
             samples: 97,
             stack: [vec![resolved("free", 20, false)], vec![resolved("conn_close", 60, false)]]
@@ -84,13 +96,11 @@ pub(crate) fn report() -> Report {
         id: 0xbeef,
         totals: Totals::new(100, 1, 0, 0),
         growth_bytes_per_s: 0.0,
-        judgement: Judgement {
-            verdict: Verdict::Stable,
-            confidence: 0.9,
-            reason: "has held 100 B for 10 s".into(),
-        },
+        judgement: Judgement { verdict: Verdict::Stable, confidence: 0.9, reason: "has held 100 B for 10 s".into() },
         survival: None,
         short_lived_objects: None,
+        at_peak_bytes: 100,
+        sizes: SizeHistogram::default(),
         freed_at: Vec::new(),
         truncated: true,
         oldest_age: None,
@@ -119,6 +129,15 @@ pub(crate) fn report() -> Report {
             rss_bytes: Some(5 << 20),
             rss_growth_bytes_per_s: 1024.0,
             unexplained_rss_bytes: Some(3 << 20),
+            ledger: Some(Ledger {
+                rss_at_attach_bytes: 1 << 20,
+                rss_bytes: 5 << 20,
+                live_heap_bytes: 4196,
+                live_mmap_bytes: 0,
+                lost_events: 3,
+                unmatched_frees: 7,
+            }),
+            peak: Some(Peak { at: Duration::from_secs(9), live_bytes: 4100 }),
             trend: Trend::Increasing,
             trend_confidence: 0.987,
             memory: Some(memory()),

@@ -19,6 +19,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use crate::model::{
     estimate::{Interval, Intervals},
     frame::{Frame, Stack},
+    ledger::Ledger,
     memory::{Memory, Usage},
     overhead::{Hits, Overhead},
     report::{FreedAt, HealthCounter, PageKind, Process, Report, Site, Steered, TierChange, Totals},
@@ -89,6 +90,8 @@ struct JsonProcess<'a> {
     unexplained_rss_bytes: Option<u64>,
     trend: &'static str,
     trend_confidence: f64,
+    ledger: Option<JsonLedger>,
+    peak: Option<JsonPeak>,
     memory: Option<JsonMemory>,
     #[serde(flatten)]
     totals: JsonTotals,
@@ -97,6 +100,38 @@ struct JsonProcess<'a> {
     overhead: Option<JsonOverhead>,
     health: BTreeMap<&'static str, u64>,
     sites: JsonSites<'a>,
+}
+
+/// What resident memory consists of.
+#[derive(Serialize)]
+struct JsonLedger {
+    rss_at_attach_bytes: u64,
+    rss_bytes: u64,
+    live_heap_bytes: u64,
+    live_mmap_bytes: u64,
+    unexplained_bytes: i64,
+    lost_events: u64,
+    unmatched_frees: u64,
+}
+
+impl From<&Ledger> for JsonLedger {
+    fn from(ledger: &Ledger) -> Self {
+        Self {
+            rss_at_attach_bytes: ledger.rss_at_attach_bytes,
+            rss_bytes: ledger.rss_bytes,
+            live_heap_bytes: ledger.live_heap_bytes,
+            live_mmap_bytes: ledger.live_mmap_bytes,
+            unexplained_bytes: ledger.unexplained_bytes(),
+            lost_events: ledger.lost_events,
+            unmatched_frees: ledger.unmatched_frees,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct JsonPeak {
+    at_ns: u64,
+    live_bytes: u64,
 }
 
 /// What memory the process has had.
@@ -281,6 +316,8 @@ struct JsonSite<'a> {
     reason: &'a str,
     survival: Option<JsonSurvival>,
     short_lived_objects: Option<u64>,
+    at_peak_bytes: u64,
+    sizes: Vec<JsonSize>,
     freed_at: Vec<JsonFreedAt<'a>>,
     oldest_age_ns: Option<u64>,
     truncated: bool,
@@ -343,6 +380,8 @@ fn json_process(process: &Process, top: Option<usize>) -> JsonProcess<'_> {
         unexplained_rss_bytes: process.unexplained_rss_bytes,
         trend: process.trend.name(),
         trend_confidence: process.trend_confidence,
+        ledger: process.ledger.as_ref().map(JsonLedger::from),
+        peak: process.peak.map(|peak| JsonPeak { at_ns: nanoseconds(peak.at), live_bytes: peak.live_bytes }),
         memory: process.memory.as_ref().map(JsonMemory::from),
         totals: (&process.totals).into(),
         interval_95: process.intervals().map(JsonIntervals::from),
@@ -351,6 +390,13 @@ fn json_process(process: &Process, top: Option<usize>) -> JsonProcess<'_> {
         health: counters(&process.health),
         sites: JsonSites(&process.sites[..top.unwrap_or(usize::MAX).min(process.sites.len())]),
     }
+}
+
+/// How many blocks are no larger than this, and larger than half of it.
+#[derive(Serialize)]
+struct JsonSize {
+    up_to_bytes: u64,
+    objects: u64,
 }
 
 /// Where blocks of a site are freed.
@@ -414,6 +460,8 @@ fn json_site<'a>(site: &'a Site, places: &'a Places) -> JsonSite<'a> {
         confidence: site.judgement.confidence,
         reason: &site.judgement.reason,
         short_lived_objects: site.short_lived_objects,
+        at_peak_bytes: site.at_peak_bytes,
+        sizes: site.sizes.counts().map(|(up_to_bytes, objects)| JsonSize { up_to_bytes, objects }).collect(),
         freed_at: site.freed_at.iter().take(MOST_FREED_AT).map(|at| json_freed_at(at, places)).collect(),
         survival: site.survival.as_ref().map(JsonSurvival::from),
         oldest_age_ns: site.oldest_age.map(nanoseconds),
@@ -500,11 +548,8 @@ mod tests {
     fn the_tiers_that_a_budget_led_to_are_told() {
         let mut report = fixture::report();
         report.tier = Tier::Windowed;
-        let change = |seconds, tier, reason: &str| TierChange {
-            at: Duration::from_secs(seconds),
-            tier,
-            reason: reason.into(),
-        };
+        let change =
+            |seconds, tier, reason: &str| TierChange { at: Duration::from_secs(seconds), tier, reason: reason.into() };
         let changes = vec![change(0, Tier::Exact, "as asked"), change(3, Tier::Windowed, "too dear")];
         report.steered = Some(Steered { max_overhead: 0.1, changes, windows: 7 });
         let mut out = Vec::new();

@@ -3,17 +3,8 @@
 use crate::model::frame::{Frame, Stack};
 
 /// Allocators' own functions.
-const NAMES: [&str; 9] = [
-    "malloc",
-    "calloc",
-    "realloc",
-    "reallocarray",
-    "free",
-    "cfree",
-    "aligned_alloc",
-    "memalign",
-    "posix_memalign",
-];
+const NAMES: [&str; 9] =
+    ["malloc", "calloc", "realloc", "reallocarray", "free", "cfree", "aligned_alloc", "memalign", "posix_memalign"];
 
 /// How names begin of what allocators and the standard libraries of C++ and Rust put on top of them.
 const BEGINNINGS: [&str; 14] = [

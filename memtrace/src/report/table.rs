@@ -14,7 +14,8 @@ use super::{
 use crate::model::{
     estimate::Intervals,
     frame::{Frame, KERNEL_IMAGE, Place, base_name},
-    report::{Category, FreedAt, HealthKind, PageKind, Process, Report, Site, Steered, Tier},
+    ledger::Ledger,
+    report::{Category, FreedAt, HealthKind, PageKind, Peak, Process, Report, Site, Steered, Tier},
     units,
     verdict::{Judgement, Verdict},
 };
@@ -79,6 +80,13 @@ fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Resul
         )?;
     }
     memory::render(process, out)?;
+    if let Some(ledger) = &process.ledger {
+        writeln!(out, "ledger     {}", ledger_line(ledger))?;
+    }
+    if let Some(peak) = process.peak.filter(|peak| is_worth_a_word(peak, process)) {
+        writeln!(out, "peak       {}", peak_line(&peak, process))?;
+    }
+    suspects(process, out)?;
     if let Some(overhead) = process.overhead.filter(|overhead| !overhead.cost.is_zero()) {
         let (cost, cpu) = (units::duration(overhead.cost), units::duration(overhead.cpu));
         let percent = overhead.share() * 100.0;
@@ -106,6 +114,60 @@ fn held(tier: Tier, Process { totals, growth_bytes_per_s, .. }: &Process) -> Str
     }
     let objects = units::count(totals.live_objects());
     format!("live       {live} in {objects} objects, {growth}   (allocated {allocated}, freed {freed})")
+}
+
+/// What resident memory consists of.
+fn ledger_line(ledger: &Ledger) -> String {
+    let amount = |bytes: u64| units::bytes(bytes);
+    let signed = |bytes: i64| format!("{}{}", if bytes < 0 { "-" } else { "" }, amount(bytes.unsigned_abs()));
+    let mapped = match ledger.live_mmap_bytes {
+        0 => String::new(),
+        bytes => format!(" and {} mapped", amount(bytes)),
+    };
+    format!(
+        "RSS is {} from before attach and {} since; of that {} in live blocks{mapped}, {} not explained{}",
+        amount(ledger.rss_at_attach_bytes),
+        signed(ledger.grown_bytes()),
+        amount(ledger.live_heap_bytes),
+        signed(ledger.unexplained_bytes()),
+        // Blocks need not be written to, nor lie where nothing was before.
+        if ledger.unexplained_bytes() < 0 { " (not written to, or where older blocks were)" } else { "" },
+    )
+}
+
+/// Whether much more was held at the peak than is now.
+fn is_worth_a_word(peak: &Peak, process: &Process) -> bool {
+    peak.live_bytes > process.totals.live_bytes() + process.totals.live_bytes() / 10
+}
+
+/// When most was held, and by what.
+fn peak_line(peak: &Peak, process: &Process) -> String {
+    /// So many sites are told.
+    const TOLD: usize = 3;
+    let mut sites: Vec<&Site> = process.sites.iter().filter(|site| site.at_peak_bytes > 0).collect();
+    sites.sort_by_key(|site| Reverse(site.at_peak_bytes));
+    let told = sites.iter().take(TOLD).filter_map(|site| {
+        let label = plumbing::first_own(&site.stack)?.label();
+        Some(format!("{} by {label}", units::bytes(site.at_peak_bytes)))
+    });
+    let told: Vec<String> = told.collect();
+    format!("{} after {}: {}", units::bytes(peak.live_bytes), units::duration(peak.at), told.join(", "))
+}
+
+/// How many sites are suspected, and how sure that is at most.
+fn suspects(process: &Process, out: &mut dyn Write) -> io::Result<()> {
+    let suspects = process.sites.iter().filter(|site| site.judgement.verdict == Verdict::LeakSuspect);
+    let surest = suspects.clone().max_by(|a, b| a.judgement.confidence.total_cmp(&b.judgement.confidence));
+    let Some(surest) = surest else { return Ok(()) };
+    let count = units::count(suspects.clone().count() as u64);
+    let growth: f64 = suspects.map(|site| site.growth_bytes_per_s).sum();
+    let sites = if count == "1" { "site" } else { "sites" };
+    writeln!(
+        out,
+        "suspects   {count} {sites}, {} together; the surest {:.0} %",
+        units::bytes_per_s(growth),
+        surest.judgement.confidence * 100.0
+    )
 }
 
 /// What an estimate was made from.

@@ -6,17 +6,40 @@ use std::{
 };
 
 use memtrace_common::{
-    block::{BlockKey, Recorded},
+    block::{BlockKey, LiveBlock, Recorded},
     block_table::{Bucket, FREE, PLACES, TAKEN, after, filter_entry, home},
     process::ProcessSlot,
     site::SiteIndex,
 };
 
 use super::{halves, mapped::MappedArray};
+use crate::model::sizes::SizeHistogram;
 
 /// The word of a bucket that counts the blocks it has passed on; before it stand the keys, after it two words for
 /// each block.
 const PASSED_ON: usize = PLACES;
+
+/// The live blocks of a site.
+#[derive(Debug)]
+pub struct LiveBlocks {
+    /// When the oldest was allocated, in milliseconds since the start.
+    pub oldest_born_ms: u32,
+    /// How large they are.
+    pub sizes: SizeHistogram,
+}
+
+impl Default for LiveBlocks {
+    fn default() -> Self {
+        Self { oldest_born_ms: u32::MAX, sizes: SizeHistogram::default() }
+    }
+}
+
+impl LiveBlocks {
+    fn add(&mut self, bytes: u64, born_ms: u32) {
+        self.oldest_born_ms = self.oldest_born_ms.min(born_ms);
+        self.sizes.add(bytes);
+    }
+}
 
 /// The table.
 pub(super) struct BlockTable {
@@ -30,17 +53,18 @@ impl BlockTable {
         Self { buckets, filter }
     }
 
-    /// Looks at every block: those of programs that are over go, and those of windows other than `cohort`. Returns when the oldest of each site was
-    /// allocated, in milliseconds since the start.
-    pub(super) fn sweep(&self, over: &HashSet<ProcessSlot>, cohort: u32) -> HashMap<SiteIndex, u32> {
-        let mut oldest = HashMap::new();
+    /// Looks at every block: those of programs that are over go, and those of windows other than `cohort`. Returns what is
+    /// live of each site.
+    pub(super) fn sweep(&self, over: &HashSet<ProcessSlot>, cohort: u32) -> HashMap<SiteIndex, LiveBlocks> {
+        let mut live: HashMap<SiteIndex, LiveBlocks> = HashMap::new();
         for (bucket, words) in self.buckets() {
             for (place, word) in words[..PLACES].iter().enumerate() {
                 let key = word.load(Ordering::Acquire);
                 if key == FREE || key == TAKEN {
                     continue;
                 }
-                let recorded = Recorded::of_word(words[PASSED_ON + 1 + 2 * place].load(Ordering::Relaxed));
+                let sized = words[PASSED_ON + 1 + 2 * place].load(Ordering::Relaxed);
+                let recorded = Recorded::of_word(sized);
                 let is_judged = recorded.is_in_some_cohort() && recorded != Recorded::in_cohort(cohort);
                 if is_judged || over.contains(&BlockKey(key).process()) {
                     self.remove(bucket, word, key);
@@ -48,11 +72,10 @@ impl BlockTable {
                 }
                 // Site and time are the halves of the block's second word.
                 let [site, born_ms] = halves(words[PASSED_ON + 2 + 2 * place].load(Ordering::Relaxed));
-                let known = oldest.entry(SiteIndex(site)).or_insert(born_ms);
-                *known = born_ms.min(*known);
+                live.entry(SiteIndex(site)).or_default().add(LiveBlock::size_of_word(sized), born_ms);
             }
         }
-        oldest
+        live
     }
 
     fn buckets(&self) -> impl Iterator<Item = (u32, &[AtomicU64])> {

@@ -311,7 +311,9 @@ impl KernelMemory {
     /// When the oldest that is live of each site was allocated, in milliseconds since the start: one look at everything.
     #[must_use]
     pub fn oldest_born_ms(&self) -> HashMap<SiteIndex, u32> {
-        let mut oldest = self.blocks.sweep(&HashSet::new(), 0);
+        let live = self.blocks.sweep(&HashSet::new(), 0);
+        let mut oldest: HashMap<SiteIndex, u32> =
+            live.into_iter().map(|(site, blocks)| (site, blocks.oldest_born_ms)).collect();
         let pages = self.pages.iter().flat_map(|pages| (0..pages.len()).filter_map(|index| pages.get(index)));
         for entry in pages.map(PageEntry).filter(|entry| entry.site() != SiteIndex::NONE) {
             let known = oldest.entry(entry.site()).or_insert(entry.born_ms());

@@ -38,7 +38,12 @@ use memtrace_common::{
 use thiserror::Error;
 
 use self::{
-    blocks::BlockTable, code::CodeStore, mapped::MappedArray, pages::PageLink, probes::Probes, threads::ThreadCounts,
+    blocks::{BlockTable, LiveBlocks},
+    code::CodeStore,
+    mapped::MappedArray,
+    pages::PageLink,
+    probes::Probes,
+    threads::ThreadCounts,
 };
 pub use self::{
     code::RowPlace,
@@ -231,9 +236,8 @@ pub struct Kernel {
     over: HashSet<ProcessSlot>,
     /// Which window's blocks are being followed; 0 for none.
     cohort: u32,
-    /// When the oldest live block of each site was allocated, in milliseconds since the start, as of the last
-    /// sweep.
-    oldest: HashMap<SiteIndex, u32>,
+    /// The live blocks of each site, as of the last sweep.
+    live: HashMap<SiteIndex, LiveBlocks>,
     code: CodeStore,
 }
 
@@ -347,7 +351,7 @@ impl Kernel {
             threads,
             over: HashSet::new(),
             cohort: 0,
-            oldest: HashMap::new(),
+            live: HashMap::new(),
             code,
         };
         if sample_bytes.is_some() {
@@ -641,11 +645,10 @@ impl Kernel {
         Ok(sites.filter(|(_, site)| site.process != ProcessSlot::NONE).collect())
     }
 
-    /// When the oldest live block of a site was allocated, in milliseconds since the start and as of the last
-    /// [`Kernel::sweep`]; `None` where none lived.
+    /// The live blocks of a site, as of the last [`Kernel::sweep`]; `None` where none lived.
     #[must_use]
-    pub fn oldest_born_ms(&self, site: SiteIndex) -> Option<u64> {
-        self.oldest.get(&site).copied().map(u64::from)
+    pub fn live_blocks(&self, site: SiteIndex) -> Option<&LiveBlocks> {
+        self.live.get(&site)
     }
 
     /// How many places in the table of sites were ever given out.
@@ -656,10 +659,10 @@ impl Kernel {
         Ok(u32::try_from(count).unwrap_or(u32::MAX).min(self.capacities.sites))
     }
 
-    /// Looks at every block: those of programs that are over go, and of windows that are judged, and each site learns when
-    /// its oldest was allocated.
+    /// Looks at every block: those of programs that are over go, and of windows that are judged, and each site learns what of it
+    /// is live.
     pub fn sweep(&mut self) {
-        self.oldest = self.blocks.sweep(&self.over, self.cohort);
+        self.live = self.blocks.sweep(&self.over, self.cohort);
     }
 
     /// The stack of a site; `None` where it is not known.

@@ -30,7 +30,11 @@ impl Seen {
     fn of(blocks: &[Block], run_s: f64) -> Self {
         let lives_at = |block: &Block, at: f64| block.born_s <= at && at < block.born_s + block.lives_s;
         let bytes = |at: f64, born_until: f64| -> u64 {
-            blocks.iter().filter(|block| lives_at(block, at) && block.born_s < born_until).map(|block| block.bytes).sum()
+            blocks
+                .iter()
+                .filter(|block| lives_at(block, at) && block.born_s < born_until)
+                .map(|block| block.bytes)
+                .sum()
         };
         // As histories keep them: every other second of a minute.
         let live = (0..).map(|reading| f64::from(reading) * (run_s / 30.0).max(1.0)).take_while(|at| *at <= run_s);
@@ -45,8 +49,7 @@ impl Seen {
         let mut survival = Survival::default();
         for (age, cohort) in survival.generations.iter_mut().enumerate() {
             let is_of = |block: &Block| generation(block) == age as f64;
-            *cohort =
-                Cohort { born: sum(&is_of), live: sum(&|block| is_of(block) && lives_at(block, run_s)) };
+            *cohort = Cohort { born: sum(&is_of), live: sum(&|block| is_of(block) && lives_at(block, run_s)) };
         }
         let is_older = |block: &Block| generation(block) >= GENERATIONS as f64;
         survival.older_live = sum(&|block| is_older(block) && lives_at(block, run_s));
@@ -57,9 +60,7 @@ impl Seen {
         Self {
             now: Duration::from_secs_f64(run_s),
             live: live.map(|at| (Duration::from_secs_f64(at), bytes(at, f64::INFINITY))).collect(),
-            aged: turns
-                .map(|at| (Duration::from_secs_f64(at), bytes(at, at - 2.0 * GENERATION_S)))
-                .collect(),
+            aged: turns.map(|at| (Duration::from_secs_f64(at), bytes(at, at - 2.0 * GENERATION_S))).collect(),
             totals: Totals::new(all.bytes, all.objects, all.bytes - live_now.bytes, all.objects - live_now.objects),
             survival,
         }
@@ -67,7 +68,15 @@ impl Seen {
 
     fn judged(&self, process: &Surroundings) -> Judgement {
         let Self { now, live, aged, totals, survival } = self;
-        judge(&Evidence { now: *now, live, aged, totals: *totals, survival: Some(survival), process })
+        judge(&Evidence {
+            now: *now,
+            live,
+            aged,
+            totals: *totals,
+            live_bytes_low: None,
+            survival: Some(survival),
+            process,
+        })
     }
 }
 
@@ -76,7 +85,12 @@ fn judged(blocks: &[Block], run_s: f64) -> Judgement {
 }
 
 /// Births at random, so many a second, each of which lives as long as is said.
-fn births(random: &mut fastrand::Rng, rate: f64, seconds: std::ops::Range<f64>, lives: impl Fn(&mut fastrand::Rng, f64) -> f64) -> Vec<Block> {
+fn births(
+    random: &mut fastrand::Rng,
+    rate: f64,
+    seconds: std::ops::Range<f64>,
+    lives: impl Fn(&mut fastrand::Rng, f64) -> f64,
+) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut at = seconds.start;
     while at < seconds.end {
@@ -86,6 +100,9 @@ fn births(random: &mut fastrand::Rng, rate: f64, seconds: std::ops::Range<f64>, 
     }
     blocks
 }
+
+/// What makes a program's blocks.
+type Kind<'a> = &'a dyn Fn(&mut fastrand::Rng) -> Vec<Block>;
 
 /// How often what is made of each of a hundred seeds gets this verdict after a minute.
 fn how_often(verdict: Verdict, make: impl Fn(&mut fastrand::Rng) -> Vec<Block>) -> usize {
@@ -99,10 +116,19 @@ fn leaks_of_many_shapes_are_suspects() {
     let late = |random: &mut fastrand::Rng| births(random, 20.0, 15.0..60.0, |_, _| FOR_EVER);
     // One in a hundred of what is allocated and freed at once.
     let hidden = |random: &mut fastrand::Rng| {
-        births(random, 200.0, 0.0..60.0, |random, _| if random.u32(0..100) == 0 { FOR_EVER } else { random.f64() * 2.0 })
+        births(
+            random,
+            200.0,
+            0.0..60.0,
+            |random, _| if random.u32(0..100) == 0 { FOR_EVER } else { random.f64() * 2.0 },
+        )
     };
     let bursts = |random: &mut fastrand::Rng| {
-        (0..7u32).flat_map(|burst| births(random, 1000.0, f64::from(burst) * 9.0..f64::from(burst) * 9.0 + 0.1, |_, _| FOR_EVER)).collect()
+        (0..7u32)
+            .flat_map(|burst| {
+                births(random, 1000.0, f64::from(burst) * 9.0..f64::from(burst) * 9.0 + 0.1, |_, _| FOR_EVER)
+            })
+            .collect()
     };
     let queue = |random: &mut fastrand::Rng| births(random, 50.0, 0.0..60.0, |_, at| at);
     let after_warm_up = |random: &mut fastrand::Rng| {
@@ -110,7 +136,7 @@ fn leaks_of_many_shapes_are_suspects() {
         blocks.extend(births(random, 30.0, 5.0..60.0, |_, _| FOR_EVER));
         blocks
     };
-    let kinds: [(&str, &dyn Fn(&mut fastrand::Rng) -> Vec<Block>); 7] = [
+    let kinds: [(&str, Kind<'_>); 7] = [
         ("steady", &steady),
         ("slow", &slow),
         ("late", &late),
@@ -140,7 +166,7 @@ fn what_only_looks_like_a_leak_is_no_suspect() {
     let lazy = |random: &mut fastrand::Rng| births(random, 5.0, 0.0..20.0, |_, _| FOR_EVER);
     let once = |random: &mut fastrand::Rng| births(random, 1000.0, 0.0..0.5, |_, _| FOR_EVER);
     let churn = |random: &mut fastrand::Rng| births(random, 300.0, 0.0..60.0, |random, _| random.f64() * 6.0);
-    let kinds: [(&str, &dyn Fn(&mut fastrand::Rng) -> Vec<Block>); 8] = [
+    let kinds: [(&str, Kind<'_>); 8] = [
         ("fills", &fills),
         ("coupons", &coupons),
         ("sessions", &sessions),
@@ -180,12 +206,15 @@ fn before_blocks_can_have_grown_old_it_is_too_early_for_more_than_growth() {
 #[test]
 fn a_block_that_is_enlarged_for_ever_is_a_suspect() {
     // Moved twice a second, each time a little larger.
-    let moved: Vec<Block> =
-        (0..120u32).map(|step| Block { born_s: f64::from(step) / 2.0, lives_s: 0.5, bytes: u64::from(step + 1) * 1000 }).collect();
+    let moved: Vec<Block> = (0..120u32)
+        .map(|step| Block { born_s: f64::from(step) / 2.0, lives_s: 0.5, bytes: u64::from(step + 1) * 1000 })
+        .collect();
     let judgement = judged(&moved, 59.9);
     assert_eq!(judgement.verdict, Verdict::LeakSuspect, "{judgement:?}");
     // One that doubles does so more and more seldom.
-    let doubled: Vec<Block> = (0..6).map(|power| Block { born_s: 2f64.powi(power) - 1.0, lives_s: 2f64.powi(power), bytes: 1000 << power }).collect();
+    let doubled: Vec<Block> = (0..6)
+        .map(|power| Block { born_s: 2f64.powi(power) - 1.0, lives_s: 2f64.powi(power), bytes: 1000 << power })
+        .collect();
     assert_ne!(judged(&doubled, 60.0).verdict, Verdict::LeakSuspect);
 }
 
@@ -193,7 +222,8 @@ fn a_block_that_is_enlarged_for_ever_is_a_suspect() {
 fn a_table_from_before_attach_that_turns_over_is_no_suspect_unless_memory_grows() {
     let mut random = fastrand::Rng::with_seed(1);
     let seen = Seen::of(&births(&mut random, 20.0, 0.0..60.0, |_, _| FOR_EVER), 60.0);
-    let with = |resident| Surroundings { unmatched_frees_per_s: 20.0, resident: Some(resident), growth_bytes_per_s: 20_000.0 };
+    let with =
+        |resident| Surroundings { unmatched_frees_per_s: 20.0, resident: Some(resident), growth_bytes_per_s: 20_000.0 };
     let replaced = seen.judged(&with(Trend::Stable));
     assert_eq!(replaced.verdict, Verdict::Growing, "{replaced:?}");
     assert!(replaced.reason.contains("before attach"), "{}", replaced.reason);
@@ -204,7 +234,11 @@ fn a_table_from_before_attach_that_turns_over_is_no_suspect_unless_memory_grows(
 fn a_suspect_says_what_lives_and_how_fast_it_grows() {
     let leak: Vec<Block> = (0..600).map(|at| block(f64::from(at) / 10.0, FOR_EVER)).collect();
     let judgement = judged(&leak, 60.0);
-    assert!(judgement.reason.contains("blocks allocated 8 to 33 s ago are still live, and all"), "{}", judgement.reason);
+    assert!(
+        judgement.reason.contains("blocks allocated 8 to 33 s ago are still live, and all"),
+        "{}",
+        judgement.reason
+    );
     assert!(judgement.reason.contains("+9.7"), "{}", judgement.reason);
     assert!((0.9..1.0).contains(&judgement.confidence), "{judgement:?}");
 }
