@@ -159,23 +159,36 @@ fn sites(report: &Value) -> impl Iterator<Item = &Value> {
     process(report)["sites"].as_array().unwrap().iter()
 }
 
-/// Runs a program with the old version of its package and with the fixed one, at the same time, and traces each as users
-/// do who say nothing of how.
-fn traced(program: &str, arguments: &[&str]) {
-    let leak = Leak::of(program);
-    let commands = [leak.with(&leak.old), leak.with(&leak.fixed)];
-    let targets = commands.map(|mut command| {
-        let mut target = Target::start(command.args(arguments));
-        assert_eq!(target.line(), "running");
-        target
-    });
-    let tracers = targets.each_ref().map(|target| trace(target.pid()));
-    let [old, fixed] = tracers.map(|tracer| {
-        let output = tracer.wait_with_output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).unwrap()
-    });
-    leak.assert_told(&old, &fixed);
+/// A program with the old version of its package and with the fixed one, both of which run and are traced.
+struct Traced {
+    leak: Leak,
+    /// They end with this.
+    _targets: [Target; 2],
+    tracers: [Child; 2],
+}
+
+impl Traced {
+    /// Begins to trace both at the same time, as users do who say nothing of how.
+    fn begin(program: &str, arguments: &[&str]) -> Self {
+        let leak = Leak::of(program);
+        let commands = [leak.with(&leak.old), leak.with(&leak.fixed)];
+        let targets = commands.map(|mut command| {
+            let mut target = Target::start(command.args(arguments));
+            assert_eq!(target.line(), "running");
+            target
+        });
+        let tracers = targets.each_ref().map(|target| trace(target.pid()));
+        Self { leak, _targets: targets, tracers }
+    }
+
+    fn finish(self) {
+        let [old, fixed] = self.tracers.map(|tracer| {
+            let output = tracer.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            serde_json::from_slice(&output.stdout).unwrap()
+        });
+        self.leak.assert_told(&old, &fixed);
+    }
 }
 
 fn trace(pid: u32) -> Child {
@@ -185,32 +198,14 @@ fn trace(pid: u32) -> Child {
 }
 
 #[test]
-#[ignore = "sites have no verdicts yet"]
-fn the_leak_of_hiredis_3_1_0_is_told() {
+fn the_leaks_of_five_old_packages_are_told_and_the_fixed_ones_are_left_alone() {
     let redis = load::redis_idle();
-    traced("hiredis_map.py", &[&redis.port.to_string()]);
-}
-
-#[test]
-#[ignore = "sites have no verdicts yet"]
-fn the_leak_of_ujson_5_12_0_is_told() {
-    traced("ujson_dump.py", &[]);
-}
-
-#[test]
-#[ignore = "sites have no verdicts yet"]
-fn the_leak_of_lz4_4_0_1_is_told() {
-    traced("lz4_frame.py", &[]);
-}
-
-#[test]
-#[ignore = "sites have no verdicts yet"]
-fn the_leak_of_pymongo_4_15_2_is_told() {
-    traced("pymongo_invalid.py", &[]);
-}
-
-#[test]
-#[ignore = "sites have no verdicts yet"]
-fn the_leak_of_bytes_1_10_0_is_told() {
-    traced("bytes_owner.rs", &[]);
+    let all = [
+        Traced::begin("hiredis_map.py", &[&redis.port.to_string()]),
+        Traced::begin("ujson_dump.py", &[]),
+        Traced::begin("lz4_frame.py", &[]),
+        Traced::begin("pymongo_invalid.py", &[]),
+        Traced::begin("bytes_owner.rs", &[]),
+    ];
+    all.into_iter().for_each(Traced::finish);
 }
