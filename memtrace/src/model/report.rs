@@ -185,6 +185,22 @@ impl Totals {
         self.alloc_objects - self.freed_objects
     }
 
+    /// The same, of which only a part of what is live still is, from 0 to 1.
+    #[must_use]
+    pub fn with_live(&self, part: f64) -> Self {
+        if part >= 1.0 {
+            return *self;
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a part of a count, rounded")]
+        let dead = |live: u64| (live as f64 * (1.0 - part.max(0.0))).round() as u64;
+        Self::new(
+            self.alloc_bytes,
+            self.alloc_objects,
+            self.freed_bytes + dead(self.live_bytes()),
+            self.freed_objects + dead(self.live_objects()),
+        )
+    }
+
     /// Both together.
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {
@@ -420,6 +436,13 @@ impl Weight {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_of_what_is_live_may_be_taken_for_freed() {
+        let totals = Totals::new(100, 10, 40, 4);
+        assert_eq!(totals.with_live(0.5), Totals::new(100, 10, 70, 7));
+        assert_eq!((totals.with_live(1.0), totals.with_live(0.0).live_bytes()), (totals, 0));
+    }
 
     #[test]
     fn live_is_alloc_minus_freed_even_where_counters_were_read_in_between() {

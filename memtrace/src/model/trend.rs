@@ -27,6 +27,7 @@ pub const MIN_POINTS: usize = 8;
 const MIN_RECENT_POINTS: usize = 6;
 /// What is asked of resident memory.
 const OF_RESIDENT: Demands = Demands {
+    points: MIN_POINTS,
     // Less is no growth worth a word: 16 pages.
     growth: 65536.0,
     sure: 0.999,
@@ -41,6 +42,8 @@ const STABLE_PER_S: f64 = 0.01 / 60.0;
 /// What is asked of a stretch that rises.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Demands {
+    /// How many points it has at least.
+    pub(super) points: usize,
     /// The least that it grows by.
     pub(super) growth: f64,
     /// How sure it must be that it rises, from 0 to 1.
@@ -115,7 +118,7 @@ pub(super) fn rise(stretch: &[Point], before: &[Point], demands: &Demands) -> Op
     let (first, last) = (stretch.first()?, stretch.last()?);
     let most = stretch.iter().map(|point| point.value).fold(f64::NEG_INFINITY, f64::max);
     // Nearly every process of a host is through here.
-    if stretch.len() < MIN_POINTS || most - first.value < demands.growth {
+    if stretch.len() < demands.points || most - first.value < demands.growth {
         return None;
     }
     let slope = sen_slope(stretch);

@@ -104,6 +104,8 @@ pub struct Surroundings {
 const LONG_ENOUGH: Duration = Duration::from_secs(24);
 /// What a site's bytes are asked for until it grows.
 const OF_SITE: Demands = Demands {
+    // Half a minute of generations: as few as make the rest of this sure, where there are no more.
+    points: 7,
     // 70 bytes a second, in the minute that is judged: 6 MB a day.
     growth: 4096.0,
     sure: 0.99,
@@ -278,6 +280,10 @@ fn enlarged(evidence: &Evidence<'_>, live: &[Point]) -> Option<Judgement> {
         return None;
     }
     let (confidence, slope) = rise(live, &[], &OF_SITE)?;
+    // Where ages are not known, nor are deaths of blocks that live long: resident memory must bear it out.
+    if evidence.live_bytes_low.is_some() && evidence.survival.is_none() && evidence.process.resident != Some(Trend::Increasing) {
+        return None;
+    }
     let (rises, falls) = steps(live);
     if rises.0 < MIN_STEPS || falls.1 > FALLS * rises.1 || slows_down(live).is_some() {
         return None;

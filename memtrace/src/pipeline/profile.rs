@@ -171,6 +171,7 @@ impl Profile {
         let (elapsed, scale) = (time.elapsed, *scale);
         self.has_tentative = false;
         let mut live_bytes = 0;
+        let part = self.part_of_windows(counted, scale);
         for (id, site) in &counted.sites {
             let category = category(site);
             let (totals, uncertainty) = match category {
@@ -181,7 +182,7 @@ impl Profile {
             };
             let of_windows = (category == Category::Heap).then(|| self.windows.figures(*id, scale)).flatten();
             let (of_windows, uncertainty_of_windows) = of_windows.unzip();
-            let totals = totals.plus(&of_windows.unwrap_or_default());
+            let totals = totals.plus(&of_windows.unwrap_or_default().with_live(part));
             // It was opened, and nothing has come of it yet.
             if totals.alloc_objects == 0 {
                 continue;
@@ -221,6 +222,15 @@ impl Profile {
         self.counters = kernel.process(target.slot)?;
         self.requested = counted.requested;
         Ok(())
+    }
+
+    /// The part of what windows take for live that can be: no more than the process has memory of its own. What lives for much
+    /// longer than a window's blocks are followed, and then dies, would add up for ever.
+    fn part_of_windows(&self, counted: &Counted, scale: f64) -> f64 {
+        let figures = counted.sites.iter().filter_map(|(id, _)| self.windows.figures(*id, scale));
+        let live: u64 = figures.map(|(totals, _)| totals.live_bytes()).sum();
+        let has = self.memory.history.latest().map_or(u64::MAX, |usage| usage.anon_bytes + usage.swap_bytes);
+        if live > has { has as f64 / live as f64 } else { 1.0 }
     }
 
     /// Remembers what was held when it was most.

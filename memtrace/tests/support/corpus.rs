@@ -105,7 +105,7 @@ impl Program {
     }
 
     /// Compiles it, unless that has been done, and returns the command that runs it.
-    fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         if self.language() == "py" {
             let mut command = Command::new("/usr/bin/python3");
             // It must not put compiled modules among the sources.

@@ -252,9 +252,13 @@ pub(crate) fn process(report: &Value) -> &Value {
 
 /// The sums of a figure over the sites whose allocation's caller is `function`.
 pub(crate) fn sum_at(process: &Value, function: &str, figure: &str) -> u64 {
+    sites_at(process, function).into_iter().map(|site| site[figure].as_u64().unwrap()).sum()
+}
+
+/// The sites whose allocation's caller is `function`.
+pub(crate) fn sites_at<'a>(process: &'a Value, function: &str) -> Vec<&'a Value> {
     let sites = process["sites"].as_array().unwrap();
-    let here = sites.iter().filter(|site| site["frames"][0]["function"] == function);
-    here.map(|site| site[figure].as_u64().unwrap()).sum()
+    sites.iter().filter(|site| site["frames"][0]["function"] == function).collect()
 }
 
 /// The causes of loss that a process's report counts, with their counts.
@@ -296,6 +300,15 @@ pub(crate) fn assert_sums(process: &Value) {
         for what in ["bytes", "objects"] {
             let figure = |name: &str| of[format!("{name}_{what}")].as_u64().unwrap();
             assert_eq!(figure("live"), figure("alloc") - figure("freed"));
+        }
+    }
+    // Where it is counted, what lives is told by age as well, to the block.
+    for site in process["sites"].as_array().unwrap().iter().filter(|site| site["interval_95"].is_null()) {
+        let Some(generations) = site["survival"]["generations"].as_array() else { continue };
+        for what in ["live_bytes", "live_objects"] {
+            let apart: u64 = generations.iter().map(|generation| generation[what].as_u64().unwrap()).sum();
+            let older = site["survival"][format!("older_{what}")].as_u64().unwrap();
+            assert_eq!(site[what], apart + older, "{site:#}");
         }
     }
 }

@@ -231,6 +231,20 @@ fn a_table_from_before_attach_that_turns_over_is_no_suspect_unless_memory_grows(
 }
 
 #[test]
+fn what_only_windows_have_seen_is_a_suspect_where_resident_memory_grows_as_well() {
+    let mut random = fastrand::Rng::with_seed(1);
+    let seen = Seen::of(&births(&mut random, 50.0, 0.0..60.0, |_, _| FOR_EVER), 60.0);
+    let judged = |resident| {
+        let process = Surroundings { resident: Some(resident), ..Surroundings::default() };
+        let Seen { now, live, totals, .. } = &seen;
+        let live_bytes_low = Some(totals.live_bytes() / 2);
+        judge(&Evidence { now: *now, live, aged: &[], totals: *totals, live_bytes_low, survival: None, process: &process }).verdict
+    };
+    assert_eq!(judged(Trend::Stable), Verdict::Growing);
+    assert_eq!(judged(Trend::Increasing), Verdict::LeakSuspect);
+}
+
+#[test]
 fn a_suspect_says_what_lives_and_how_fast_it_grows() {
     let leak: Vec<Block> = (0..600).map(|at| block(f64::from(at) / 10.0, FOR_EVER)).collect();
     let judgement = judged(&leak, 60.0);
