@@ -57,7 +57,12 @@ fn a_suspect_says_where_its_other_blocks_are_freed() {
     assert_eq!(leak["verdict"], "leak-suspect", "{leak:#}");
     let freed_at = leak["freed_at"].as_array().unwrap();
     let names = |at: &Value| -> Vec<String> {
-        at["frames"].as_array().unwrap().iter().filter_map(|frame| Some(frame["function"].as_str()?.to_owned())).collect()
+        at["frames"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|frame| Some(frame["function"].as_str()?.to_owned()))
+            .collect()
     };
     let samples: u64 = freed_at.iter().map(|at| at["samples"].as_u64().unwrap()).sum();
     let by_put: u64 = freed_at

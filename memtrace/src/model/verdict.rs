@@ -281,7 +281,10 @@ fn enlarged(evidence: &Evidence<'_>, live: &[Point]) -> Option<Judgement> {
     }
     let (confidence, slope) = rise(live, &[], &OF_SITE)?;
     // Where ages are not known, nor are deaths of blocks that live long: resident memory must bear it out.
-    if evidence.live_bytes_low.is_some() && evidence.survival.is_none() && evidence.process.resident != Some(Trend::Increasing) {
+    if evidence.live_bytes_low.is_some()
+        && evidence.survival.is_none()
+        && evidence.process.resident != Some(Trend::Increasing)
+    {
         return None;
     }
     let (rises, falls) = steps(live);

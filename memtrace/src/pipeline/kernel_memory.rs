@@ -141,11 +141,11 @@ impl Session {
                 () = watch::until(deadline) => break,
                 _ = signals.next() => break,
                 () = tokio::time::sleep_until(next_tick) => {
-                    let begun = Instant::now();
+                    let begun = status::own_cpu_time();
                     self.set_control(true)?;
                     self.read()?;
                     self.close_ended()?;
-                    next_tick = Deadline::now() + TICK.max(begun.elapsed() * 100);
+                    next_tick = Deadline::now() + TICK.max(status::own_cpu_time().saturating_sub(begun) * 100);
                 }
                 () = watch::until(next_report) => {
                     self.read()?;

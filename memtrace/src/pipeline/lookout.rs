@@ -28,7 +28,7 @@ use crate::{
         threshold::{Gate, Observed, Threshold},
         trend::{Judgement, Trend},
     },
-    process::memory,
+    process::{memory, status},
 };
 
 /// How often it is looked who is selected: reading the list of all processes of a host takes longer than reading the memory
@@ -169,13 +169,13 @@ impl<'a> Post<'a> {
 
     /// Looks at everybody. Returns when to look again.
     fn look(&mut self) -> Result<Deadline, PipelineError> {
-        let (begun, elapsed) = (Instant::now(), self.started.elapsed());
+        let (begun, elapsed) = (status::own_cpu_time(), self.started.elapsed());
         if self.selected_at.is_none_or(|at| elapsed.saturating_sub(at) >= SELECT_EVERY) {
             self.selected = self.lookout.selection.processes()?;
             self.selected_at = Some(elapsed);
         }
         self.census.read(&self.selected, elapsed);
-        let cost = begun.elapsed();
+        let cost = status::own_cpu_time().saturating_sub(begun);
         log::debug!("looked at {} processes in {cost:?}", self.census.iter().count());
         Ok(Deadline::now() + self.lookout.interval.max(cost * IDLE))
     }

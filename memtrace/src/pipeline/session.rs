@@ -40,7 +40,7 @@ use crate::{
         overhead::TrapCost,
         report::{Category, Report, Tier},
     },
-    process::task_type,
+    process::{status, task_type},
 };
 
 /// How often the kernel side is read, for histories and for stacks whose process may end. Longer where
@@ -449,8 +449,8 @@ impl Session {
         })
     }
 
-    /// What is to be done each second. Returns how long what is done each time took: that a new image is compiled is no
-    /// reason to look more seldom.
+    /// What is to be done each second. Returns the CPU time of what is done each time: that a new image is compiled, or that others
+    /// keep the CPU, is no reason to look more seldom.
     fn tick(&mut self) -> Result<Duration, PipelineError> {
         let lost_events = self.kernel.process(ProcessSlot::NONE)?.counters[Counter::EventsFull as usize];
         self.make_up_for_lost_events(lost_events)?;
@@ -470,9 +470,9 @@ impl Session {
     /// of their stacks make it grow. Returns how long the look took.
     fn take_census(&mut self) -> Result<Duration, PipelineError> {
         let Some(census) = &mut self.census else { return Ok(Duration::ZERO) };
-        let begun = Instant::now();
+        let begun = status::own_cpu_time();
         census.read(&self.selection.processes()?, self.started.elapsed());
-        let cost = begun.elapsed();
+        let cost = status::own_cpu_time().saturating_sub(begun);
         let grown: Vec<NonZeroU32> =
             census.grown_by(WORTH_A_LOOK_BYTES).filter(|pid| !self.targets.has_pid(*pid)).collect();
         if !grown.is_empty() {
@@ -499,10 +499,10 @@ impl Session {
         for slot in self.targets.due_for_a_look() {
             self.look_again(slot)?;
         }
-        let begun = Instant::now();
+        let begun = status::own_cpu_time();
         let time = Time { elapsed: self.started.elapsed(), generation: Generation::at(self.control.now_ms), next };
         self.targets.read(&self.kernel, time, self.scale())?;
-        Ok(begun.elapsed())
+        Ok(status::own_cpu_time().saturating_sub(begun))
     }
 
     /// Looks at a target that is being followed. That it ends meanwhile is no error; that a library of

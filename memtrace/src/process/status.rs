@@ -34,6 +34,13 @@ fn parse_cpu_time(stat: &[u8]) -> Option<Duration> {
     Some(Duration::from_millis(total.checked_mul(10)?))
 }
 
+/// CPU time of the calling thread: what its work takes, however long others keep it waiting.
+#[must_use]
+pub fn own_cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 /// When the process began, in hundredths of a second after the machine did (field 22 of proc_pid_stat(5)): with its pid, that
 /// tells it from all others. `None` where it is gone.
 #[must_use]

@@ -238,7 +238,16 @@ fn what_only_windows_have_seen_is_a_suspect_where_resident_memory_grows_as_well(
         let process = Surroundings { resident: Some(resident), ..Surroundings::default() };
         let Seen { now, live, totals, .. } = &seen;
         let live_bytes_low = Some(totals.live_bytes() / 2);
-        judge(&Evidence { now: *now, live, aged: &[], totals: *totals, live_bytes_low, survival: None, process: &process }).verdict
+        judge(&Evidence {
+            now: *now,
+            live,
+            aged: &[],
+            totals: *totals,
+            live_bytes_low,
+            survival: None,
+            process: &process,
+        })
+        .verdict
     };
     assert_eq!(judged(Trend::Stable), Verdict::Growing);
     assert_eq!(judged(Trend::Increasing), Verdict::LeakSuspect);
