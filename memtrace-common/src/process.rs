@@ -19,7 +19,8 @@ pub enum Counter {
     /// Notices lost because user space read them too slowly: an allocator may have gone unseen.
     EventsFull = 5,
     /// Blocks handed out again while still thought live: their free was missed (an allocator's
-    /// function that is not hooked). They were taken out of the live figures.
+    /// function that is not hooked). They were taken out of the live figures. Likewise what was left of mapped ranges:
+    /// each part counts.
     MissedFrees = 6,
     /// Two stacks that share one site id; the later one was counted as the earlier.
     SiteCollisions = 7,

@@ -6,8 +6,9 @@ use crate::{process::ProcessSlot, site::SiteIndex};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum VmKind {
-    /// A thread is about to give up a range (munmap, mremap): told before, because afterwards another thread may
-    /// be handed the same addresses. What becomes of it follows.
+    /// A thread is about to give up a range (munmap, mremap), or to fail: told before, because afterwards another
+    /// thread may be handed the same addresses. What becomes of it follows. The arguments are as given: where the call
+    /// will fail, they may name what is other threads'.
     Leave = 1,
     /// The range that the thread was about to give up is gone, or is not.
     Left = 2,

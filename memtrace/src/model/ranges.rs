@@ -16,14 +16,6 @@ struct Mapping<S> {
     left_bytes: u64,
 }
 
-/// A part of a mapping that was taken out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
-    start: u64,
-    end: u64,
-    mapping: MappingId,
-}
-
 /// What was given up of one mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Freed<S> {
@@ -51,64 +43,50 @@ impl<S> Default for Ranges<S> {
 }
 
 impl<S: Copy> Ranges<S> {
-    /// Adds a mapping from `start` up to `end`, where nothing is left by now. An empty one is none.
+    /// Adds a mapping from `start` up to `end`, where nothing is left by now ([`Self::give_up`]). An empty one is none.
     pub fn insert(&mut self, start: u64, end: u64, owner: S) {
         if start >= end {
             return;
         }
+        debug_assert!(self.touched(start, end).is_empty(), "something is left from {start:#x} up to {end:#x}");
         let id = MappingId(self.next);
         self.next += 1;
         self.mappings.insert(id, Mapping { owner, left_bytes: end - start });
         self.parts.insert(start, (end, id));
     }
 
-    /// Takes out whatever lies from `start` up to `end`; parts beyond stay.
-    pub fn take(&mut self, start: u64, end: u64) -> Vec<Part> {
+    /// Gives up whatever lies from `start` up to `end`; parts beyond stay. Returns what that was, by part.
+    pub fn give_up(&mut self, start: u64, end: u64) -> Vec<Freed<S>> {
+        let touched = self.touched(start, end);
+        let freed = touched.into_iter().filter_map(|(its_start, its_end, id)| {
+            self.parts.remove(&its_start);
+            if its_start < start {
+                self.parts.insert(its_start, (start, id));
+            }
+            if its_end > end {
+                self.parts.insert(end, (its_end, id));
+            }
+            let mapping = self.mappings.get_mut(&id)?;
+            let bytes = its_end.min(end) - its_start.max(start);
+            mapping.left_bytes -= bytes;
+            let freed = Freed { owner: mapping.owner, bytes, was_last: mapping.left_bytes == 0 };
+            if freed.was_last {
+                self.mappings.remove(&id);
+            }
+            Some(freed)
+        });
+        freed.collect()
+    }
+
+    /// The parts of which something lies from `start` up to `end`: their starts, ends and mappings.
+    fn touched(&self, start: u64, end: u64) -> Vec<(u64, u64, MappingId)> {
         if start >= end {
             return Vec::new();
         }
         // Parts do not overlap: only the last that begins before can reach in.
         let reaching = self.parts.range(..start).next_back().filter(|(_, (its_end, _))| *its_end > start);
         let first = reaching.map_or(start, |(its_start, _)| *its_start);
-        let touched: Vec<Part> = self
-            .parts
-            .range(first..end)
-            .map(|(start, (end, mapping))| Part { start: *start, end: *end, mapping: *mapping })
-            .collect();
-        let mut taken = Vec::with_capacity(touched.len());
-        for part in touched {
-            self.parts.remove(&part.start);
-            if part.start < start {
-                self.parts.insert(part.start, (start, part.mapping));
-            }
-            if part.end > end {
-                self.parts.insert(end, (part.end, part.mapping));
-            }
-            taken.push(Part { start: part.start.max(start), end: part.end.min(end), ..part });
-        }
-        taken
-    }
-
-    /// Puts back what was taken: it was not given up after all.
-    pub fn put_back(&mut self, parts: Vec<Part>) {
-        for part in parts {
-            self.parts.insert(part.start, (part.end, part.mapping));
-        }
-    }
-
-    /// What was taken is given up for good.
-    pub fn free(&mut self, parts: Vec<Part>) -> Vec<Freed<S>> {
-        let freed = parts.into_iter().filter_map(|part| {
-            let mapping = self.mappings.get_mut(&part.mapping)?;
-            let bytes = part.end - part.start;
-            mapping.left_bytes -= bytes;
-            let freed = Freed { owner: mapping.owner, bytes, was_last: mapping.left_bytes == 0 };
-            if freed.was_last {
-                self.mappings.remove(&part.mapping);
-            }
-            Some(freed)
-        });
-        freed.collect()
+        self.parts.range(first..end).map(|(start, (end, mapping))| (*start, *end, *mapping)).collect()
     }
 
     /// The owners of the mappings of which something is left.
@@ -126,46 +104,28 @@ mod tests {
     fn a_hole_leaves_two_parts_of_one_object() {
         let mut ranges = Ranges::default();
         ranges.insert(10, 20, 'a');
-        let hole = ranges.take(13, 15);
-        assert_eq!(ranges.free(hole), [Freed { owner: 'a', bytes: 2, was_last: false }]);
-        let rest = ranges.take(0, 100);
-        let freed = ranges.free(rest);
+        assert_eq!(ranges.give_up(13, 15), [Freed { owner: 'a', bytes: 2, was_last: false }]);
+        let freed = ranges.give_up(0, 100);
         assert_eq!(freed.iter().map(|freed| freed.bytes).collect::<Vec<_>>(), [3, 5]);
         assert_eq!(freed.iter().map(|freed| freed.was_last).collect::<Vec<_>>(), [false, true]);
         assert_eq!(ranges.owners().count(), 0);
-    }
-
-    #[test]
-    fn what_is_put_back_was_never_gone() {
-        let mut ranges = Ranges::default();
-        ranges.insert(10, 20, 'a');
-        ranges.insert(20, 30, 'b');
-        let taken = ranges.take(15, 25);
-        ranges.put_back(taken);
-        let all = ranges.take(0, 100);
-        assert_eq!(ranges.free(all).iter().map(|freed| freed.bytes).sum::<u64>(), 20);
     }
 
     proptest! {
         /// Against a table with an entry for each address.
         #[test]
         fn any_operations_leave_what_a_table_of_addresses_says(
-            operations in prop::collection::vec((0u8..3, 0u64..60, 1u64..20), 0..60),
+            operations in prop::collection::vec((any::<bool>(), 0u64..60, 1u64..20), 0..60),
         ) {
             let mut ranges: Ranges<usize> = Ranges::default();
             let mut table: Vec<Option<usize>> = vec![None; 100];
             let mut left: Vec<u64> = Vec::new();
-            for (owner, (kind, start, length)) in operations.into_iter().enumerate() {
+            for (owner, (is_mapped, start, length)) in operations.into_iter().enumerate() {
                 let end = start + length;
                 let inside = usize::try_from(start).unwrap()..usize::try_from(end).unwrap();
                 left.push(0);
-                let taken = ranges.take(start, end);
-                if kind == 2 {
-                    ranges.put_back(taken);
-                    continue;
-                }
                 let mut gone: HashMap<usize, u64> = HashMap::new();
-                for freed in ranges.free(taken) {
+                for freed in ranges.give_up(start, end) {
                     *gone.entry(freed.owner).or_default() += freed.bytes;
                     left[freed.owner] -= freed.bytes;
                     prop_assert_eq!(freed.was_last, left[freed.owner] == 0);
@@ -177,7 +137,7 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(gone, expected);
-                if kind == 0 {
+                if is_mapped {
                     ranges.insert(start, end, owner);
                     left[owner] = length;
                     table[inside].fill(Some(owner));

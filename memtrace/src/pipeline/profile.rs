@@ -220,6 +220,7 @@ impl Profile {
             self.cpu = Some((first, now));
         }
         self.counters = kernel.process(target.slot)?;
+        self.counters.counters[Counter::MissedFrees as usize] += mapped.map_or(0, VmBook::missed_frees);
         self.requested = counted.requested;
         Ok(())
     }

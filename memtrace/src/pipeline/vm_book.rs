@@ -8,7 +8,7 @@ use memtrace_common::{
 };
 
 use crate::model::{
-    ranges::{Part, Ranges},
+    ranges::{Freed, Ranges},
     report::Totals,
 };
 
@@ -33,11 +33,13 @@ struct Owner {
 #[derive(Debug, Default)]
 pub(super) struct VmBook {
     ranges: Ranges<Owner>,
-    /// What threads are giving up at this moment, by thread.
-    leaving: HashMap<u32, Vec<Part>>,
+    /// What threads may be giving up at this moment, by thread: addresses from the first up to the last, without those
+    /// that were mapped since. They count as mapped until the call has succeeded, or until others are handed them.
+    leaving: HashMap<u32, Vec<(u64, u64)>>,
     /// The end of the data segment, once it is known.
     data_end: Option<u64>,
     totals: HashMap<SiteIndex, Totals>,
+    missed_frees: u64,
 }
 
 impl VmBook {
@@ -51,6 +53,12 @@ impl VmBook {
         self.totals.get(&site).copied().unwrap_or_default()
     }
 
+    /// How many parts of mappings were handed out again that nobody was told to give up, as
+    /// [`memtrace_common::process::Counter::MissedFrees`] has them.
+    pub(super) fn missed_frees(&self) -> u64 {
+        self.missed_frees
+    }
+
     /// When the oldest mapping of each site was made of which something is left, in milliseconds.
     pub(super) fn oldest_born_ms(&self) -> HashMap<SiteIndex, u64> {
         let mut oldest: HashMap<SiteIndex, u64> = HashMap::new();
@@ -61,64 +69,78 @@ impl VmBook {
         oldest
     }
 
-    /// Takes in what has happened; events come in the order in which they happened.
+    /// Takes in what has happened; events come in the order in which they were told.
+    ///
+    /// That is not always the order in which the kernel did it, since calls of several threads overlap: what one of
+    /// them gives up another may be handed before the first has returned. So a range is given up where the call
+    /// has succeeded, or where its addresses are mapped anew, whichever is told first; a call that has failed
+    /// changes nothing.
     pub(super) fn handle(&mut self, event: &VmEvent) {
         match VmKind::try_from(event.kind) {
             Ok(VmKind::Leave) => {
-                let parts = self.ranges.take(event.result, end_of(event.result, event.length));
-                self.leaving.insert(event.tid, parts);
+                self.leaving.insert(event.tid, vec![(event.result, end_of(event.result, event.length))]);
             }
-            Ok(VmKind::Left) => self.settle(event),
-            Ok(VmKind::Remapped) => self.remap(event),
-            Ok(VmKind::Mapped) if !event.has_failed() => {
-                if event.flags & MAP_FIXED != 0 {
-                    self.free(event.result, end_of(event.result, event.length));
+            Ok(VmKind::Left) => {
+                let left = self.leaving.remove(&event.tid).unwrap_or_default();
+                if !event.has_failed() {
+                    self.give_up(&left);
                 }
-                self.map(event.result, end_of(event.result, event.length), event);
             }
+            Ok(VmKind::Remapped) => {
+                let left = self.leaving.remove(&event.tid).unwrap_or_default();
+                if event.has_failed() {
+                    return;
+                }
+                if event.flags & MREMAP_DONTUNMAP == 0 {
+                    self.give_up(&left);
+                }
+                self.map(event, event.flags & MREMAP_FIXED != 0);
+            }
+            Ok(VmKind::Mapped) if !event.has_failed() => self.map(event, event.flags & MAP_FIXED != 0),
             Ok(VmKind::Break) => self.set_data_end(event),
             Ok(VmKind::Mapped) => {}
             Err(unknown) => log::warn!("unknown change of an address space {}", unknown.0),
         }
     }
 
-    /// What the thread was about to give up is gone, or the call has failed and all of it is still there.
-    fn settle(&mut self, event: &VmEvent) {
-        let parts = self.leaving.remove(&event.tid).unwrap_or_default();
-        if event.has_failed() {
-            self.ranges.put_back(parts);
-        } else {
-            self.count_freed(parts);
-        }
-    }
-
-    fn remap(&mut self, event: &VmEvent) {
-        if !event.has_failed() && event.flags & MREMAP_DONTUNMAP != 0 {
-            let parts = self.leaving.remove(&event.tid).unwrap_or_default();
-            self.ranges.put_back(parts);
-        } else {
-            self.settle(event);
-        }
-        if event.has_failed() {
-            return;
-        }
-        let end = end_of(event.result, event.length);
-        if event.flags & MREMAP_FIXED != 0 {
-            self.free(event.result, end);
-        }
-        self.map(event.result, end, event);
-    }
-
     fn set_data_end(&mut self, event: &VmEvent) {
         let end = event.result;
         match self.data_end.replace(end) {
-            Some(before) if before < end => self.map(before, end, event),
-            Some(before) => self.free(end, before),
+            Some(before) if before < end => {
+                // What was mapped over the rest of the last page.
+                self.give_up(&[(before, end)]);
+                self.charge(before, end, event);
+            }
+            Some(before) => self.give_up(&[(end, before)]),
             None => {}
         }
     }
 
-    fn map(&mut self, start: u64, end: u64, event: &VmEvent) {
+    /// A range was mapped, where `is_fixed` in place of whatever was there. Else the kernel hands out only what nobody
+    /// has, so what is there was given up.
+    fn map(&mut self, event: &VmEvent, is_fixed: bool) {
+        let (start, end) = (event.result, end_of(event.result, event.length));
+        for left in self.leaving.values_mut() {
+            // Most others are elsewhere.
+            if !left.iter().any(|(first, last)| *first < end && start < *last) {
+                continue;
+            }
+            for (first, last) in std::mem::take(left) {
+                count_freed(&mut self.totals, self.ranges.give_up(first.max(start), last.min(end)));
+                let rest = [(first, last.min(start)), (first.max(end), last)];
+                left.extend(rest.into_iter().filter(|(first, last)| first < last));
+            }
+        }
+        let replaced = self.ranges.give_up(start, end);
+        if !is_fixed {
+            self.missed_frees += replaced.len() as u64;
+        }
+        count_freed(&mut self.totals, replaced);
+        self.charge(start, end, event);
+    }
+
+    /// Charges the range to the event's site, if there is one.
+    fn charge(&mut self, start: u64, end: u64, event: &VmEvent) {
         if event.site == SiteIndex::NONE || start >= end {
             return;
         }
@@ -128,17 +150,18 @@ impl VmBook {
         totals.alloc_objects += 1;
     }
 
-    fn free(&mut self, start: u64, end: u64) {
-        let parts = self.ranges.take(start, end);
-        self.count_freed(parts);
-    }
-
-    fn count_freed(&mut self, parts: Vec<Part>) {
-        for freed in self.ranges.free(parts) {
-            let totals = self.totals.entry(freed.owner.site).or_default();
-            totals.freed_bytes += freed.bytes;
-            totals.freed_objects += u64::from(freed.was_last);
+    fn give_up(&mut self, ranges: &[(u64, u64)]) {
+        for (start, end) in ranges {
+            count_freed(&mut self.totals, self.ranges.give_up(*start, *end));
         }
+    }
+}
+
+fn count_freed(totals: &mut HashMap<SiteIndex, Totals>, freed: Vec<Freed<Owner>>) {
+    for freed in freed {
+        let totals = totals.entry(freed.owner.site).or_default();
+        totals.freed_bytes += freed.bytes;
+        totals.freed_objects += u64::from(freed.was_last);
     }
 }
 
@@ -149,6 +172,8 @@ fn end_of(start: u64, length: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const SITE: SiteIndex = SiteIndex(7);
@@ -173,6 +198,47 @@ mod tests {
         book.handle(&event(VmKind::Leave, 0x10000, 1, 0));
         book.handle(&event(VmKind::Left, 0, 0, 0));
         assert_eq!(figures(&book), (4096, 1, 4096, 1));
+    }
+
+    /// The kernel refuses addresses within pages after they were told: what they name reaches into the next page,
+    /// which may be another thread's.
+    #[test]
+    fn a_call_that_fails_takes_nothing_from_what_another_thread_maps_meanwhile() {
+        let of_another = |kind, result, length, flags| VmEvent { tid: 2, ..event(kind, result, length, flags) };
+        let mut book = VmBook::default();
+        book.handle(&event(VmKind::Mapped, 0x10000, 0x1000, 0));
+        book.handle(&of_another(VmKind::Mapped, 0x11000, 0x4000, 0));
+        // Up to 0x11001.
+        book.handle(&event(VmKind::Leave, 0x10001, 0x1000, 0));
+        book.handle(&of_another(VmKind::Mapped, 0x11000, 0x4000, MAP_FIXED));
+        book.handle(&event(VmKind::Left, (-22i64) as u64, 0, 0));
+        assert_eq!(figures(&book), (0x9000, 3, 0x4000, 1));
+        book.handle(&of_another(VmKind::Leave, 0x11000, 0x4000, 0));
+        book.handle(&of_another(VmKind::Left, 0, 0, 0));
+        assert_eq!(figures(&book), (0x9000, 3, 0x8000, 2));
+        assert_eq!(book.missed_frees(), 0);
+    }
+
+    #[test]
+    fn what_two_threads_give_up_at_once_is_given_up_once() {
+        let mut book = VmBook::default();
+        book.handle(&event(VmKind::Mapped, 0x10000, 0x4000, 0));
+        book.handle(&event(VmKind::Leave, 0x10000, 0x3000, 0));
+        book.handle(&VmEvent { tid: 2, ..event(VmKind::Leave, 0x12000, 0x2000, 0) });
+        book.handle(&event(VmKind::Left, 0, 0, 0));
+        book.handle(&VmEvent { tid: 2, ..event(VmKind::Left, 0, 0, 0) });
+        assert_eq!(figures(&book), (0x4000, 1, 0x4000, 1));
+    }
+
+    #[test]
+    fn what_is_handed_out_again_unannounced_is_given_up_and_counted() {
+        let mut book = VmBook::default();
+        book.handle(&event(VmKind::Mapped, 0x10000, 0x4000, 0));
+        book.handle(&event(VmKind::Mapped, 0x11000, 0x1000, MAP_FIXED));
+        assert_eq!((figures(&book), book.missed_frees()), ((0x5000, 2, 0x1000, 0), 0));
+        // Both parts of the first mapping, and the second.
+        book.handle(&event(VmKind::Mapped, 0x10000, 0x8000, 0));
+        assert_eq!((figures(&book), book.missed_frees()), ((0xd000, 3, 0x5000, 2), 3));
     }
 
     #[test]
@@ -216,5 +282,154 @@ mod tests {
         let mut unknown = VmBook::default();
         unknown.handle(&event(VmKind::Break, 0x5000, 0, 0));
         assert_eq!(figures(&unknown), (0, 0, 0, 0));
+    }
+
+    /// A kernel that does what threads ask for, page by page, and what is told of it.
+    struct World {
+        /// By page: the mapping, and the thread that has it.
+        pages: [Option<(usize, usize)>; 40],
+        /// By mapping: how many pages are left.
+        left: Vec<usize>,
+        /// As [`figures`].
+        truth: (u64, u64, u64, u64),
+    }
+
+    /// Where a thread is in a system call.
+    #[derive(Clone, Copy)]
+    enum Thread {
+        Outside,
+        Entered(Call),
+        /// The kernel has done it, and has not told yet.
+        Done(VmEvent),
+    }
+
+    #[derive(Clone, Copy)]
+    enum Call {
+        Map { pages: usize },
+        MapFixed { from: usize, pages: usize },
+        Unmap { from: usize, pages: usize },
+        Remap { from: usize, pages: usize, wanted: usize },
+        Fail { kind: VmKind },
+    }
+
+    impl World {
+        fn give_up(&mut self, from: usize, pages: usize) {
+            for page in &mut self.pages[from..from + pages] {
+                let Some((mapping, _)) = page.take() else { continue };
+                self.left[mapping] -= 1;
+                self.truth.2 += PAGE;
+                self.truth.3 += u64::from(self.left[mapping] == 0);
+            }
+        }
+
+        fn map(&mut self, from: usize, pages: usize, thread: usize) {
+            self.pages[from..from + pages].fill(Some((self.left.len(), thread)));
+            self.left.push(pages);
+            self.truth.0 += pages as u64 * PAGE;
+            self.truth.1 += 1;
+        }
+
+        /// The lowest addresses that nobody has.
+        fn free(&self, pages: usize) -> Option<usize> {
+            self.pages.windows(pages).position(|window| window.iter().all(Option::is_none))
+        }
+
+        /// Some pages in a row that the thread has: from the first one on that is not before `near`.
+        fn had_by(&self, thread: usize, near: usize, at_most: usize) -> Option<(usize, usize)> {
+            let is_had = |page: usize| self.pages.get(page).copied().flatten().is_some_and(|(_, by)| by == thread);
+            let from = (near..self.pages.len()).find(|page| is_had(*page))?;
+            Some((from, (from..from + at_most).take_while(|page| is_had(*page)).count()))
+        }
+
+        /// What a thread asks for, and what is told as it enters the kernel.
+        fn enter(&self, thread: usize, kind: u8, near: usize, pages: usize) -> Option<(Call, Option<VmEvent>)> {
+            let leave = |at: u64, length: usize| Some(event(VmKind::Leave, at, length as u64 * PAGE, 0));
+            if kind == 0 {
+                return Some((Call::Map { pages }, None));
+            }
+            if kind == 1 {
+                // Within a page, and up to wherever it may be: whoever has that.
+                let kind = if pages.is_multiple_of(2) { VmKind::Left } else { VmKind::Remapped };
+                return Some((Call::Fail { kind }, leave(address(near) + 1, pages)));
+            }
+            let (from, had) = self.had_by(thread, near, pages)?;
+            Some(match kind {
+                2 => (Call::MapFixed { from, pages: had }, None),
+                3 => (Call::Unmap { from, pages: had }, leave(address(from), had)),
+                _ => (Call::Remap { from, pages: had, wanted: pages }, leave(address(from), had)),
+            })
+        }
+
+        /// The kernel does it. Returns what is told as the thread returns.
+        fn act(&mut self, thread: usize, call: Call) -> VmEvent {
+            let failed = (-12i64) as u64;
+            match call {
+                Call::Fail { kind } => event(kind, failed, PAGE, 0),
+                Call::Map { pages } => {
+                    let Some(from) = self.free(pages) else { return event(VmKind::Mapped, failed, PAGE, 0) };
+                    self.map(from, pages, thread);
+                    event(VmKind::Mapped, address(from), pages as u64 * PAGE, 0)
+                }
+                Call::MapFixed { from, pages } => {
+                    self.give_up(from, pages);
+                    self.map(from, pages, thread);
+                    event(VmKind::Mapped, address(from), pages as u64 * PAGE, MAP_FIXED)
+                }
+                Call::Unmap { from, pages } => {
+                    self.give_up(from, pages);
+                    event(VmKind::Left, 0, 0, 0)
+                }
+                Call::Remap { from, pages, wanted } => {
+                    let to = if wanted <= pages { Some(from) } else { self.free(wanted) };
+                    let Some(to) = to else { return event(VmKind::Remapped, failed, PAGE, 0) };
+                    self.give_up(from, pages);
+                    self.map(to, wanted, thread);
+                    event(VmKind::Remapped, address(to), wanted as u64 * PAGE, 1)
+                }
+            }
+        }
+    }
+
+    fn address(page: usize) -> u64 {
+        0x10000 + page as u64 * PAGE
+    }
+
+    proptest! {
+        /// A thread enters the kernel, the kernel acts and the thread returns, and between any two of these the other
+        /// threads do so.
+        #[test]
+        fn calls_of_threads_that_overlap_in_any_way_leave_what_the_kernel_has(
+            steps in prop::collection::vec((0usize..4, 0u8..5, 0usize..40, 1usize..8), 0..300),
+        ) {
+            let mut world = World { pages: [None; 40], left: Vec::new(), truth: (0, 0, 0, 0) };
+            let mut threads = [Thread::Outside; 4];
+            let mut book = VmBook::default();
+            // At the end everybody returns.
+            let returns = (0..8).map(|step| (step % 4, u8::MAX, 0, 1));
+            for (thread, kind, near, pages) in steps.into_iter().chain(returns) {
+                let tell = |event| VmEvent { tid: u32::try_from(thread).unwrap(), ..event };
+                threads[thread] = match threads[thread] {
+                    Thread::Outside if kind == u8::MAX => Thread::Outside,
+                    Thread::Outside => match world.enter(thread, kind, near, pages) {
+                        None => Thread::Outside,
+                        Some((call, told)) => {
+                            told.into_iter().for_each(|event| book.handle(&tell(event)));
+                            Thread::Entered(call)
+                        }
+                    },
+                    Thread::Entered(call) => Thread::Done(world.act(thread, call)),
+                    Thread::Done(event) => {
+                        book.handle(&tell(event));
+                        Thread::Outside
+                    }
+                };
+            }
+            prop_assert_eq!(figures(&book), world.truth);
+            prop_assert_eq!(book.missed_frees(), 0);
+            // Nor are there parts that nobody could give up any more.
+            world.give_up(0, 40);
+            book.give_up(&[(0, u64::MAX)]);
+            prop_assert_eq!(figures(&book), world.truth);
+        }
     }
 }

@@ -15,8 +15,9 @@
 
 #include "counts.h"
 
-enum { THREADS = 4, AREAS = 64, PAGES = 32, MAPPINGS = 1 << 18 };
+enum { THREADS = 4, AREAS = 64, PAGES = 32, MAPPINGS = 1 << 18, FAILURES = 10 };
 #define PAGE 4096UL
+#define FAR (8 * PAGES * PAGE)
 
 enum site { SITE_MAP, SITE_FIXED, SITE_REMAP, SITE_BREAK, SITES };
 static const char *const names[SITES] = {"site_map", "site_fixed", "site_remap", "site_break"};
@@ -91,8 +92,8 @@ static void died(struct thread *self, struct area *area, unsigned from, unsigned
 
 static void fail(struct thread *self, struct area *area) {
     switch (next_random(self) % 4) {
-    case 0: // not at a page's start
-        require(munmap(area->start + 1, PAGE) == -1 && errno == EINVAL, 3);
+    case 0: // not at a page's start; it names what is other threads', too
+        require(munmap(area->start + 1, FAR) == -1 && errno == EINVAL, 3);
         break;
     case 1: // of no length
         require(mmap(NULL, 0, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED, 4);
@@ -101,8 +102,8 @@ static void fail(struct thread *self, struct area *area) {
         require(mmap(area->start, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) ==
                     MAP_FAILED, 5);
         break;
-    case 3: // not of a page's length, and not to be moved
-        require(mremap(area->start + 1, PAGE, 2 * PAGE, 0) == MAP_FAILED, 6);
+    case 3: // likewise, and not to be moved
+        require(mremap(area->start + 1, FAR, 2 * FAR, 0) == MAP_FAILED, 6);
         break;
     }
 }
@@ -144,7 +145,8 @@ static void step(struct thread *self) {
         break;
     }
     case 4:
-        if (area->of[0])
+        // Often: other threads map and unmap meanwhile what these name.
+        for (int i = 0; i < FAILURES && area->of[0]; i++)
             fail(self, area);
         break;
     default: // a part: a hole in the middle, the head, the tail. The first page stays, so that nobody else is

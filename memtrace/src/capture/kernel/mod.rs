@@ -387,8 +387,9 @@ impl Kernel {
     /// # Errors
     /// Where the kernel refuses a tracepoint.
     pub fn follow_address_spaces(&mut self) -> Result<(), KernelError> {
-        self.attach_tracepoint("vm_leave", "sys_exit")?;
-        self.attach_tracepoint("vm_enter", "sys_enter")
+        // What is mapped is told once it can be told that it is given up.
+        self.attach_tracepoint("vm_enter", "sys_enter")?;
+        self.attach_tracepoint("vm_leave", "sys_exit")
     }
 
     fn load_tracepoint(&mut self, name: &'static str) -> Result<&mut RawTracePoint, KernelError> {
