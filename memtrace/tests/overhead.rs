@@ -5,7 +5,7 @@ mod support;
 
 use std::{fs, process::Command, time::Duration};
 
-use support::{Target, Tracing, process, scaled};
+use support::{Target, Tracing, is_emulated, process, scaled};
 
 /// What the target has run on a CPU: fields 14 and 15 of proc_pid_stat(5), in hundredths of a second.
 fn cpu_time(pid: u32) -> Duration {
@@ -35,6 +35,9 @@ fn work(options: Option<&[&str]>) -> (Duration, Option<serde_json::Value>) {
 
 #[test]
 fn the_cost_that_is_told_is_about_what_the_target_pays() {
+    // In an emulator the target also pays for what its CPU waits for the host's: the kernel there knows nothing of it, so
+    // that CPU time goes on. What is told is of the quickest calls, which waited for nothing.
+    let (least_ratio, least_share) = if is_emulated() { (0.04, 0.02) } else { (0.4, 0.2) };
     let (alone, _) = work(None);
     for options in [&["--tier", "exact"][..], &["--tier", "sampled"]] {
         let (traced, report) = work(Some(options));
@@ -44,9 +47,9 @@ fn the_cost_that_is_told_is_about_what_the_target_pays() {
         let told = overhead["cost_ns"].as_f64().unwrap();
         println!("{options:?}: told {told:.2e} ns, paid {paid:.2e} ns of {traced:?}");
         // Caches are colder than in a loop, and the machine is noisy; but it is no other order of magnitude.
-        assert!((0.4..2.5).contains(&(told / paid)), "{options:?}: told {told}, paid {paid}");
+        assert!((least_ratio..2.5).contains(&(told / paid)), "{options:?}: told {told}, paid {paid}");
         let share = overhead["share"].as_f64().unwrap();
-        assert!((0.2..=1.0).contains(&share), "{options:?}: {share}");
+        assert!((least_share..=1.0).contains(&share), "{options:?}: {share}");
     }
 }
 
