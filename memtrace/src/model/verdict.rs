@@ -17,8 +17,8 @@
 //! 4. *They are not what replaces older ones.* Frees of blocks from before attach say that something turns over which memtrace has not
 //!    seen filled. Where as many were freed as the site has grown by, resident memory decides.
 //!
-//! Some leaks have no old blocks: one buffer that is appended to for ever, and moved each time. Their live bytes alone rise, without
-//! ever falling.
+//! Some leaks have no old blocks: one buffer that is appended to for ever, and moved each time; or a queue whose blocks are freed, each
+//! a little later than the one before. Their live bytes alone rise, without ever falling.
 
 use std::time::Duration;
 
@@ -118,6 +118,8 @@ const OF_SITE: Demands = Demands {
 const STRETCHES: [usize; 4] = [usize::MAX, 16, 12, 9];
 /// The part of the former rate at which what accumulates must still come.
 const STILL_COMES: f64 = 0.45;
+/// The same of a queue that gets longer evenly.
+const EVENLY: f64 = 0.7;
 /// More than this part of what has become old being freed then, it turns over.
 const TURNS_OVER: f64 = 0.5;
 /// The part of an estimate that must be sure.
@@ -126,6 +128,8 @@ const SURELY_LIVE: f64 = 0.25;
 const MIN_STEPS: usize = 8;
 /// What has fallen by more than this part of its rises comes and goes.
 const FALLS: f64 = 0.02;
+/// The same of a queue, in which some go as others come.
+const FALLS_OF_QUEUE: f64 = 0.1;
 /// What has risen by less than this part of what is held now has not grown.
 const WORTH_A_WORD: f64 = 0.1;
 
@@ -148,7 +152,7 @@ pub fn judge(evidence: &Evidence<'_>) -> Judgement {
     {
         return judgement;
     }
-    if let Some(judgement) = enlarged(evidence, &live) {
+    if let Some(judgement) = enlarged(evidence, &live, accumulation.is_none()) {
         return judgement;
     }
     if let Some(accumulation) = &accumulation {
@@ -211,14 +215,19 @@ fn stops(stretch: &[Point], survival: Option<&Survival>) -> Option<String> {
     (quiet_s > 1.5 * pause).then(|| format!("but nothing was added in the last {quiet_s:.0} s"))
 }
 
-/// Why what comes seems to become less, if it does.
-fn slows_down(stretch: &[Point]) -> Option<String> {
-    let (first, last) = (stretch.first()?, stretch.last()?);
+/// What comes in the last third of a stretch, as a part of what came in the third before.
+fn pace_kept(stretch: &[Point]) -> f64 {
+    let [first, .., last] = stretch else { return 0.0 };
     let third = (last.at - first.at) / 3.0;
     let at = |seconds: f64| interpolated(stretch, seconds);
     let (one, two) = (at(first.at + third), at(first.at + 2.0 * third));
     let (middle, end) = (two - one, last.value - two);
-    let ratio = end / middle.max(1.0);
+    end / middle.max(1.0)
+}
+
+/// Why what comes seems to become less, if it does.
+fn slows_down(stretch: &[Point]) -> Option<String> {
+    let ratio = pace_kept(stretch);
     (ratio < STILL_COMES).then(|| format!("but slows down, to {:.0} % of its former rate", ratio.max(0.0) * 100.0))
 }
 
@@ -273,10 +282,12 @@ fn grows(evidence: &Evidence<'_>, accumulation: &Accumulation) -> Judgement {
     )
 }
 
-/// A suspect that has few blocks, or none that grow old: what is live only ever rises.
-fn enlarged(evidence: &Evidence<'_>, live: &[Point]) -> Option<Judgement> {
-    let few = evidence.totals.live_objects() <= 16;
-    if !few && evidence.survival.is_some() {
+/// A suspect that has few blocks, or none that grow old: what is live only ever rises. It may also be a queue that gets longer and
+/// longer: then its blocks are freed, each a little later than the one before.
+fn enlarged(evidence: &Evidence<'_>, live: &[Point], have_none_grown_old: bool) -> Option<Judgement> {
+    let few = evidence.totals.live_objects() <= 16 || evidence.survival.is_none();
+    let lengthens = have_none_grown_old && evidence.now >= LONG_ENOUGH * 2 && pace_kept(live) >= EVENLY;
+    if !few && !lengthens {
         return None;
     }
     let (confidence, slope) = rise(live, &[], &OF_SITE)?;
@@ -288,14 +299,16 @@ fn enlarged(evidence: &Evidence<'_>, live: &[Point]) -> Option<Judgement> {
         return None;
     }
     let (rises, falls) = steps(live);
-    if rises.0 < MIN_STEPS || falls.1 > FALLS * rises.1 || slows_down(live).is_some() {
+    let tolerated = if few { FALLS } else { FALLS_OF_QUEUE };
+    if rises.0 < MIN_STEPS || falls.1 > tolerated * rises.1 || slows_down(live).is_some() {
         return None;
     }
     let objects = units::count(evidence.totals.live_objects());
     let blocks =
         if evidence.totals.live_objects() == 1 { "one block is".to_owned() } else { format!("{objects} blocks are") };
+    let shrank = if falls.0 == 0 { "never shrank".to_owned() } else { format!("shrank in {}", falls.0) };
     let reason = format!(
-        "{blocks} live, which grew in {} of {} readings and never shrank{}",
+        "{blocks} live, which grew in {} of {} readings and {shrank}{}",
         rises.0,
         live.len() - 1,
         pace(evidence, slope)

@@ -131,18 +131,21 @@ fn leaks_of_many_shapes_are_suspects() {
             .collect()
     };
     let queue = |random: &mut fastrand::Rng| births(random, 50.0, 0.0..60.0, |_, at| at);
+    // Each of its blocks is gone before it has grown old.
+    let quick_queue = |random: &mut fastrand::Rng| births(random, 120.0, 0.0..60.0, |_, at| at / 6.0);
     let after_warm_up = |random: &mut fastrand::Rng| {
         let mut blocks = births(random, 500.0, 0.0..5.0, |_, _| FOR_EVER);
         blocks.extend(births(random, 30.0, 5.0..60.0, |_, _| FOR_EVER));
         blocks
     };
-    let kinds: [(&str, Kind<'_>); 7] = [
+    let kinds: [(&str, Kind<'_>); 8] = [
         ("steady", &steady),
         ("slow", &slow),
         ("late", &late),
         ("hidden", &hidden),
         ("bursts", &bursts),
         ("queue", &queue),
+        ("quick queue", &quick_queue),
         ("after warm-up", &after_warm_up),
     ];
     for (kind, make) in kinds {
