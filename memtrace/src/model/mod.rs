@@ -12,6 +12,7 @@ pub mod memory;
 pub mod overhead;
 pub mod ranges;
 pub mod rank;
+pub mod reach;
 pub mod report;
 pub mod sizes;
 pub mod survival;
