@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 use super::{
     args::{CategoryArgument, LinksArgument, TierArgument, TraceArguments, UnwindArgument},
     failure::Failure,
+    gate::Gatekeeper,
     output::Output,
 };
 use crate::{
@@ -34,13 +35,23 @@ const LIVE_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) fn run(arguments: &TraceArguments, verbose: u8) -> Result<ExitCode, Failure> {
     check_kernel(arguments)?;
     let (look, categories) = look(arguments)?;
+    let mut gatekeeper = Gatekeeper::new(&arguments.gate)?;
     let mut output = Output::open(&arguments.report)?;
     let options = options(arguments, look, categories, verbose, output.is_live());
-    let mut sink = |report: &_, is_last| output.write(report, is_last);
-    match runtime()?.block_on(pipeline::run(&options, &mut sink)) {
-        Ok(None) => Ok(ExitCode::SUCCESS),
-        Ok(Some(status)) => Ok(command_status(status)),
-        Err(error) => failed(error, arguments.report.output.as_deref()),
+    let mut sink = |report: &mut _, is_last| {
+        gatekeeper.look_at(report, is_last);
+        output.write(report, is_last)
+    };
+    let outcome = runtime()?.block_on(pipeline::run(&options, &mut sink));
+    // The terminal is the report's until then.
+    drop(output);
+    gatekeeper.tell();
+    match outcome {
+        Ok(None) => gatekeeper.status(ExitCode::SUCCESS, true),
+        Ok(Some(status)) => gatekeeper.status(command_status(status), status.success()),
+        Err(error) => {
+            failed(error, arguments.report.output.as_deref()).and_then(|status| gatekeeper.status(status, true))
+        }
     }
 }
 
@@ -94,6 +105,12 @@ fn look(arguments: &TraceArguments) -> Result<(Look, Vec<Category>), Failure> {
     let only_pages = !asked.is_empty() && asked.iter().all(|category| *category == CategoryArgument::Pages);
     let look = match arguments.tier {
         TierArgument::Auto if only_pages => Look::Fixed(Tier::Growth),
+        TierArgument::Growth if arguments.gate.looks_at_exit() => {
+            return Err(Failure::usage(
+                "tier `growth` names growth and convicts nobody: --fail-on-leak would never fail",
+                "use another tier, or leave out --fail-on-leak",
+            ));
+        }
         TierArgument::Growth if asked.is_empty() || only_pages => Look::Fixed(Tier::Growth),
         TierArgument::Growth => {
             return Err(Failure::usage(
@@ -106,6 +123,12 @@ fn look(arguments: &TraceArguments) -> Result<(Look, Vec<Category>), Failure> {
                 "--category pages alone has no allocations to look at in this tier",
                 "use --tier growth, or --category heap,pages",
             ));
+        }
+        TierArgument::Auto if looks_at_exit(arguments, asked) => {
+            eprintln!(
+                "memtrace: what -- CMD leaves behind is known of all blocks or of none: tier exact, whatever that costs"
+            );
+            Look::Fixed(Tier::Exact)
         }
         // What allocators map for themselves is known by their calls: all of them must be seen.
         TierArgument::Auto if ranges => {
@@ -126,6 +149,12 @@ fn look(arguments: &TraceArguments) -> Result<(Look, Vec<Category>), Failure> {
     let default = [if look == Look::Fixed(Tier::Growth) { CategoryArgument::Pages } else { CategoryArgument::Heap }];
     let categories = if asked.is_empty() { &default[..] } else { asked };
     Ok((look, categories.iter().flat_map(|category| category.categories()).collect()))
+}
+
+/// Whether what a command leaves behind is looked at: where there is one, and its allocations are.
+fn looks_at_exit(arguments: &TraceArguments, categories: &[CategoryArgument]) -> bool {
+    let is_of_heap = categories.is_empty() || categories.contains(&CategoryArgument::Heap);
+    arguments.gate.looks_at_exit() && !arguments.target.command_line.is_empty() && is_of_heap
 }
 
 /// How to attach probes.
@@ -182,6 +211,7 @@ fn options(arguments: &TraceArguments, look: Look, categories: Vec<Category>, ve
         links: links(arguments.links),
         writes_a_file: arguments.report.output.is_some(),
         programs,
+        at_exit: looks_at_exit(arguments, &arguments.categories) && look != Look::Fixed(Tier::Growth),
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! Imports nothing of the rest. In: counters, frames, times. Out: reports ready to be rendered.
 
+pub mod at_exit;
 pub mod budget;
 pub mod clock;
 pub mod estimate;
 pub mod frame;
+pub mod gate;
 pub mod growth;
 pub mod ledger;
 pub mod memory;
@@ -15,6 +17,7 @@ pub mod rank;
 pub mod reach;
 pub mod report;
 pub mod sizes;
+pub mod suppressions;
 pub mod survival;
 pub mod threshold;
 pub mod trend;

@@ -2,6 +2,7 @@
 //!
 //! In: a report. Out: bytes. Knows nothing of BPF or processes.
 
+pub mod baseline;
 mod column;
 pub mod folded;
 pub mod json;
@@ -9,6 +10,7 @@ mod memory;
 mod overview;
 mod plumbing;
 mod sparkline;
+mod suspects;
 pub mod table;
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::{
     column::{Column, figure, words},
-    memory, overview, plumbing,
+    memory, overview, plumbing, suspects,
 };
 use crate::model::{
     estimate::Intervals,
@@ -100,6 +100,7 @@ fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Resul
             units::bytes(bytes)
         )?;
     }
+    suspects::render(process, out)?;
     losses(process, out)
 }
 
@@ -314,6 +315,7 @@ fn stack(site: &Site) -> String {
         lines.push(format!("why: {}", site.judgement.reason));
         lines.extend(freed_at(&site.freed_at).map(|at| format!("freed elsewhere: {at}")));
     }
+    lines.extend(suspects::marks(site));
     if let Some(kind) = unusual_kind(site.category) {
         lines[0].insert_str(0, &format!("[{kind}] "));
     }

@@ -1,0 +1,81 @@
+//! What the table says of suspects, and of what was looked at when a program ended.
+
+use std::io::{self, Write};
+
+use crate::model::{
+    at_exit::AtExit,
+    gate::Tally,
+    report::{Process, Site},
+    units,
+};
+
+/// Writes the lines of a process's summary, where there is anything to say.
+pub(super) fn render(process: &Process, out: &mut dyn Write) -> io::Result<()> {
+    match &process.at_exit {
+        None => {}
+        Some(AtExit::Unchecked(why)) => writeln!(out, "exit       not checked for reachability: {why}")?,
+        Some(AtExit::Checked(checked)) => {
+            let of = units::count(checked.live.objects);
+            match checked.unreachable.objects {
+                0 => writeln!(out, "exit       all {of} live blocks can be reached")?,
+                lost => writeln!(
+                    out,
+                    "exit       {} of {of} live blocks are unreachable ({})",
+                    units::count(lost),
+                    units::bytes(checked.unreachable.bytes)
+                )?,
+            }
+        }
+    }
+    let tally = Tally::of(&process.sites);
+    match tally.passed() {
+        None => Ok(()),
+        Some(passed) => {
+            let all = tally.remaining + tally.suppressed + tally.in_baseline;
+            writeln!(out, "suspects   {all}, of which {passed}")
+        }
+    }
+}
+
+/// What lets a suspect pass, for its row.
+pub(super) fn marks(site: &Site) -> impl Iterator<Item = String> {
+    let suppressed = site.suppressed_by.as_ref().map(|pattern| format!("suppressed by {pattern}"));
+    suppressed.into_iter().chain(site.in_baseline.then(|| "in the baseline".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{at_exit::Checked, gate::Gate, suppressions::Suppressions, survival::Amount},
+        report::fixture,
+    };
+
+    fn rendered(process: &Process) -> String {
+        let mut out = Vec::new();
+        render(process, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn what_was_looked_at_is_told_and_what_was_let_pass() {
+        let mut report = fixture::report();
+        assert_eq!(rendered(&report.processes[0]), "");
+        let checked = Checked {
+            live: Amount { bytes: 4096, objects: 4 },
+            unreachable: Amount { bytes: 1024, objects: 1 },
+            ..Checked::default()
+        };
+        report.processes[0].at_exit = Some(AtExit::Checked(checked));
+        let suppressions = Suppressions::parse("leak:keep").unwrap();
+        Gate { suppressions, baseline: None }.mark(&mut report);
+        let process = &mut report.processes[0];
+        assert_eq!(
+            rendered(process),
+            "exit       1 of 4 live blocks are unreachable (1.00 KiB)\nsuspects   1, of which 1 suppressed\n"
+        );
+        assert_eq!(marks(&process.sites[0]).collect::<Vec<_>>(), ["suppressed by leak:keep"]);
+        process.at_exit = Some(AtExit::Unchecked("killed by signal 9".into()));
+        assert!(rendered(process).starts_with("exit       not checked for reachability: killed by signal 9\n"));
+    }
+}
