@@ -50,15 +50,24 @@ impl Extent {
 pub enum Source {
     /// Roots.
     Roots,
-    /// Roots, among which there is glibc's own account of what is free: its pointers to the room after a block do not count.
-    RootsOfGlibc,
     /// The allocator's: what was freed, and is not overwritten yet.
     Nothing,
+}
+
+/// How an allocator places blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// As glibc does: its pointers to the room behind a block, which it leaves everywhere, may lead into the block. Such words
+    /// do not count as roots.
+    Glibc,
+    /// Some other way.
+    Other,
 }
 
 /// What is known of blocks and of the pointers to them.
 #[derive(Debug)]
 pub struct Reach {
+    layout: Layout,
     /// By address; none overlap.
     blocks: Vec<Extent>,
     regions: Vec<Region>,
@@ -86,7 +95,7 @@ impl Reach {
     /// Blocks of which nothing is known but where they lie, in order of their addresses. One that reaches into the next is cut
     /// there. There may be 2^32 at most, the others are left out.
     #[must_use]
-    pub fn new(mut blocks: Vec<Extent>) -> Self {
+    pub fn new(mut blocks: Vec<Extent>, layout: Layout) -> Self {
         debug_assert!(blocks.is_sorted());
         blocks.truncate(u32::MAX as usize);
         for index in 1..blocks.len() {
@@ -94,13 +103,21 @@ impl Reach {
         }
         let count = blocks.len();
         let regions = regions(&blocks);
-        Self { blocks, regions, reached: vec![false; count], spans: vec![(0, 0); count], pointers: Vec::new(), seen: 0 }
+        Self {
+            layout,
+            blocks,
+            regions,
+            reached: vec![false; count],
+            spans: vec![(0, 0); count],
+            pointers: Vec::new(),
+            seen: 0,
+        }
     }
 
     /// Takes in a word that is a root.
     pub fn root(&mut self, word: u64) {
         if let Some(block) = self.find(word) {
-            self.reached[block] = true;
+            self.mark(block, word);
         }
     }
 
@@ -128,8 +145,7 @@ impl Reach {
                     }
                 }
                 _ if source == Source::Nothing => {}
-                _ if source == Source::RootsOfGlibc && word == self.blocks[to].chunk_end() => {}
-                _ => self.reached[to] = true,
+                _ => self.mark(to, word),
             }
         }
         self.seen = self.seen.max(start.saturating_add(memory.len() as u64));
@@ -150,6 +166,13 @@ impl Reach {
             }
         }
         self.reached
+    }
+
+    /// That a root points to a block.
+    fn mark(&mut self, block: usize, word: u64) {
+        if self.layout == Layout::Other || word != self.blocks[block].chunk_end() {
+            self.reached[block] = true;
+        }
     }
 
     /// That a block points to another.
@@ -247,7 +270,7 @@ mod tests {
 
     #[test]
     fn what_is_pointed_to_is_reached_and_what_it_points_to_and_nothing_else() {
-        let mut reach = Reach::new(three());
+        let mut reach = Reach::new(three(), Layout::Glibc);
         // The first points into the middle of the third, which points back; nobody points to the second, but itself.
         reach.scan(0x1000, &memory(&[0, 0, 0x1060, 0, 0, 0, 0x1030, 0, 0, 0, 0x1010]), Source::Nothing).unwrap();
         reach.root(0x1027);
@@ -257,7 +280,7 @@ mod tests {
     #[test]
     fn words_outside_of_blocks_count_where_they_are_roots() {
         for (source, reached) in [(Source::Roots, true), (Source::Nothing, false)] {
-            let mut reach = Reach::new(three());
+            let mut reach = Reach::new(three(), Layout::Glibc);
             reach.scan(0x2000, &memory(&[0x1050, 0x1048, 0x100f]), source).unwrap();
             assert_eq!(reach.reached(), [false, false, reached]);
         }
@@ -265,25 +288,27 @@ mod tests {
 
     #[test]
     fn glibcs_pointers_to_what_follows_a_block_do_not_reach_it() {
-        for (source, reached) in [(Source::Roots, true), (Source::RootsOfGlibc, false)] {
-            let mut reach = Reach::new(three());
+        for (layout, reached) in [(Layout::Other, true), (Layout::Glibc, false)] {
+            let mut reach = Reach::new(three(), layout);
             // Where the first block's last word is, glibc's next chunk begins.
-            reach.scan(0x2000, &memory(&[0x1020]), source).unwrap();
-            assert_eq!(reach.reached(), [reached, false, false]);
+            reach.scan(0x2000, &memory(&[0x1020]), Source::Roots).unwrap();
+            reach.root(0x1040);
+            assert_eq!(reach.reached(), [reached, reached, false]);
         }
-        let mut reach = Reach::new(three());
-        reach.scan(0x2000, &memory(&[0x1018, 0x1030]), Source::RootsOfGlibc).unwrap();
+        let mut reach = Reach::new(three(), Layout::Glibc);
+        reach.scan(0x2000, &memory(&[0x1018, 0x1030]), Source::Roots).unwrap();
         assert_eq!(reach.reached(), [true, true, false]);
     }
 
     #[test]
     fn blocks_of_no_bytes_and_blocks_that_overlap_are_told_apart() {
-        let mut reach = Reach::new(vec![Extent::new(0x1000, 0), Extent::new(0x1010, 0x100), Extent::new(0x1020, 8)]);
+        let mut reach =
+            Reach::new(vec![Extent::new(0x1000, 0), Extent::new(0x1010, 0x100), Extent::new(0x1020, 8)], Layout::Other);
         reach.root(0x1000);
         reach.root(0x1028);
         reach.root(0x1020);
         assert_eq!(reach.reached(), [true, false, true]);
-        assert!(Reach::new(Vec::new()).reached().is_empty());
+        assert!(Reach::new(Vec::new(), Layout::Other).reached().is_empty());
     }
 
     /// The same as simply as can be.
@@ -319,7 +344,7 @@ mod tests {
             };
             let roots: Vec<u64> = words[..3].iter().map(value).collect();
             let mut values = words[3..].iter().map(value).cycle();
-            let mut reach = Reach::new(blocks.clone());
+            let mut reach = Reach::new(blocks.clone(), Layout::Other);
             let mut all = Vec::new();
             for block in &blocks {
                 let own: Vec<u64> = (block.start..block.end).step_by(8).map(|_| values.next().unwrap_or(0)).collect();

@@ -5,8 +5,7 @@
 //! (`model::reach`).
 
 use std::{
-    collections::{HashMap, HashSet},
-    path::Path,
+    collections::HashMap,
     time::{Duration, Instant},
 };
 
@@ -25,14 +24,14 @@ use crate::{
     },
     model::{
         at_exit::Checked,
-        reach::{Extent, Reach, TooManyPointers},
+        reach::{Extent, Layout, Reach, TooManyPointers},
         report::HealthKind,
         survival::Amount,
         units,
     },
     process::{
         contents::{Bounds, Contents, ContentsError},
-        maps::{self, Mapping, MapsError},
+        maps::{self, MapsError},
         roots,
         threads::{Held, HoldError},
     },
@@ -94,14 +93,13 @@ pub(super) fn look(target: &Target, ending: u32, areas: &AreaBook, kernel: &Kern
     let held = Held::hold(pid, ending)?;
     let mut blocks = kernel.blocks(target.slot);
     blocks.sort_unstable_by_key(|block| block.address);
-    let mut reach = Reach::new(blocks.iter().map(|block| Extent::new(block.address, block.size_bytes)).collect());
+    let mut reach =
+        Reach::new(blocks.iter().map(|block| Extent::new(block.address, block.size_bytes)).collect(), layout(target));
     held.threads().iter().flat_map(|thread| &thread.words).for_each(|word| reach.root(*word));
     let stack_pointers: Vec<u64> = held.threads().iter().map(|thread| thread.stack_pointer).collect();
     let mappings = maps::read(pid)?;
-    let of_glibc = files_of_glibc(target);
-    let is_glibc = |mapping: &Mapping| mapping.file.is_some() && of_glibc.contains(mapping.path.as_path());
     let mut contents = Contents::open(pid, BOUNDS)?;
-    for stretch in roots::stretches(&mappings, &areas.areas(), &stack_pointers, is_glibc) {
+    for stretch in roots::stretches(&mappings, &areas.areas(), &stack_pointers) {
         contents.read(stretch.start, stretch.end, stretch.shared, |start, memory| {
             reach.scan(start, memory, stretch.source).map_err(Unchecked::from)
         })?;
@@ -138,10 +136,9 @@ fn no_losses(target: &Target, kernel: &Kernel) -> Result<(), Unchecked> {
     if lost.is_empty() { Ok(()) } else { Err(Unchecked::Losses(lost.join(", "))) }
 }
 
-/// The files of a target that define glibc's malloc.
-fn files_of_glibc(target: &Target) -> HashSet<&Path> {
-    let of_glibc = target.allocators.iter().filter(|allocator| allocator.name == "glibc");
-    of_glibc.map(|allocator| Path::new(&allocator.image)).collect()
+/// How the blocks of a target are placed.
+fn layout(target: &Target) -> Layout {
+    if target.allocators.iter().any(|allocator| allocator.name == "glibc") { Layout::Glibc } else { Layout::Other }
 }
 
 fn sum(blocks: &[FoundBlock], reached: &[bool]) -> Findings {

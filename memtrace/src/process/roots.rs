@@ -19,15 +19,9 @@ pub struct Stretch {
     pub shared: bool,
 }
 
-/// What is to be looked through, in order of addresses. `areas` are the allocators', in that order and without overlaps; `is_glibc`
-/// says whether a mapping is of an image that defines glibc's malloc.
+/// What is to be looked through, in order of addresses. `areas` are the allocators', in that order and without overlaps.
 #[must_use]
-pub fn stretches(
-    mappings: &[Mapping],
-    areas: &[(u64, u64)],
-    stack_pointers: &[u64],
-    is_glibc: impl Fn(&Mapping) -> bool,
-) -> Vec<Stretch> {
+pub fn stretches(mappings: &[Mapping], areas: &[(u64, u64)], stack_pointers: &[u64]) -> Vec<Stretch> {
     let mut stretches = Vec::new();
     let mut before: Option<&Mapping> = None;
     for mapping in mappings {
@@ -35,8 +29,7 @@ pub fn stretches(
             let is_stack =
                 mapping.path.as_os_str() == "[stack]" || before.is_some_and(|before| guards(before, mapping));
             let start = if is_stack { used_from(mapping, stack_pointers) } else { mapping.start };
-            let source = if is_glibc(mapping) { Source::RootsOfGlibc } else { Source::Roots };
-            let whole = Stretch { start, end: mapping.end, source, shared: mapping.shared };
+            let whole = Stretch { start, end: mapping.end, source: Source::Roots, shared: mapping.shared };
             split(whole, areas, &mut stretches);
         }
         before = Some(mapping);
@@ -95,8 +88,7 @@ mod tests {
 
     fn of(text: &str, areas: &[(u64, u64)], stack_pointers: &[u64]) -> Vec<(u64, u64, Source)> {
         let mappings = maps::parse(text.as_bytes()).unwrap();
-        let is_glibc = |mapping: &Mapping| mapping.path.ends_with("libc.so.6");
-        let stretches = stretches(&mappings, areas, stack_pointers, is_glibc);
+        let stretches = stretches(&mappings, areas, stack_pointers);
         stretches.iter().map(|stretch| (stretch.start, stretch.end, stretch.source)).collect()
     }
 
@@ -127,6 +119,6 @@ mod tests {
     fn shared_files_and_the_kernels_own_are_not_looked_through() {
         let text = "1000-2000 rw-s 0 08:01 7    /var/lib/data\n2000-3000 rw-s 0 00:01 8    /memfd:heap (deleted)\n\
                     3000-4000 rw-p 1000 08:01 9    /lib/libc.so.6\n4000-5000 r--p 0 00:00 0    [vvar]\n";
-        assert_eq!(of(text, &[], &[]), [(0x2000, 0x3000, Source::Roots), (0x3000, 0x4000, Source::RootsOfGlibc)]);
+        assert_eq!(of(text, &[], &[]), [(0x2000, 0x3000, Source::Roots), (0x3000, 0x4000, Source::Roots)]);
     }
 }
