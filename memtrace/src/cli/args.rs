@@ -378,6 +378,8 @@ pub(super) enum Format {
     Json,
     /// Folded stacks, for flame graph tools
     Folded,
+    /// JUnit XML, which CI shows: a test case a leak suspect. Of the last report only
+    Junit,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -7,12 +7,15 @@ use crate::{
     model::{
         at_exit::AtExit,
         frame::Frame,
-        gate::{Baseline, Gate, Tally, culprit, remains},
+        gate::{Baseline, Gate, Tally, remains},
         report::{Process, Report, Site},
         suppressions::Suppressions,
         units,
     },
-    report::baseline,
+    report::{
+        baseline,
+        suspects::{culprit, place},
+    },
 };
 
 /// Exit status where suspects remain.
@@ -126,12 +129,4 @@ fn suspect(process: &Process, site: &Site) -> String {
     let bytes = units::bytes(lost.map_or(site.totals.live_bytes(), |lost| lost.bytes));
     let (sure, reason) = (site.judgement.confidence * 100.0, &site.judgement.reason);
     format!("  {place}: {bytes}, {sure:.0} %: {reason}")
-}
-
-/// The function, with file and line where they are known.
-fn place(frame: &Frame) -> String {
-    match frame.source() {
-        Some(source) => format!("{} {source}", frame.label()),
-        None => frame.label(),
-    }
 }

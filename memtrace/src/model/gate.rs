@@ -5,8 +5,8 @@
 use std::collections::HashSet;
 
 use super::{
-    frame::{Frame, Place, Stack, base_name},
-    report::{Category, Process, Report, Site},
+    frame::{Frame, Stack, base_name},
+    report::{Category, Report, Site},
     suppressions::Suppressions,
     verdict::Verdict,
 };
@@ -132,17 +132,6 @@ pub fn remains(site: &Site) -> bool {
     is_suspect(site) && site.suppressed_by.is_none() && !site.in_baseline
 }
 
-/// The frame that names a site to a person: the first outside of the images that define allocators (a `strdup` says little), or
-/// just the first.
-#[must_use]
-pub fn culprit<'a>(process: &Process, site: &'a Site) -> Option<&'a Frame> {
-    let is_allocators = |frame: &&Frame| match &frame.place {
-        Place::Image { image, .. } => process.allocators.iter().any(|allocator| allocator.image == image.path),
-        Place::Address(_) | Place::Kernel { .. } => false,
-    };
-    site.stack.frames().find(|frame| !is_allocators(frame)).or_else(|| site.stack.frames().next())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,14 +177,5 @@ mod tests {
         assert_eq!(chain(Some("f")).unwrap().names, ["f", "libc.so.6"]);
         assert_eq!(chain(None), None);
         assert_eq!(Chain::new("heap", []), None);
-    }
-
-    #[test]
-    fn a_site_is_named_by_the_first_frame_that_is_not_the_allocators() {
-        let mut report = fixture::report();
-        let process = &mut report.processes[0];
-        assert_eq!(culprit(process, &process.sites[0]).unwrap().label(), "keep");
-        process.allocators[0].image = "/usr/bin/demo".into();
-        assert_eq!(culprit(process, &process.sites[0]).unwrap().label(), "keep");
     }
 }

@@ -6,11 +6,12 @@ pub mod baseline;
 mod column;
 pub mod folded;
 pub mod json;
+pub mod junit;
 mod memory;
 mod overview;
 mod plumbing;
 mod sparkline;
-mod suspects;
+pub mod suspects;
 pub mod table;
 
 #[cfg(test)]

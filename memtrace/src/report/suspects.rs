@@ -1,9 +1,11 @@
-//! What the table says of suspects, and of what was looked at when a program ended.
+//! What is said of suspects to people, and of what was looked at when a program ended.
 
 use std::io::{self, Write};
 
+use super::plumbing::is_plumbing;
 use crate::model::{
     at_exit::AtExit,
+    frame::{Frame, Place},
     gate::Tally,
     report::{Process, Site},
     units,
@@ -43,6 +45,27 @@ pub(super) fn marks(site: &Site) -> impl Iterator<Item = String> {
     suppressed.into_iter().chain(site.in_baseline.then(|| "in the baseline".to_owned()))
 }
 
+/// The frame that names a site to a person: the first that is neither a standard library's nor in an image that defines an
+/// allocator (`strdup` says little); the first of all where there is none.
+#[must_use]
+pub fn culprit<'a>(process: &Process, site: &'a Site) -> Option<&'a Frame> {
+    let is_allocators = |frame: &Frame| match &frame.place {
+        Place::Image { image, .. } => process.allocators.iter().any(|allocator| allocator.image == image.path),
+        Place::Address(_) | Place::Kernel { .. } => false,
+    };
+    let is_own = |frame: &&Frame| !is_plumbing(frame) && !is_allocators(frame);
+    site.stack.frames().find(is_own).or_else(|| site.stack.frames().next())
+}
+
+/// A frame in one line: the function, with file and line where they are known.
+#[must_use]
+pub fn place(frame: &Frame) -> String {
+    match frame.source() {
+        Some(source) => format!("{} {source}", frame.label()),
+        None => frame.label(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,6 +78,16 @@ mod tests {
         let mut out = Vec::new();
         render(process, &mut out).unwrap();
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_site_is_named_by_the_first_frame_that_is_the_programs_own() {
+        let mut report = fixture::report();
+        let process = &mut report.processes[0];
+        assert_eq!(place(culprit(process, &process.sites[0]).unwrap()), "keep demo.c:30");
+        // All of it lies there, as in a static program.
+        process.allocators[0].image = "/usr/bin/demo".into();
+        assert_eq!(place(culprit(process, &process.sites[0]).unwrap()), "keep demo.c:30");
     }
 
     #[test]
