@@ -176,7 +176,7 @@ pub(super) struct GateArguments {
     ///
     /// Its end is put off for as long as that takes: about a second for a GiB of heap, half a minute at most. It
     /// takes every allocation (--tier exact). Blocks that can still be reached are none, however long they were kept.
-    #[arg(long, requires = "command_line")]
+    #[arg(long)]
     pub(super) at_exit: bool,
 
     /// Leak suspects to let pass: lines `leak:PATTERN`, as LeakSanitizer has them

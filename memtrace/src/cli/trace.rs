@@ -34,6 +34,7 @@ const LIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) fn run(arguments: &TraceArguments, verbose: u8) -> Result<ExitCode, Failure> {
     check_kernel(arguments)?;
+    check_gate(arguments)?;
     let (look, categories) = look(arguments)?;
     let mut gatekeeper = Gatekeeper::new(&arguments.gate)?;
     let mut output = Output::open(&arguments.report)?;
@@ -93,6 +94,26 @@ fn check_kernel(arguments: &TraceArguments) -> Result<(), Failure> {
     }
 }
 
+/// What a gate would never fail for, or cannot be asked for.
+fn check_gate(arguments: &TraceArguments) -> Result<(), Failure> {
+    let TraceArguments { gate, target, categories, tier, .. } = arguments;
+    let is_judged = |category: &CategoryArgument| matches!(category, CategoryArgument::Heap | CategoryArgument::Mmap);
+    let convicts = *tier != TierArgument::Growth && (categories.is_empty() || categories.iter().any(is_judged));
+    if gate.at_exit && target.command_line.is_empty() {
+        Err(Failure::usage(
+            "--at-exit looks at the end only of -- CMD, which memtrace has seen from its beginning",
+            "start the program with memtrace: memtrace --at-exit -- CMD",
+        ))
+    } else if gate.looks_at_exit() && !convicts {
+        Err(Failure::usage(
+            "pages and the kernel's memory are named, and nobody is convicted: --fail-on-leak would never fail",
+            "leave out --category and --tier growth, or --fail-on-leak",
+        ))
+    } else {
+        Ok(())
+    }
+}
+
 /// How closely to look, and at which kinds of memory.
 fn look(arguments: &TraceArguments) -> Result<(Look, Vec<Category>), Failure> {
     let within = |closest| Look::Within {
@@ -105,12 +126,6 @@ fn look(arguments: &TraceArguments) -> Result<(Look, Vec<Category>), Failure> {
     let only_pages = !asked.is_empty() && asked.iter().all(|category| *category == CategoryArgument::Pages);
     let look = match arguments.tier {
         TierArgument::Auto if only_pages => Look::Fixed(Tier::Growth),
-        TierArgument::Growth if arguments.gate.looks_at_exit() => {
-            return Err(Failure::usage(
-                "tier `growth` names growth and convicts nobody: --fail-on-leak would never fail",
-                "use another tier, or leave out --fail-on-leak",
-            ));
-        }
         TierArgument::Growth if asked.is_empty() || only_pages => Look::Fixed(Tier::Growth),
         TierArgument::Growth => {
             return Err(Failure::usage(
