@@ -100,7 +100,11 @@ impl BlockTable {
                 }
                 let [sized, placed] = [1, 2].map(|word| words[PASSED_ON + word + 2 * place].load(Ordering::Relaxed));
                 let address = BlockKey(key).address();
-                found.push(FoundBlock { address, size_bytes: LiveBlock::size_of_word(sized), site: SiteIndex(halves(placed)[0]) });
+                found.push(FoundBlock {
+                    address,
+                    size_bytes: LiveBlock::size_of_word(sized),
+                    site: SiteIndex(halves(placed)[0]),
+                });
             }
         }
         found

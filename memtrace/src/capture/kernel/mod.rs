@@ -37,6 +37,12 @@ use memtrace_common::{
 };
 use thiserror::Error;
 
+pub use self::{
+    blocks::FoundBlock,
+    code::RowPlace,
+    memory::{KernelMemory, MemorySettings},
+    probes::{Armed, Handler, Links, Point},
+};
 use self::{
     blocks::{BlockTable, LiveBlocks},
     code::CodeStore,
@@ -44,12 +50,6 @@ use self::{
     pages::PageLink,
     probes::Probes,
     threads::ThreadCounts,
-};
-pub use self::{
-    blocks::FoundBlock,
-    code::RowPlace,
-    memory::{KernelMemory, MemorySettings},
-    probes::{Armed, Handler, Links, Point},
 };
 use super::{images::Scope, preflight, tracefs::TracefsError};
 
