@@ -12,6 +12,8 @@ pub enum EventKind {
     Exec = 2,
     /// A target has a child that is a target as well.
     Forked = 3,
+    /// A target is about to end by itself, and waits until it is let go.
+    Ending = 4,
 }
 
 /// A code that names no [`EventKind`].
@@ -26,6 +28,7 @@ impl TryFrom<u32> for EventKind {
             1 => Ok(Self::ImageMapped),
             2 => Ok(Self::Exec),
             3 => Ok(Self::Forked),
+            4 => Ok(Self::Ending),
             other => Err(UnknownEvent(other)),
         }
     }
@@ -37,7 +40,7 @@ impl TryFrom<u32> for EventKind {
 pub struct Event {
     /// An [`EventKind`] code.
     pub kind: u32,
-    /// The process's thread group id: of a fork, the child's.
+    /// The process's thread group id: of a fork, the child's; of an end, the thread that ends it.
     pub tgid: u32,
     /// Where the program stands from now on; [`ProcessSlot::NONE`] where it is no target.
     pub slot: ProcessSlot,
@@ -63,7 +66,7 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_own_code() {
-        for kind in [EventKind::ImageMapped, EventKind::Exec, EventKind::Forked] {
+        for kind in [EventKind::ImageMapped, EventKind::Exec, EventKind::Forked, EventKind::Ending] {
             assert_eq!(EventKind::try_from(kind as u32), Ok(kind));
         }
         assert_eq!(EventKind::try_from(0), Err(UnknownEvent(0)));

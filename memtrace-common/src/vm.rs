@@ -18,6 +18,11 @@ pub enum VmKind {
     Mapped = 4,
     /// The end of the data segment was set (brk).
     Break = 5,
+    /// As [`VmKind::Mapped`] of anonymous memory and [`VmKind::Remapped`], for who asks only whose it is: `flags` is
+    /// [`VmEvent::BY_ALLOCATOR`] or 0.
+    AreaMapped = 6,
+    /// As [`VmKind::Break`], the same.
+    AreaBreak = 7,
 }
 
 /// A code that names no [`VmKind`].
@@ -34,6 +39,8 @@ impl TryFrom<u32> for VmKind {
             3 => Self::Remapped,
             4 => Self::Mapped,
             5 => Self::Break,
+            6 => Self::AreaMapped,
+            7 => Self::AreaBreak,
             other => return Err(UnknownVmKind(other)),
         })
     }
@@ -63,6 +70,9 @@ pub struct VmEvent {
 }
 
 impl VmEvent {
+    /// A hooked function has made the call, for itself.
+    pub const BY_ALLOCATOR: u32 = 1;
+
     /// Reads a record as the ring buffer holds it; `None` where its length is not an event's.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
@@ -96,7 +106,8 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_own_code() {
-        for kind in [VmKind::Leave, VmKind::Left, VmKind::Remapped, VmKind::Mapped, VmKind::Break] {
+        let kinds = [VmKind::Leave, VmKind::Left, VmKind::Remapped, VmKind::Mapped, VmKind::Break];
+        for kind in kinds.into_iter().chain([VmKind::AreaMapped, VmKind::AreaBreak]) {
             assert_eq!(VmKind::try_from(kind as u32), Ok(kind));
         }
         assert_eq!(VmKind::try_from(0), Err(UnknownVmKind(0)));

@@ -186,6 +186,20 @@ fn vm_leave(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// The same; only attached where it is to be told what can be reached when a command ends.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+fn area_mapped(ctx: RawTracePointContext) -> i32 {
+    vm::tell_area(&ctx);
+    0
+}
+
+/// A target is about to end: a function of the C library that ends it is called.
+#[uprobe]
+fn process_end(ctx: ProbeContext) -> u32 {
+    task::stop_before_end(&ctx);
+    0
+}
+
 /// An address space's memory has become more or less; only attached where pages are asked for, as are the next two.
 #[tracepoint]
 fn rss_stat(ctx: TracePointContext) -> u32 {

@@ -202,6 +202,20 @@ pub(crate) fn stop_after_mapping_code(ctx: &RawTracePointContext) {
     stop_and_announce_mapping(&target);
 }
 
+/// The current process is about to end: it is stopped before it does, until user space has looked at its memory.
+#[inline(always)]
+pub(crate) fn stop_before_end(ctx: &impl EbpfContext) {
+    let Some(target) = Target::current() else { return };
+    // A child that is in its parent's memory (vfork) ends alone; and nobody would answer where nobody counts.
+    let Some(control) = CONTROL.get(0).filter(|control| control.stop_on_image != 0) else { return };
+    if !is_own(target.slot, target.tgid) {
+        return;
+    }
+    debug!(ctx, "process {} is about to end", target.tgid);
+    stop_if_asked(control);
+    announce(Event { kind: EventKind::Ending as u32, tgid: target.tid, slot: target.slot, previous: target.slot });
+}
+
 /// Stops the current process before it returns to its own code, where user space wants that.
 ///
 /// Always before the announcement: user space answers that with SIGCONT, which also takes back a stop

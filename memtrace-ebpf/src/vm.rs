@@ -68,6 +68,29 @@ pub(crate) fn leave(ctx: &RawTracePointContext) {
     tell(&target, kind, site, result, length, flags);
 }
 
+/// The current thread returns from a system call: tells whose the memory is that it has mapped, an allocator's or the
+/// program's own. What is given up is not told: nothing is there any more, until something is mapped again.
+#[inline(always)]
+pub(crate) fn tell_area(ctx: &RawTracePointContext) {
+    let Some(target) = Target::counted(Task::current()) else { return };
+    // sys_exit(struct pt_regs *regs, long ret)
+    let Some(regs) = registers(ctx) else { return };
+    let result: u64 = ctx.arg(1);
+    let (kind, length) = match regs.orig_rax {
+        // mremap(old_address, old_size, new_size, flags, …)
+        number::MREMAP => (VmKind::AreaMapped, regs.rdx),
+        // mmap(addr, length, prot, flags, fd, offset)
+        number::MMAP if regs.r10 & MAP_ANONYMOUS != 0 => (VmKind::AreaMapped, regs.rsi),
+        // brk(brk)
+        number::BRK => (VmKind::AreaBreak, 0),
+        _ => return,
+    };
+    if result <= LAST_ADDRESS {
+        let flags = if is_within_call(&target, &regs) { VmEvent::BY_ALLOCATOR } else { 0 };
+        tell(&target, kind, SiteIndex::NONE, result, length, u64::from(flags));
+    }
+}
+
 /// The registers with which the current thread has entered the kernel.
 #[inline(always)]
 fn registers(ctx: &RawTracePointContext) -> Option<pt_regs> {

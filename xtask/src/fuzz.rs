@@ -16,25 +16,32 @@ use crate::{
 /// The longest input: enough for a few hundred functions, short enough for thousands of runs a second.
 const MAX_INPUT_BYTES: usize = 16 * 1024;
 
-/// Fuzzes for `seconds`. A crash, a hang of ten seconds or 2 GiB of memory is a failure.
+/// Fuzzes each target for `seconds`. A crash, a hang of ten seconds or 2 GiB of memory is a failure.
 pub(crate) fn fuzz(seconds: u32) -> Result<()> {
     let object = build::bpf_object()?;
     let cargo_fuzz = cargo_fuzz()?;
-    let corpus = corpus()?;
-    say(&format!("fuzzing the compiler of call frame information for {seconds} s"));
-    let mut command = Command::new("rustup");
-    command
-        .args(["run", "nightly"])
-        .arg(cargo_fuzz)
-        .args(["run", "cfi"])
-        .arg(corpus)
-        .args(["--", &format!("-max_total_time={seconds}"), &format!("-max_len={MAX_INPUT_BYTES}")])
-        .args(["-timeout=10", "-rss_limit_mb=2048"])
-        .current_dir(root().join("fuzz"))
-        .env_remove("RUSTUP_TOOLCHAIN")
-        .env_remove("CARGO")
-        .env("MEMTRACE_BPF_OBJECT", object);
-    run(&mut command)
+    let seeds = target().join("fuzz-corpus-gate");
+    fs::create_dir_all(&seeds).with_context(|| format!("cannot make {}", seeds.display()))?;
+    for (name, what, corpus) in [
+        ("cfi", "the compiler of call frame information", corpus()?),
+        ("gate", "the readers of suppressions and baselines", seeds),
+    ] {
+        say(&format!("fuzzing {what} for {seconds} s"));
+        let mut command = Command::new("rustup");
+        command
+            .args(["run", "nightly"])
+            .arg(&cargo_fuzz)
+            .args(["run", name])
+            .arg(corpus)
+            .args(["--", &format!("-max_total_time={seconds}"), &format!("-max_len={MAX_INPUT_BYTES}")])
+            .args(["-timeout=10", "-rss_limit_mb=2048"])
+            .current_dir(root().join("fuzz"))
+            .env_remove("RUSTUP_TOOLCHAIN")
+            .env_remove("CARGO")
+            .env("MEMTRACE_BPF_OBJECT", &object);
+        run(&mut command)?;
+    }
+    Ok(())
 }
 
 /// The cargo-fuzz that is there, or one that is built now.

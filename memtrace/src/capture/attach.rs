@@ -94,6 +94,8 @@ pub struct Plan {
 pub struct Survey {
     /// Where the dynamic linker gives notice of what it loads, if the image is one.
     pub linker_notices: Vec<Watched>,
+    /// Where the C library ends the process.
+    pub ends: Vec<Watched>,
     /// Where calls are left by other ways than a return.
     pub ways_out: Vec<Watched>,
     /// The allocators.
@@ -122,6 +124,10 @@ const WAYS_OUT: [(&str, Handler); 8] = [
     ("__cxa_begin_catch", Handler::CallCaught),
 ];
 
+/// The functions through which every way to end a process by itself goes, in glibc and musl, after all that programs do at
+/// exit. (The system call itself cannot be stopped: signals are heeded after a call, and from this one nobody returns.)
+const ENDS: [(&str, Handler); 2] = [("_exit", Handler::ProcessEnd), ("_Exit", Handler::ProcessEnd)];
+
 /// What the probes run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Programs {
@@ -143,14 +149,19 @@ pub fn survey(image: &Image, custom: &[CustomFunction]) -> Result<Survey, Attach
     let known = known_names();
     let found = image.functions_where(|name| {
         known.contains(name)
-            || LINKER_NOTICES.iter().chain(&WAYS_OUT).any(|(watched, _)| *watched == name)
+            || LINKER_NOTICES.iter().chain(&ENDS).chain(&WAYS_OUT).any(|(watched, _)| *watched == name)
             || custom.iter().any(|function| function.is_called(name))
     })?;
     let mut planner = Planner::new(image, &found);
     // The user's come first: a place that they name is theirs.
     let mut plans = planner.custom(&custom)?;
     plans.extend(planner.families());
-    Ok(Survey { linker_notices: watched(&found, &LINKER_NOTICES), ways_out: watched(&found, &WAYS_OUT), plans })
+    Ok(Survey {
+        linker_notices: watched(&found, &LINKER_NOTICES),
+        ends: watched(&found, &ENDS),
+        ways_out: watched(&found, &WAYS_OUT),
+        plans,
+    })
 }
 
 /// Where the functions of these names are, each place once.

@@ -40,6 +40,8 @@ pub enum Scope {
 pub struct Images {
     scope: Scope,
     programs: Programs,
+    /// Whether targets are to wait before they end.
+    holds_ends: bool,
     all: Vec<NamedImage>,
     of_file: HashMap<FileId, usize>,
     /// The index of the vdso's image, which is of no file.
@@ -63,12 +65,13 @@ pub struct Images {
 }
 
 impl Images {
-    /// No image yet.
+    /// No image yet. With `holds_ends`, targets will wait before they end.
     #[must_use]
-    pub fn new(scope: Scope, programs: Programs, custom: Vec<CustomFunction>) -> Self {
+    pub fn new(scope: Scope, programs: Programs, custom: Vec<CustomFunction>, holds_ends: bool) -> Self {
         Self {
             scope,
             programs,
+            holds_ends,
             all: Vec::new(),
             of_file: HashMap::new(),
             vdso: None,
@@ -207,6 +210,9 @@ impl Images {
         };
         if pid.is_some() || self.hooked.insert(index) {
             attach::attach_to_watched(kernel, pid, image, &survey.linker_notices)?;
+            if self.holds_ends {
+                attach::attach_to_watched(kernel, pid, image, &survey.ends)?;
+            }
             for plan in &survey.plans {
                 attach::attach(kernel, pid, image, plan, self.programs)?;
             }

@@ -26,13 +26,15 @@ Examples:
   sudo memtrace -- ./server --port 8080            from the first instruction to the end
   sudo memtrace --pid 1234 --alloc 'app:get(size=arg0)->ret' --free 'app:put(ptr=arg0)'
                                                    an allocator of one's own
+  sudo memtrace --fail-on-leak -- ./tests          status 3 if it leaks: for CI
   sudo memtrace watch --all --threshold slope:1MiB/min
                                                    nothing is attached until a process grows like that
   sudo memtrace doctor                             what this machine lacks, and the next step
 
 The report names the stacks that hold live memory: allocated since memtrace attached, and not freed yet.
 It goes to stdout, everything else to stderr.
-Exit status: 0 success, 1 failure, 2 usage; with -- CMD that of CMD.";
+Exit status: 0 success, 1 failure, 2 usage, 3 leak suspects (--fail-on-leak); with -- CMD that of CMD, unless CMD
+succeeds and leaks under --fail-on-leak.";
 
 /// Who holds a live process's memory, and is it growing.
 ///
@@ -123,6 +125,9 @@ pub(super) struct TraceArguments {
     #[command(flatten)]
     pub(super) report: ReportArguments,
 
+    #[command(flatten)]
+    pub(super) gate: GateArguments,
+
     /// A function that hands out blocks, of an allocator of one's own: 'libpool.so:get(size=arg1)->ret'
     ///
     /// IMAGE is a file name or the end of a path, FUNC a symbol (see nm). Arguments count from arg0 to arg5.
@@ -153,6 +158,44 @@ pub(super) struct TraceArguments {
     /// Attach empty programs instead: what the probes alone cost
     #[arg(long, hide = true)]
     pub(super) empty_probes: bool,
+}
+
+/// What CI relies on.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Gate")]
+pub(super) struct GateArguments {
+    /// End with status 3 if the last report has leak suspects, and tell them on stderr; of -- CMD, what nothing points to
+    /// any more at its end (--at-exit) is one too
+    ///
+    /// A command that fails by itself keeps its own status. With -- CMD and no --tier, every allocation is traced (--tier
+    /// exact), so that the outcome is the same each time.
+    #[arg(long)]
+    pub(super) fail_on_leak: bool,
+
+    /// When -- CMD ends, look which of its blocks nothing points to any more: those are leak suspects
+    ///
+    /// Its end is put off for as long as that takes: about a second for a GiB of heap, half a minute at most. It
+    /// takes every allocation (--tier exact). Blocks that can still be reached are none, however long they were kept.
+    #[arg(long)]
+    pub(super) at_exit: bool,
+
+    /// Leak suspects to let pass: lines `leak:PATTERN`, as LeakSanitizer has them
+    ///
+    /// A pattern is a part of a function's name, a source file's or an image's, of any frame of the stack; `*` stands for
+    /// anything, `^` and `$` for the ends. Empty lines and those that begin with # are passed over.
+    #[arg(long, value_name = "FILE")]
+    pub(super) suppressions: Option<PathBuf>,
+
+    /// A report of before (--format json): what was a leak suspect there may be one again
+    #[arg(long, value_name = "FILE")]
+    pub(super) baseline: Option<PathBuf>,
+}
+
+impl GateArguments {
+    /// Whether what is left at the end of a command is looked at, if there is one.
+    pub(super) fn looks_at_exit(&self) -> bool {
+        self.fail_on_leak || self.at_exit
+    }
 }
 
 #[derive(Debug, Args)]
@@ -335,6 +378,8 @@ pub(super) enum Format {
     Json,
     /// Folded stacks, for flame graph tools
     Folded,
+    /// JUnit XML, which CI shows: a test case a leak suspect. Of the last report only
+    Junit,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -41,6 +41,31 @@ impl Failure {
         }
     }
 
+    /// A list of suppressions cannot be used.
+    pub(super) fn suppressions(path: &Path, error: &dyn Display) -> Self {
+        Self::usage(
+            format!("cannot use the suppressions of {}: {error}", path.display()),
+            "lines are `leak:PATTERN`, `# a comment` or empty, as for LeakSanitizer",
+        )
+    }
+
+    /// An older report cannot be used.
+    pub(super) fn baseline(path: &Path, error: &dyn Display) -> Self {
+        Self::usage(
+            format!("cannot use the baseline {}: {error}", path.display()),
+            "record one with `memtrace --format json -o FILE …`",
+        )
+    }
+
+    /// Whether there are suspects is not known.
+    pub(super) fn no_verdict() -> Self {
+        Self {
+            message: "no verdict for --fail-on-leak: whoever read the reports went away before the last".into(),
+            hint: "write them to a file, with -o".into(),
+            status: FAILURE,
+        }
+    }
+
     /// An image cannot be used.
     pub(super) fn image(path: &Path, error: &dyn Display) -> Self {
         Self {

@@ -3,6 +3,7 @@
 mod args;
 mod doctor;
 mod failure;
+mod gate;
 mod output;
 mod trace;
 mod unwind_table;

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     model::report::Report,
-    report::{folded, json, table},
+    report::{folded, json, junit, table},
 };
 
 /// Where reports go.
@@ -65,6 +65,10 @@ impl<'a> Output<'a> {
     /// Writes one report.
     pub(super) fn write(&mut self, report: &Report, is_last: bool) -> io::Result<()> {
         let arguments = self.arguments;
+        if arguments.format == Format::Junit && !is_last {
+            // Several documents in one file are none.
+            return Ok(());
+        }
         let mut stdout = io::stdout().lock();
         match &mut self.place {
             Place::Stdout => buffered(&mut stdout, |out| render(arguments, report, None, out)),
@@ -101,6 +105,7 @@ fn render(arguments: &ReportArguments, report: &Report, width: Option<u16>, out:
     match arguments.format {
         Format::Table => table::render(report, arguments.top, width, out),
         Format::Json => json::render(report, arguments.top, out),
+        Format::Junit => junit::render(report, out),
         Format::Folded => folded::render(report, arguments.weight.into(), arguments.top, out),
     }
 }

@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 use super::{
     args::{CategoryArgument, LinksArgument, TierArgument, TraceArguments, UnwindArgument},
     failure::Failure,
+    gate::Gatekeeper,
     output::Output,
 };
 use crate::{
@@ -33,14 +34,25 @@ const LIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) fn run(arguments: &TraceArguments, verbose: u8) -> Result<ExitCode, Failure> {
     check_kernel(arguments)?;
+    check_gate(arguments)?;
     let (look, categories) = look(arguments)?;
+    let mut gatekeeper = Gatekeeper::new(&arguments.gate)?;
     let mut output = Output::open(&arguments.report)?;
     let options = options(arguments, look, categories, verbose, output.is_live());
-    let mut sink = |report: &_, is_last| output.write(report, is_last);
-    match runtime()?.block_on(pipeline::run(&options, &mut sink)) {
-        Ok(None) => Ok(ExitCode::SUCCESS),
-        Ok(Some(status)) => Ok(command_status(status)),
-        Err(error) => failed(error, arguments.report.output.as_deref()),
+    let mut sink = |report: &mut _, is_last| {
+        gatekeeper.look_at(report, is_last);
+        output.write(report, is_last)
+    };
+    let outcome = runtime()?.block_on(pipeline::run(&options, &mut sink));
+    // The terminal is the report's until then.
+    drop(output);
+    gatekeeper.tell();
+    match outcome {
+        Ok(None) => gatekeeper.status(ExitCode::SUCCESS, true),
+        Ok(Some(status)) => gatekeeper.status(command_status(status), status.success()),
+        Err(error) => {
+            failed(error, arguments.report.output.as_deref()).and_then(|status| gatekeeper.status(status, true))
+        }
     }
 }
 
@@ -82,6 +94,26 @@ fn check_kernel(arguments: &TraceArguments) -> Result<(), Failure> {
     }
 }
 
+/// What a gate would never fail for, or cannot be asked for.
+fn check_gate(arguments: &TraceArguments) -> Result<(), Failure> {
+    let TraceArguments { gate, target, categories, tier, .. } = arguments;
+    let is_judged = |category: &CategoryArgument| matches!(category, CategoryArgument::Heap | CategoryArgument::Mmap);
+    let convicts = *tier != TierArgument::Growth && (categories.is_empty() || categories.iter().any(is_judged));
+    if gate.at_exit && target.command_line.is_empty() {
+        Err(Failure::usage(
+            "--at-exit looks at the end only of -- CMD, which memtrace has seen from its beginning",
+            "start the program with memtrace: memtrace --at-exit -- CMD",
+        ))
+    } else if gate.looks_at_exit() && !convicts {
+        Err(Failure::usage(
+            "pages and the kernel's memory are named, and nobody is convicted: --fail-on-leak would never fail",
+            "leave out --category and --tier growth, or --fail-on-leak",
+        ))
+    } else {
+        Ok(())
+    }
+}
+
 /// How closely to look, and at which kinds of memory.
 fn look(arguments: &TraceArguments) -> Result<(Look, Vec<Category>), Failure> {
     let within = |closest| Look::Within {
@@ -107,6 +139,12 @@ fn look(arguments: &TraceArguments) -> Result<(Look, Vec<Category>), Failure> {
                 "use --tier growth, or --category heap,pages",
             ));
         }
+        TierArgument::Auto if looks_at_exit(arguments, asked) => {
+            eprintln!(
+                "memtrace: what -- CMD leaves behind is known of all blocks or of none: tier exact, whatever that costs"
+            );
+            Look::Fixed(Tier::Exact)
+        }
         // What allocators map for themselves is known by their calls: all of them must be seen.
         TierArgument::Auto if ranges => {
             eprintln!("memtrace: --category mmap takes every allocation: tier exact, whatever that costs");
@@ -126,6 +164,12 @@ fn look(arguments: &TraceArguments) -> Result<(Look, Vec<Category>), Failure> {
     let default = [if look == Look::Fixed(Tier::Growth) { CategoryArgument::Pages } else { CategoryArgument::Heap }];
     let categories = if asked.is_empty() { &default[..] } else { asked };
     Ok((look, categories.iter().flat_map(|category| category.categories()).collect()))
+}
+
+/// Whether what a command leaves behind is looked at: where there is one, and its allocations are.
+fn looks_at_exit(arguments: &TraceArguments, categories: &[CategoryArgument]) -> bool {
+    let is_of_heap = categories.is_empty() || categories.contains(&CategoryArgument::Heap);
+    arguments.gate.looks_at_exit() && !arguments.target.command_line.is_empty() && is_of_heap
 }
 
 /// How to attach probes.
@@ -182,6 +226,7 @@ fn options(arguments: &TraceArguments, look: Look, categories: Vec<Category>, ve
         links: links(arguments.links),
         writes_a_file: arguments.report.output.is_some(),
         programs,
+        at_exit: looks_at_exit(arguments, &arguments.categories) && look != Look::Fixed(Tier::Growth),
     }
 }
 

@@ -91,6 +91,7 @@ fn options(arguments: &WatchArguments, verbose: u8) -> Options {
         debug_lines: verbose >= 2,
         custom: Vec::new(),
         programs: Programs::Tracing,
+        at_exit: false,
         writes_a_file: arguments.on_threshold == OnThreshold::Record || arguments.report.output.is_some(),
     }
 }

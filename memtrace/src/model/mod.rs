@@ -2,18 +2,22 @@
 //!
 //! Imports nothing of the rest. In: counters, frames, times. Out: reports ready to be rendered.
 
+pub mod at_exit;
 pub mod budget;
 pub mod clock;
 pub mod estimate;
 pub mod frame;
+pub mod gate;
 pub mod growth;
 pub mod ledger;
 pub mod memory;
 pub mod overhead;
 pub mod ranges;
 pub mod rank;
+pub mod reach;
 pub mod report;
 pub mod sizes;
+pub mod suppressions;
 pub mod survival;
 pub mod threshold;
 pub mod trend;

@@ -55,6 +55,11 @@ impl<S: Copy> Ranges<S> {
         self.parts.insert(start, (end, id));
     }
 
+    /// What is left of mappings, in order of addresses: from where, up to where.
+    pub fn parts(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.parts.iter().map(|(start, (end, _))| (*start, *end))
+    }
+
     /// Gives up whatever lies from `start` up to `end`; parts beyond stay. Returns what that was, by part.
     pub fn give_up(&mut self, start: u64, end: u64) -> Vec<Freed<S>> {
         let touched = self.touched(start, end);

@@ -6,13 +6,14 @@ use std::{
 };
 
 use super::{
+    at_exit::AtExit,
     estimate::{Intervals, Uncertainty},
     frame::Stack,
     ledger::Ledger,
     memory::Memory,
     overhead::Overhead,
     sizes::SizeHistogram,
-    survival::Survival,
+    survival::{Amount, Survival},
     trend::Trend,
     verdict::{Judgement, Verdict},
 };
@@ -278,6 +279,12 @@ pub struct Site {
     pub growth_bytes_per_s: f64,
     /// What is thought of it, how sure that is and why.
     pub judgement: Judgement,
+    /// What of it could not be reached when its program was about to end; nothing where that was not looked at.
+    pub unreachable: Option<Amount>,
+    /// The suppression that lets it pass although it is a suspect, as its line has it.
+    pub suppressed_by: Option<String>,
+    /// Whether it was a suspect in the report that this one is compared with, and is one.
+    pub in_baseline: bool,
     /// What has become of its blocks by age; nothing where that is not known.
     pub survival: Option<Survival>,
     /// How many of its blocks were freed within seconds of their allocation; nothing where that is not known.
@@ -345,6 +352,8 @@ pub struct Process {
     pub health: Vec<HealthCounter>,
     /// All of them, in the order of [`sort`].
     pub sites: Vec<Site>,
+    /// What was looked at when it was about to end; nothing where that was not asked for, or it has not ended.
+    pub at_exit: Option<AtExit>,
     /// Whether it had ended when the report was made.
     pub ended: bool,
 }

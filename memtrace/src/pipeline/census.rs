@@ -239,6 +239,7 @@ impl Entry {
             overhead: None,
             health: health(&KernelProcess::default(), Counter::is_of_process),
             sites: Vec::new(),
+            at_exit: None,
             ended: false,
         }
     }

@@ -167,6 +167,7 @@ impl Book {
             overhead: None,
             health: Vec::new(),
             sites,
+            at_exit: None,
             ended: self.has_ended,
         }
     }
@@ -210,6 +211,9 @@ impl Book {
                 uncertainty: None,
                 growth_bytes_per_s: parts.iter().map(|(_, part)| part.live_bytes.slope_per_s()).sum(),
                 judgement: judge_growth(&evidence),
+                unreachable: None,
+                suppressed_by: None,
+                in_baseline: false,
                 survival: None,
                 short_lived_objects: None,
                 at_peak_bytes: 0,

@@ -149,8 +149,8 @@ impl Session {
                 }
                 () = watch::until(next_report) => {
                     self.read()?;
-                    let report = self.report(self.started.elapsed())?;
-                    sink(&report, false).map_err(PipelineError::Write)?;
+                    let mut report = self.report(self.started.elapsed())?;
+                    sink(&mut report, false).map_err(PipelineError::Write)?;
                     next_report = options.interval.map(|interval| Deadline::now() + interval);
                 }
             }
@@ -158,8 +158,8 @@ impl Session {
         let elapsed = self.started.elapsed();
         self.set_control(false)?;
         self.read()?;
-        let report = self.report(elapsed)?;
-        sink(&report, true).map_err(PipelineError::Write)
+        let mut report = self.report(elapsed)?;
+        sink(&mut report, true).map_err(PipelineError::Write)
     }
 
     /// Reads the programs' counters into the books.

@@ -292,7 +292,7 @@ fn reason(entry: &Entry, observed: &Observed, thresholds: &[Threshold]) -> Optio
 async fn trace(template: &Options, crossing: &Crossing, once: bool) -> Result<Option<Report>, PipelineError> {
     let options = Options { selection: Selection::Pids(vec![crossing.pid]), ..template.clone() };
     let mut last = None;
-    let mut sink = |report: &Report, is_last: bool| {
+    let mut sink = |report: &mut Report, is_last: bool| {
         last = is_last.then(|| report.clone());
         Ok(())
     };

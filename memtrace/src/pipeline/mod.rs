@@ -1,5 +1,7 @@
 //! The only wiring: from options to a session over a target, and its reports.
 
+mod area_book;
+mod at_exit;
 pub mod census;
 mod cycles;
 mod generation_book;
@@ -68,6 +70,8 @@ pub struct Options {
     pub custom: Vec<CustomFunction>,
     /// What the probes run.
     pub programs: Programs,
+    /// Whether it is looked at what can be reached when a command ends.
+    pub at_exit: bool,
     /// Whether reports go to a file, which takes a privilege that tracing does not.
     pub writes_a_file: bool,
 }
@@ -130,8 +134,8 @@ pub enum PipelineError {
     Write(#[source] io::Error),
 }
 
-/// Takes each report as it is made: `true` for the last one.
-pub type Sink<'a> = &'a mut dyn FnMut(&Report, bool) -> io::Result<()>;
+/// Takes each report as it is made, and may mark what is in it: `true` for the last one.
+pub type Sink<'a> = &'a mut dyn FnMut(&mut Report, bool) -> io::Result<()>;
 
 /// Traces as `options` say and hands each report to `sink`. Returns how the command that was traced
 /// ended, where there was one.

@@ -12,6 +12,7 @@ use memtrace_common::{
 };
 
 use super::{
+    at_exit::Left,
     generation_book::ObjectUnit,
     memory_book::MemoryBook,
     tracked_site::{self, Parts, TrackedSite},
@@ -263,6 +264,13 @@ impl Profile {
         self.windows.begin(&counted.sites);
     }
 
+    /// Takes in what was left at exit.
+    pub(super) fn note_left(&mut self, left: &HashMap<SiteIndex, Left>) {
+        for (index, site) in self.sites.iter_mut().filter(|(_, site)| site.category == Category::Heap) {
+            site.left = Some(left.get(index).copied().unwrap_or_default());
+        }
+    }
+
     /// Half of the time is over in which the present window's blocks are followed.
     pub(super) fn note_halfway(&mut self, counted: &Counted) {
         self.windows.note_halfway(&counted.sites);
@@ -332,6 +340,7 @@ impl Profile {
             overhead: self.overhead(view),
             health: health(&self.counters, Counter::is_of_process),
             sites,
+            at_exit: None,
             ended,
         }
     }

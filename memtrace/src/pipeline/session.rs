@@ -76,6 +76,10 @@ pub(super) struct Session {
     /// What the kernel side was told last.
     control: Control,
     stops_on_image: bool,
+    /// Whether it is looked at what programs leave behind that have begun under our eyes.
+    looks_at_exit: bool,
+    /// Those that are stopped before they end: where, and by which thread.
+    ending: Vec<(ProcessSlot, u32)>,
     /// Every process that is selected, where probes find none of them: those that grow become targets.
     census: Option<Census>,
     /// What a probe costs, where that could be tried.
@@ -110,7 +114,7 @@ impl Session {
             links: options.links,
             sample_bytes,
             is_adaptive,
-            address_spaces: options.categories.contains(&Category::Mmap),
+            address_spaces: options.categories.contains(&Category::Mmap) || options.at_exit,
             pages: options.categories.iter().any(|category| category.is_pages()),
             hooks: !is_growth,
         })?;
@@ -138,12 +142,15 @@ impl Session {
         if options.categories.contains(&Category::Mmap) {
             kernel.follow_address_spaces()?;
         }
+        if options.at_exit {
+            kernel.follow_areas()?;
+        }
         let wait = |source| PipelineError::Wait { what: "events of the kernel side", source };
         let events = watch::readable(kernel.take_ring("EVENTS")?).map_err(wait)?;
         let vm_events = watch::readable(kernel.take_ring("VM_EVENTS")?).map_err(wait)?;
         let steering = steering(options, trap, kernel.links());
         let scope = if census.is_some() { Scope::Targets } else { selection.scope(*follow) };
-        let images = Images::new(scope, options.programs, options.custom.clone());
+        let images = Images::new(scope, options.programs, options.custom.clone(), options.at_exit);
         let (ends_sender, ends) = unbounded_channel();
         Ok(Self {
             kernel,
@@ -167,6 +174,8 @@ impl Session {
             trap,
             census,
             stops_on_image: false,
+            looks_at_exit: options.at_exit,
+            ending: Vec::new(),
             lost_events: 0,
         })
     }
@@ -180,7 +189,7 @@ impl Session {
     pub(super) fn add(&mut self, target: Target) -> Result<Option<ProcessSlot>, PipelineError> {
         let is_first = self.targets.live().next().is_none();
         let Some(slot) = self.kernel.open_process(target.pid.get(), is_first)? else { return Ok(None) };
-        self.follow_new(target, slot);
+        self.follow_new(target, slot, false);
         Ok(Some(slot))
     }
 
@@ -356,6 +365,7 @@ impl Session {
         self.read()?;
         let mut next_act = self.steering.as_ref().map(Steering::deadline);
         while !self.is_done(child) {
+            self.look_before_ends()?;
             if !self.over.is_empty() {
                 closing.get_or_insert_with(|| Deadline::now() + CLOSING);
             }
@@ -395,8 +405,8 @@ impl Session {
                 () = watch::until(next_report) => {
                     self.close_books()?;
                     self.read()?;
-                    let report = self.report(self.started.elapsed())?;
-                    sink(&report, false).map_err(PipelineError::Write)?;
+                    let mut report = self.report(self.started.elapsed())?;
+                    sink(&mut report, false).map_err(PipelineError::Write)?;
                     next_report = options.interval.map(|interval| Deadline::now() + interval);
                 }
             }
@@ -426,8 +436,8 @@ impl Session {
         self.over.extend(ended.map(|followed| (followed.id, Over::Ended)));
         self.close_books()?;
         self.read()?;
-        let report = self.report(elapsed)?;
-        sink(&report, true).map_err(PipelineError::Write)
+        let mut report = self.report(elapsed)?;
+        sink(&mut report, true).map_err(PipelineError::Write)
     }
 
     fn report(&mut self, now: Duration) -> Result<Report, KernelError> {
@@ -569,6 +579,11 @@ impl Session {
                 Ok(EventKind::Exec) => self.begin_program(event)?,
                 Ok(EventKind::Forked) => self.begin_child(event),
                 Ok(EventKind::ImageMapped) => self.look_again(event.slot)?,
+                Ok(EventKind::Ending) => {
+                    // Let go once it was looked at.
+                    self.ending.push((event.slot, event.tgid));
+                    continue;
+                }
                 Err(unknown) => log::warn!("unknown event {}", unknown.0),
             }
             self.resume(event.slot);
@@ -578,13 +593,33 @@ impl Session {
 
     /// Takes in every change of an address space that is there by now.
     fn handle_vm_events(&mut self) -> Result<(), PipelineError> {
+        let events = self.take_vm_events();
+        // A target's beginning was told before anything that it did.
+        self.handle_events()?;
+        self.targets.change_address_spaces(&events);
+        Ok(())
+    }
+
+    fn take_vm_events(&mut self) -> Vec<VmEvent> {
         let mut events = Vec::new();
         while let Some(record) = self.vm_events.get_mut().next() {
             events.extend(VmEvent::from_bytes(&record));
         }
-        // A target's beginning was told before anything that it did.
-        self.handle_events()?;
-        self.targets.change_address_spaces(&events);
+        events
+    }
+
+    /// Looks at what those leave behind that are stopped before they end, and lets them go.
+    fn look_before_ends(&mut self) -> Result<(), PipelineError> {
+        for (slot, thread) in std::mem::take(&mut self.ending) {
+            if self.targets.waits_for_a_last_look(slot) {
+                self.read()?;
+                // All that it has mapped was told before its end was, and is there by now.
+                let events = self.take_vm_events();
+                self.targets.change_address_spaces(&events);
+                self.targets.look_before_end(slot, thread, &self.kernel);
+            }
+            self.resume(slot);
+        }
         Ok(())
     }
 
@@ -610,7 +645,7 @@ impl Session {
             self.over.push((replaced, Over::Replaced));
         }
         if event.slot != ProcessSlot::NONE {
-            self.follow_new(next, event.slot);
+            self.follow_new(next, event.slot, self.looks_at_exit);
             self.look_again(event.slot)?;
         }
         Ok(())
@@ -623,12 +658,13 @@ impl Session {
             Some(parent) => parent.target.child(pid),
             None => Target::find(pid).unwrap_or_else(|_| Target::vanished(pid)),
         };
-        self.follow_new(child, event.slot);
+        // What it has from its parent is in no book, so nobody could tell what that points to.
+        self.follow_new(child, event.slot, false);
     }
 
-    fn follow_new(&mut self, mut target: Target, slot: ProcessSlot) {
+    fn follow_new(&mut self, mut target: Target, slot: ProcessSlot, looks_at_exit: bool) {
         target.slot = slot;
-        let (id, is_there) = self.targets.add(target);
+        let (id, is_there) = self.targets.add(target, looks_at_exit);
         if !is_there {
             self.over.push((id, Over::Ended));
         }

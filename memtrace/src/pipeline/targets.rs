@@ -14,6 +14,8 @@ use memtrace_common::{
 use tokio::{sync::mpsc::UnboundedSender, task::JoinHandle};
 
 use super::{
+    area_book::AreaBook,
+    at_exit::{self, how_it_ended},
     profile::{Counted, Profile, Reading, Time, View, are_pages},
     vm_book::VmBook,
     watch::Exit,
@@ -25,6 +27,7 @@ use crate::{
         target::{Target, TargetError},
     },
     model::{
+        at_exit::AtExit,
         overhead::TrapCost,
         report::{Category, Process, Unlisted},
         windows::{Cohort, Window},
@@ -54,10 +57,19 @@ pub(super) struct Followed {
     pub(super) profile: Profile,
     /// What it maps by itself, where that is asked for.
     mapped: Option<VmBook>,
+    /// Where it is looked at what it leaves behind when it ends.
+    exit: Option<ExitBook>,
     /// Waits for the end of its process.
     waiting: Option<JoinHandle<()>>,
     /// Stacks that were cut at unknown code, as of the last look.
     cut_stacks: u64,
+}
+
+/// What is known of how a target ends.
+#[derive(Default)]
+struct ExitBook {
+    areas: AreaBook,
+    found: Option<AtExit>,
 }
 
 impl Drop for Followed {
@@ -114,8 +126,9 @@ impl Targets {
         self.live.get(&slot)
     }
 
-    /// Follows a target that has a slot. Returns what it is called, and whether its process is still there.
-    pub(super) fn add(&mut self, target: Target) -> (TargetId, bool) {
+    /// Follows a target that has a slot; with `looks_at_exit`, one that begins now, of which it will be looked at what it leaves
+    /// behind. Returns what it is called, and whether its process is still there.
+    pub(super) fn add(&mut self, target: Target, looks_at_exit: bool) -> (TargetId, bool) {
         self.count += 1;
         let id = TargetId { slot: target.slot, serial: self.count };
         let waiting = Exit::of(target.pid.get()).map(|exit| {
@@ -129,7 +142,8 @@ impl Targets {
         let is_there = waiting.is_ok();
         let mapped = self.follows_mappings().then(|| VmBook::new(maps::data_end(target.pid.get())));
         let profile = Profile::default();
-        let followed = Followed { id, target, profile, mapped, waiting: waiting.ok(), cut_stacks: 0 };
+        let exit = looks_at_exit.then(ExitBook::default);
+        let followed = Followed { id, target, profile, mapped, exit, waiting: waiting.ok(), cut_stacks: 0 };
         self.live.insert(id.slot, followed);
         (id, is_there)
     }
@@ -143,10 +157,31 @@ impl Targets {
     pub(super) fn change_address_spaces(&mut self, events: &[VmEvent]) {
         for event in events {
             // One that is closed already gives up nothing any more.
-            if let Some(book) = self.live.get_mut(&event.slot).and_then(|followed| followed.mapped.as_mut()) {
+            let Some(followed) = self.live.get_mut(&event.slot) else { continue };
+            if let Some(book) = &mut followed.mapped {
                 book.handle(event);
             }
+            if let Some(exit) = &mut followed.exit {
+                exit.areas.handle(event);
+            }
         }
+    }
+
+    /// Whether a target is to be looked at before it ends, and was not yet.
+    pub(super) fn waits_for_a_last_look(&self, slot: ProcessSlot) -> bool {
+        self.get(slot).and_then(|followed| followed.exit.as_ref()).is_some_and(|exit| exit.found.is_none())
+    }
+
+    /// Looks at what a target leaves behind that is stopped before its thread `ending` ends it.
+    pub(super) fn look_before_end(&mut self, slot: ProcessSlot, ending: u32, kernel: &Kernel) {
+        let Some(Followed { target, profile, exit: Some(exit), .. }) = self.live.get_mut(&slot) else { return };
+        exit.found = Some(match at_exit::look(target, ending, &exit.areas, kernel) {
+            Ok(findings) => {
+                profile.note_left(&findings.sites);
+                AtExit::Checked(findings.checked)
+            }
+            Err(why) => AtExit::Unchecked(why.to_string()),
+        });
     }
 
     /// Looks at a target's mappings and hooks what is new there.
@@ -249,7 +284,7 @@ impl Targets {
         // Once more, though it was just read: what has ended since has told the last of it since.
         self.read_log();
         let mut counted = counted(kernel)?;
-        for (Followed { id, target, profile, mapped, .. }, _) in
+        for (Followed { id, target, profile, mapped, exit, .. }, _) in
             leaving.iter_mut().filter(|(_, why)| *why == Over::Ended)
         {
             if let Some(log) = &mut self.log {
@@ -264,6 +299,9 @@ impl Targets {
             let reading = Reading { kernel, images: &self.images, time, scale, is_of_pages };
             profile.read(&counted, mapped.as_ref(), target, &reading)?;
             profile.read_blocks(kernel, mapped.as_ref());
+            if let Some(ExitBook { found: found @ None, .. }) = exit {
+                *found = Some(AtExit::Unchecked(how_it_ended(target)));
+            }
         }
         let slots: Vec<ProcessSlot> = closed.into_iter().map(|(slot, _)| slot).collect();
         kernel.recycle(&slots)?;
@@ -307,8 +345,9 @@ impl Targets {
             profile.read_blocks(kernel, mapped.as_ref());
             processes.push(profile.report(&view, target, symbolizer, false));
         }
-        for Followed { target, profile, .. } in &self.ended {
-            processes.push(profile.report(&view, target, symbolizer, true));
+        for Followed { target, profile, exit, .. } in &self.ended {
+            let at_exit = exit.as_ref().and_then(|exit| exit.found.clone());
+            processes.push(Process { at_exit, ..profile.report(&view, target, symbolizer, true) });
         }
         processes.sort_by(|a, b| {
             let weight = |process: &Process| (process.totals.live_bytes(), process.totals.alloc_bytes);

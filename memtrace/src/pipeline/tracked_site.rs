@@ -8,10 +8,12 @@ use memtrace_common::{
 };
 
 use super::{
+    at_exit::Left,
     generation_book::{GenerationBook, ObjectUnit},
     profile::Time,
 };
 use crate::model::{
+    at_exit,
     estimate::{Intervals, Uncertainty},
     frame::Stack,
     growth::{self, SiteHistory},
@@ -44,6 +46,8 @@ pub(super) struct TrackedSite {
     /// Its live bytes when the process held most.
     pub(super) at_peak_bytes: u64,
     pub(super) sizes: SizeHistogram,
+    /// What was left of it at exit; nothing where that was not looked at.
+    pub(super) left: Option<Left>,
 }
 
 /// From how many generations on blocks are old: older than eight seconds.
@@ -68,6 +72,7 @@ impl TrackedSite {
             short_lived_objects: 0,
             at_peak_bytes: 0,
             sizes: SizeHistogram::default(),
+            left: None,
         }
     }
 
@@ -121,13 +126,22 @@ pub(super) fn merged(category: Category, parts: &[&TrackedSite], now: Duration, 
         process: surroundings,
     };
     let oldest = parts.iter().filter_map(|part| part.oldest_born_ms).min();
+    let left: Option<Vec<Left>> = parts.iter().map(|part| part.left).collect();
+    let left = left.and_then(|known| known.into_iter().reduce(|sum, more| sum.plus(&more)));
+    let by_growth = if category.is_pages() { judge_growth(&evidence) } else { judge(&evidence) };
     Site {
         id: 0,
         category,
         totals,
         uncertainty,
         growth_bytes_per_s: parts.iter().map(|part| part.live_bytes.slope_per_s()).sum(),
-        judgement: if category.is_pages() { judge_growth(&evidence) } else { judge(&evidence) },
+        judgement: match left {
+            Some(Left { live, unreachable }) => at_exit::judge(by_growth, live, unreachable),
+            None => by_growth,
+        },
+        unreachable: left.map(|left| left.unreachable),
+        suppressed_by: None,
+        in_baseline: false,
         at_peak_bytes: parts.iter().map(|part| part.at_peak_bytes).sum(),
         sizes: parts.iter().fold(SizeHistogram::default(), |mut sum, part| {
             sum.merge(&part.sizes);

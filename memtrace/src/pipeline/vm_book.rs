@@ -98,7 +98,8 @@ impl VmBook {
             }
             Ok(VmKind::Mapped) if !event.has_failed() => self.map(event, event.flags & MAP_FIXED != 0),
             Ok(VmKind::Break) => self.set_data_end(event),
-            Ok(VmKind::Mapped) => {}
+            // Areas are of no interest here.
+            Ok(VmKind::Mapped | VmKind::AreaMapped | VmKind::AreaBreak) => {}
             Err(unknown) => log::warn!("unknown change of an address space {}", unknown.0),
         }
     }
@@ -166,7 +167,7 @@ fn count_freed(totals: &mut HashMap<SiteIndex, Totals>, freed: Vec<Freed<Owner>>
 }
 
 /// Where a range of that length ends: the kernel works in whole pages.
-fn end_of(start: u64, length: u64) -> u64 {
+pub(super) fn end_of(start: u64, length: u64) -> u64 {
     start.saturating_add(length.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX))
 }
 

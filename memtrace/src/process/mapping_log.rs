@@ -66,7 +66,10 @@ impl MappingLog {
                         let mapping = Mapping {
                             start: mmap.addr,
                             end: mmap.addr.saturating_add(mmap.len),
+                            readable: true,
+                            writable: false,
                             executable: true,
+                            shared: false,
                             file_offset: mmap.pgoff,
                             file: Some(file),
                             path: PathBuf::from(OsString::from_vec(mmap.filename.to_vec())),

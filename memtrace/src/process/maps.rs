@@ -20,8 +20,14 @@ pub struct Mapping {
     pub start: u64,
     /// One past the last address.
     pub end: u64,
+    /// Whether it may be read.
+    pub readable: bool,
+    /// Whether it may be written to.
+    pub writable: bool,
     /// Whether code may run there.
     pub executable: bool,
+    /// Whether what is written there is others' as well.
+    pub shared: bool,
     /// Where in the file the range begins, in bytes.
     pub file_offset: u64,
     /// The file; `None` for anonymous memory.
@@ -105,7 +111,10 @@ fn parse_line(line: &[u8]) -> Option<Mapping> {
     Some(Mapping {
         start,
         end,
+        readable: permissions.as_bytes()[0] == b'r',
+        writable: permissions.as_bytes()[1] == b'w',
         executable: permissions.as_bytes()[2] == b'x',
+        shared: permissions.as_bytes()[3] == b's',
         file_offset,
         file: (inode != 0).then_some(FileId { device, inode }),
         path: PathBuf::from(OsString::from_vec(live_path.unwrap_or(path).to_vec())),
@@ -166,6 +175,7 @@ mod tests {
         assert!(maps[0].deleted && maps[0].executable);
         assert_eq!(maps[0].file, Some(FileId { device: (0xfd, 1), inode: 1234 }));
         assert_eq!(maps[1].file, None);
+        assert!(maps[1].writable && !maps[1].executable && !maps[1].shared && !maps[0].writable);
         assert_eq!(maps[2].path, PathBuf::from("[vdso]"));
     }
 
@@ -180,7 +190,10 @@ mod tests {
         let range = |start, end, name: &str| Mapping {
             start,
             end,
+            readable: true,
+            writable: false,
             executable: true,
+            shared: false,
             file_offset: 0,
             file: None,
             path: name.into(),

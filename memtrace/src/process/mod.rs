@@ -4,6 +4,7 @@
 //! target chooses its name, its paths and the contents of its files.
 
 pub mod cgroup;
+pub mod contents;
 pub mod image;
 pub mod kallsyms;
 pub mod kernel_pages;
@@ -11,5 +12,7 @@ pub mod kernel_types;
 pub mod mapping_log;
 pub mod maps;
 pub mod memory;
+pub mod roots;
 pub mod status;
 pub mod task_type;
+pub mod threads;

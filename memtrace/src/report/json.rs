@@ -17,6 +17,7 @@ use serde::{
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::model::{
+    at_exit::AtExit,
     estimate::{Interval, Intervals},
     frame::{Frame, Stack},
     ledger::Ledger,
@@ -25,6 +26,9 @@ use crate::model::{
     report::{FreedAt, HealthCounter, PageKind, Process, Report, Site, Steered, TierChange, Totals},
     survival::{Cohort, GENERATION_S, Survival},
 };
+
+/// The name of the schema, with its version.
+pub(super) const SCHEMA: &str = "memtrace/1";
 
 #[derive(Serialize)]
 struct JsonReport<'a> {
@@ -99,6 +103,7 @@ struct JsonProcess<'a> {
     growth_bytes_per_s: f64,
     overhead: Option<JsonOverhead>,
     health: BTreeMap<&'static str, u64>,
+    at_exit: Option<JsonAtExit<'a>>,
     sites: JsonSites<'a>,
 }
 
@@ -314,6 +319,10 @@ struct JsonSite<'a> {
     verdict: &'static str,
     confidence: f64,
     reason: &'a str,
+    unreachable_bytes: Option<u64>,
+    unreachable_objects: Option<u64>,
+    suppressed_by: Option<&'a str>,
+    in_baseline: bool,
     survival: Option<JsonSurvival>,
     short_lived_objects: Option<u64>,
     at_peak_bytes: u64,
@@ -344,7 +353,7 @@ struct JsonFrame<'a> {
 /// Where `out` refuses.
 pub fn render(report: &Report, top: Option<usize>, out: &mut dyn Write) -> io::Result<()> {
     let json = JsonReport {
-        schema: "memtrace/1",
+        schema: SCHEMA,
         host: &report.host,
         kernel: &report.kernel,
         started_at: humantime::format_rfc3339_millis(report.started_at).to_string(),
@@ -388,6 +397,7 @@ fn json_process(process: &Process, top: Option<usize>) -> JsonProcess<'_> {
         growth_bytes_per_s: process.growth_bytes_per_s,
         overhead: process.overhead.map(JsonOverhead::from),
         health: counters(&process.health),
+        at_exit: process.at_exit.as_ref().map(JsonAtExit::from),
         sites: JsonSites(&process.sites[..top.unwrap_or(usize::MAX).min(process.sites.len())]),
     }
 }
@@ -444,6 +454,35 @@ impl From<&Survival> for JsonSurvival {
     }
 }
 
+/// What was looked at when the process was about to end.
+#[derive(Serialize)]
+struct JsonAtExit<'a> {
+    checked: bool,
+    /// Why not.
+    reason: Option<&'a str>,
+    unreachable_bytes: Option<u64>,
+    unreachable_objects: Option<u64>,
+    read_bytes: Option<u64>,
+    held_ns: Option<u64>,
+}
+
+impl<'a> From<&'a AtExit> for JsonAtExit<'a> {
+    fn from(at_exit: &'a AtExit) -> Self {
+        let (checked, reason) = match at_exit {
+            AtExit::Checked(checked) => (Some(checked), None),
+            AtExit::Unchecked(why) => (None, Some(why.as_str())),
+        };
+        Self {
+            checked: checked.is_some(),
+            reason,
+            unreachable_bytes: checked.map(|checked| checked.unreachable.bytes),
+            unreachable_objects: checked.map(|checked| checked.unreachable.objects),
+            read_bytes: checked.map(|checked| checked.read_bytes),
+            held_ns: checked.map(|checked| nanoseconds(checked.held)),
+        }
+    }
+}
+
 fn counters(health: &[HealthCounter]) -> BTreeMap<&'static str, u64> {
     health.iter().map(|counter| (counter.name, counter.count)).collect()
 }
@@ -459,6 +498,10 @@ fn json_site<'a>(site: &'a Site, places: &'a Places) -> JsonSite<'a> {
         verdict: site.judgement.verdict.name(),
         confidence: site.judgement.confidence,
         reason: &site.judgement.reason,
+        unreachable_bytes: site.unreachable.map(|amount| amount.bytes),
+        unreachable_objects: site.unreachable.map(|amount| amount.objects),
+        suppressed_by: site.suppressed_by.as_deref(),
+        in_baseline: site.in_baseline,
         short_lived_objects: site.short_lived_objects,
         at_peak_bytes: site.at_peak_bytes,
         sizes: site.sizes.counts().map(|(up_to_bytes, objects)| JsonSize { up_to_bytes, objects }).collect(),

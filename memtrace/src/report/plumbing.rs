@@ -28,7 +28,7 @@ const BEGINNINGS: [&str; 14] = [
 const TRAITS_OF: [&str; 3] = [" as alloc::", " as core::", " as std::"];
 
 /// Whether a frame is one of these.
-fn is_plumbing(frame: &Frame) -> bool {
+pub(super) fn is_plumbing(frame: &Frame) -> bool {
     let Ok(function) = &frame.function else { return false };
     let name = function.name.as_str();
     // It calls main, and is no part of an allocator.

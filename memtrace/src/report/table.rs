@@ -9,11 +9,12 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::{
     column::{Column, figure, words},
-    memory, overview, plumbing,
+    memory, overview, plumbing, suspects,
 };
 use crate::model::{
     estimate::Intervals,
     frame::{Frame, KERNEL_IMAGE, Place, base_name},
+    gate::Tally,
     ledger::Ledger,
     report::{Category, FreedAt, HealthKind, PageKind, Peak, Process, Report, Site, Steered, Tier},
     units,
@@ -87,6 +88,7 @@ fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Resul
         writeln!(out, "peak       {}", peak_line(&peak, process))?;
     }
     suspects(process, out)?;
+    suspects::at_exit(process, out)?;
     if let Some(overhead) = process.overhead.filter(|overhead| !overhead.cost.is_zero()) {
         let (cost, cpu) = (units::duration(overhead.cost), units::duration(overhead.cpu));
         let percent = overhead.share() * 100.0;
@@ -164,9 +166,10 @@ fn suspects(process: &Process, out: &mut dyn Write) -> io::Result<()> {
     let sites = if count == "1" { "site" } else { "sites" };
     writeln!(
         out,
-        "suspects   {count} {sites}, {} together; the surest {:.0} %",
+        "suspects   {count} {sites}, {} together; the surest {:.0} %{}",
         units::bytes_per_s(growth),
-        surest.judgement.confidence * 100.0
+        surest.judgement.confidence * 100.0,
+        Tally::of(&process.sites).passed().map_or_else(String::new, |passed| format!("; {passed}"))
     )
 }
 
@@ -314,6 +317,7 @@ fn stack(site: &Site) -> String {
         lines.push(format!("why: {}", site.judgement.reason));
         lines.extend(freed_at(&site.freed_at).map(|at| format!("freed elsewhere: {at}")));
     }
+    lines.extend(suspects::marks(site));
     if let Some(kind) = unusual_kind(site.category) {
         lines[0].insert_str(0, &format!("[{kind}] "));
     }

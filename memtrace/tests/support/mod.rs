@@ -315,7 +315,16 @@ pub(crate) fn assert_sums(process: &Value) {
 
 /// The ids of the BPF programs that memtrace's own processes hold in the kernel.
 pub(crate) fn kernel_programs() -> Vec<String> {
-    const OURS: [&str; 6] = ["alloc_entry", "alloc_return", "free_entry", "process_exec", "syscall_exit", "kmem_"];
+    const OURS: [&str; 8] = [
+        "alloc_entry",
+        "alloc_return",
+        "free_entry",
+        "process_exec",
+        "process_end",
+        "syscall_exit",
+        "area_mapped",
+        "kmem_",
+    ];
     let output = Command::new("bpftool").args(["prog", "list"]).output().unwrap();
     assert!(output.status.success(), "bpftool: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();

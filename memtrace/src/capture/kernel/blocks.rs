@@ -41,6 +41,17 @@ impl LiveBlocks {
     }
 }
 
+/// A live block, as the kernel side knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundBlock {
+    /// Where it begins.
+    pub address: u64,
+    /// The size that the program asked for.
+    pub size_bytes: u64,
+    /// The site that is charged for it.
+    pub site: SiteIndex,
+}
+
 /// The table.
 pub(super) struct BlockTable {
     buckets: MappedArray<Bucket>,
@@ -76,6 +87,27 @@ impl BlockTable {
             }
         }
         live
+    }
+
+    /// The live blocks of a program that is at rest.
+    pub(super) fn of(&self, slot: ProcessSlot) -> Vec<FoundBlock> {
+        let mut found = Vec::new();
+        for (_, words) in self.buckets() {
+            for (place, word) in words[..PLACES].iter().enumerate() {
+                let key = word.load(Ordering::Acquire);
+                if key == FREE || key == TAKEN || BlockKey(key).process() != slot {
+                    continue;
+                }
+                let [sized, placed] = [1, 2].map(|word| words[PASSED_ON + word + 2 * place].load(Ordering::Relaxed));
+                let address = BlockKey(key).address();
+                found.push(FoundBlock {
+                    address,
+                    size_bytes: LiveBlock::size_of_word(sized),
+                    site: SiteIndex(halves(placed)[0]),
+                });
+            }
+        }
+        found
     }
 
     fn buckets(&self) -> impl Iterator<Item = (u32, &[AtomicU64])> {

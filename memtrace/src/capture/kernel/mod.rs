@@ -37,6 +37,12 @@ use memtrace_common::{
 };
 use thiserror::Error;
 
+pub use self::{
+    blocks::FoundBlock,
+    code::RowPlace,
+    memory::{KernelMemory, MemorySettings},
+    probes::{Armed, Handler, Links, Point},
+};
 use self::{
     blocks::{BlockTable, LiveBlocks},
     code::CodeStore,
@@ -44,11 +50,6 @@ use self::{
     pages::PageLink,
     probes::Probes,
     threads::ThreadCounts,
-};
-pub use self::{
-    code::RowPlace,
-    memory::{KernelMemory, MemorySettings},
-    probes::{Armed, Handler, Links, Point},
 };
 use super::{images::Scope, preflight, tracefs::TracefsError};
 
@@ -392,6 +393,15 @@ impl Kernel {
         self.attach_tracepoint("vm_leave", "sys_exit")
     }
 
+    /// Attaches the program that tells whose the memory is that targets map: an allocator's or their own. It makes every system
+    /// call of the host a little slower.
+    ///
+    /// # Errors
+    /// Where the kernel refuses the tracepoint.
+    pub fn follow_areas(&mut self) -> Result<(), KernelError> {
+        self.attach_tracepoint("area_mapped", "sys_exit")
+    }
+
     fn load_tracepoint(&mut self, name: &'static str) -> Result<&mut RawTracePoint, KernelError> {
         let program: &mut RawTracePoint = self.program(name)?;
         program.load().map_err(|source| KernelError::Program { name, source: Box::new(source) })?;
@@ -664,6 +674,12 @@ impl Kernel {
     /// is live.
     pub fn sweep(&mut self) {
         self.live = self.blocks.sweep(&self.over, self.cohort);
+    }
+
+    /// The live blocks of a target.
+    #[must_use]
+    pub fn blocks(&self, slot: ProcessSlot) -> Vec<FoundBlock> {
+        self.blocks.of(slot)
     }
 
     /// The stack of a site; `None` where it is not known.

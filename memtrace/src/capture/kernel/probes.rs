@@ -54,6 +54,8 @@ pub enum Handler {
     CallCaught,
     /// The dynamic linker has loaded or unloaded images.
     LinkerNotice,
+    /// The process is about to end.
+    ProcessEnd,
     /// Nothing, at the entry and at the return: what the probes themselves cost.
     EmptyCall,
     /// Nothing: what the probe itself costs.
@@ -101,8 +103,8 @@ impl Handler {
     /// Those that nearly every target needs.
     const USUAL: [Self; 4] = [Self::Free, Self::ResizeCall, Self::AllocCall, Self::LinkerNotice];
 
-    /// Those that only targets need whose allocator may throw.
-    const RARE: [Self; 4] = [Self::AllocRet, Self::AllocEntry, Self::CallLeft, Self::CallCaught];
+    /// Those that only targets need whose allocator may throw, or whose end is waited for.
+    const RARE: [Self; 5] = [Self::AllocRet, Self::AllocEntry, Self::CallLeft, Self::CallCaught, Self::ProcessEnd];
 
     /// With what its probes are in place.
     fn armed_with(self) -> Armed {
@@ -110,9 +112,12 @@ impl Handler {
             Self::Free | Self::ResizeCall => Armed::Frees,
             Self::AllocCall | Self::AllocRet | Self::AllocEntry => Armed::Everything,
             // Hit too rarely to matter.
-            Self::CallLeft | Self::CallCaught | Self::LinkerNotice | Self::EmptyCall | Self::EmptyEntry => {
-                Armed::Neither
-            }
+            Self::CallLeft
+            | Self::CallCaught
+            | Self::LinkerNotice
+            | Self::ProcessEnd
+            | Self::EmptyCall
+            | Self::EmptyEntry => Armed::Neither,
         }
     }
 
@@ -140,6 +145,7 @@ impl Handler {
             Self::CallLeft => &[("call_left", Entry)],
             Self::CallCaught => &[("call_caught", Entry)],
             Self::LinkerNotice => &[("linker_notice", Entry)],
+            Self::ProcessEnd => &[("process_end", Entry)],
             Self::EmptyCall if is_session => &[("empty_call", Both)],
             Self::EmptyCall => &[("empty_return", Return), ("empty_entry", Entry)],
             Self::EmptyEntry => &[("empty_entry", Entry)],
