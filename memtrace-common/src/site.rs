@@ -180,6 +180,12 @@ impl Count {
         Self { bytes: self.bytes.wrapping_add(other.bytes), objects: self.objects.wrapping_add(other.objects) }
     }
 
+    /// What has come since it was `then`; nothing where that is more, as readings in the moment may have it.
+    #[must_use]
+    pub const fn since(self, then: Self) -> Self {
+        Self { bytes: self.bytes.saturating_sub(then.bytes), objects: self.objects.saturating_sub(then.objects) }
+    }
+
     fn with(self, variance: Variance) -> Weight {
         Weight {
             bytes: self.bytes,

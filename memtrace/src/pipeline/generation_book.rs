@@ -45,12 +45,12 @@ impl GenerationBook {
             |of: fn(&Generation) -> Count| site.generations.iter().fold(Count::default(), |sum, one| sum.plus(of(one)));
         let older_freed = unit.amount(site.freed_older);
         let mut survival = Survival { older_freed, ..Survival::default() };
-        let mut live = unit.amount(since(total(|one| one.alloc), total(|one| one.freed))).less(older_freed);
+        let mut live = unit.amount(total(|one| one.alloc).since(total(|one| one.freed))).less(older_freed);
         for (age, cohort) in (0..=generation).rev().zip(&mut survival.generations) {
             let place = Generation::place(age);
             let (now, then) = (site.generations[place], self.taken_over[place]);
-            let (born, freed) = (since(now.alloc, then.alloc), since(now.freed, then.freed));
-            *cohort = Cohort { born: unit.amount(born), live: unit.amount(since(born, freed)) };
+            let (born, freed) = (now.alloc.since(then.alloc), now.freed.since(then.freed));
+            *cohort = Cohort { born: unit.amount(born), live: unit.amount(born.since(freed)) };
             live = live.less(cohort.live);
         }
         survival.older_live = live;
@@ -60,12 +60,8 @@ impl GenerationBook {
     /// What of the blocks that were allocated in the present `generation` has been freed already.
     pub(super) fn short_lived(&self, site: &KernelSite, generation: u32, unit: ObjectUnit) -> Amount {
         let place = Generation::place(generation);
-        unit.amount(since(site.generations[place].freed, self.taken_over[place].freed))
+        unit.amount(site.generations[place].freed.since(self.taken_over[place].freed))
     }
-}
-
-fn since(now: Count, then: Count) -> Count {
-    Count { bytes: now.bytes.saturating_sub(then.bytes), objects: now.objects.saturating_sub(then.objects) }
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ use crate::{
         ledger::Ledger,
         overhead::{Hits, Overhead, TrapCost},
         report::{self, Category, FreedAt, HealthCounter, HealthKind, PageKind, Peak, Process, Site, Totals},
+        trend::Judgement,
         unexplained::unexplained_rss_bytes,
         verdict::Surroundings,
         windows::{Cohort, Window},
@@ -229,6 +230,10 @@ impl Profile {
     /// The part of what windows take for live that can be: no more than the process has memory of its own. What lives for much
     /// longer than a window's blocks are followed, and then dies, would add up for ever.
     fn part_of_windows(&self, counted: &Counted, scale: f64) -> f64 {
+        // Each reading comes by here, and most runs have none.
+        if self.windows.is_empty() {
+            return 1.0;
+        }
         let figures = counted.sites.iter().filter_map(|(id, _)| self.windows.figures(*id, scale));
         let live: u64 = figures.map(|(totals, _)| totals.live_bytes()).sum();
         let has = self.memory.history.latest().map_or(u64::MAX, |usage| usage.anon_bytes + usage.swap_bytes);
@@ -316,9 +321,9 @@ impl Profile {
 
     /// The report on what was read.
     pub(super) fn report(&self, view: &View<'_>, target: &Target, symbolizer: &mut Symbolizer, ended: bool) -> Process {
-        let sites = self.merged_sites(view, symbolizer);
-        let (totals, uncertainty) = self.sums(view, &sites);
         let (judgement, memory) = self.memory.report();
+        let sites = self.merged_sites(view, symbolizer, &judgement);
+        let (totals, uncertainty) = self.sums(view, &sites);
         Process {
             pid: target.pid.get(),
             comm: target.comm.clone(),
@@ -423,11 +428,11 @@ impl Profile {
         sides.into_iter().map(freed_at).collect()
     }
 
-    fn surroundings(&self, now: Duration) -> Surroundings {
-        let judgement = self.memory.history.judge();
+    /// What sites are judged against; `resident` is what is thought of resident memory.
+    fn surroundings(&self, now: Duration, resident: &Judgement) -> Surroundings {
         Surroundings {
             growth_bytes_per_s: self.live_bytes.slope_per_s(),
-            resident: (judgement.confidence > 0.0).then_some(judgement.trend),
+            resident: (resident.confidence > 0.0).then_some(resident.trend),
             unmatched_frees_per_s: self.count(Counter::UnmatchedFrees) as f64 / now.as_secs_f64().max(1.0),
         }
     }
@@ -455,7 +460,7 @@ impl Profile {
     }
 
     /// The sites, those of the same places taken together, in the order of reports.
-    fn merged_sites(&self, view: &View<'_>, symbolizer: &mut Symbolizer) -> Vec<Site> {
+    fn merged_sites(&self, view: &View<'_>, symbolizer: &mut Symbolizer, resident: &Judgement) -> Vec<Site> {
         let View { categories, images, now, .. } = *view;
         let places = self.stacks.values().flat_map(|stack| stack.places.iter().copied());
         symbolizer.symbolize(images.all(), places);
@@ -466,7 +471,7 @@ impl Profile {
             let stack = self.stacks.get(&tracked.stack).unwrap_or(&nowhere);
             merged.entry((&stack.places, stack.complete, tracked.category)).or_default().push((*index, tracked));
         }
-        let surroundings = self.surroundings(now);
+        let surroundings = self.surroundings(now, resident);
         let site = |((places, complete, category), parts): ((&[CodePlace], bool, Category), Parts<'_>)| {
             let (indices, parts): (Vec<SiteIndex>, Vec<&TrackedSite>) = parts.into_iter().unzip();
             Site {

@@ -104,8 +104,8 @@ impl WindowBook {
 
 impl SiteWindows {
     fn judge(&mut self, site: &KernelSite) -> Cohort {
-        let born = pair(since(site.window_alloc, self.alloc));
-        let died = |until: Count| pair(since(until, self.freed));
+        let born = pair(site.window_alloc.since(self.alloc));
+        let died = |until: Count| pair(until.since(self.freed));
         let alive = |died: Pair| [(born[0] - died[0]).max(0.0), (born[1] - died[1]).max(0.0)];
         // One that was opened since had no block half-way.
         let halfway = if self.halfway.objects < self.freed.objects { self.freed } else { self.halfway };
@@ -123,10 +123,6 @@ impl SiteWindows {
         let seen = followed.as_secs_f64() / stood_for.as_secs_f64().max(1e-9);
         self.seen_freed_for_good.map(|freed| freed * (1.0 / seen.max(1e-9) - 1.0).max(0.0))
     }
-}
-
-fn since(now: Count, then: Count) -> Count {
-    Count { bytes: now.bytes.saturating_sub(then.bytes), objects: now.objects.saturating_sub(then.objects) }
 }
 
 fn pair(count: Count) -> Pair {
