@@ -31,6 +31,20 @@ const WINDOW: (f64, f64) = (0.005, 0.025);
 /// How wrong the cost of a probe may be, as a standard deviation: caches are colder in some targets than in others.
 const DOUBT: f64 = 0.2;
 
+/// A target that has less of its own time than this part of the clock's hardly runs: of that, times are told too coarsely.
+const HARDLY: f64 = 0.01;
+
+/// What a window stands for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Weight {
+    /// How many windows' worth of work there was in its cycle.
+    pub windows: f64,
+    /// How wrong that may be, as a part of it and a standard deviation: the same for all windows of a target.
+    pub doubt: f64,
+    /// The target's own time in its cycle, in seconds.
+    pub own: f64,
+}
+
 /// What was counted in a part of a cycle.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Part {
@@ -91,11 +105,16 @@ impl Clock {
         self.cycles.iter().map(of).sum()
     }
 
-    /// How many windows' worth of work there was in the last cycle, of windows like all of the last ones; and how wrong that
-    /// may be, as a part of it and a standard deviation. `None` before the first.
+    /// What the last window stands for, in windows like all of the last ones. `None` before the first.
     #[must_use]
-    pub fn weight(&self, trap: TrapCost) -> Option<(f64, f64)> {
+    pub fn weight(&self, trap: TrapCost) -> Option<Weight> {
         let last = self.cycles.back()?;
+        let own = last.own(&last.whole, trap).max(HARDLY * seconds(&last.whole));
+        let (windows, doubt) = self.windows_and_doubt(last, trap);
+        Some(Weight { windows, doubt, own })
+    }
+
+    fn windows_and_doubt(&self, last: &Cycle, trap: TrapCost) -> (f64, f64) {
         let open = self.sum(|cycle| cycle.open.as_secs_f64());
         // In so much CPU time as the last: in one in which the target did nothing, there was no work.
         let in_window = |cycle: &Cycle| cycle.cpu.as_secs_f64() * cycle.open.as_secs_f64() / seconds(&cycle.whole);
@@ -103,20 +122,20 @@ impl Clock {
         let (own, born) = (last.own(&last.whole, trap), self.sum(|cycle| cycle.born));
         // One that hardly runs is not slowed down by as much as time is told with.
         if self.hardly_runs(trap) {
-            return Some((seconds(&last.whole) / last.open.as_secs_f64().max(1e-6), 0.0));
+            return (seconds(&last.whole) / last.open.as_secs_f64().max(1e-6), 0.0);
         }
         if let Some(rate) = self.allocs_by_frees(trap).filter(|_| born > 0.0) {
             let doubt = self.sum(|cycle| cost(&cycle.followed, trap)) / self.own_followed(trap);
-            return Some((own * rate * windows / born, DOUBT * doubt));
+            return (own * rate * windows / born, DOUBT * doubt);
         }
         let in_place = self.sum(|cycle| seconds(&cycle.in_place));
         let own_in_place = self.sum(|cycle| cycle.own(&cycle.in_place, trap));
         let doubt = DOUBT * (in_place / own_in_place - 1.0).max(0.0);
-        Some((own * windows / (own_in_place * open / in_place), doubt))
+        (own * windows / (own_in_place * open / in_place), doubt)
     }
 
     fn hardly_runs(&self, trap: TrapCost) -> bool {
-        self.sum(|cycle| cycle.own(&cycle.whole, trap)) < 0.01 * self.sum(|cycle| seconds(&cycle.whole))
+        self.sum(|cycle| cycle.own(&cycle.whole, trap)) < HARDLY * self.sum(|cycle| seconds(&cycle.whole))
     }
 
     /// How much of its own time the target has in a second. What a target does in its time stays the same for longer.
@@ -224,11 +243,11 @@ mod tests {
         for own_ns in [300.0, 2_000.0, 100_000.0] {
             let mut clock = Clock::default();
             (0..20).for_each(|_| clock.push(cycle(own_ns)));
-            let (weight, doubt) = clock.weight(TRAP).unwrap();
+            let Weight { windows, doubt, .. } = clock.weight(TRAP).unwrap();
             let cycle = cycle(own_ns);
             let cost = Overhead::of(cycle.whole.hits, TRAP, cycle.cpu).cost.as_nanos() as f64;
             let truth = (1e9 - cost) / own_ns;
-            let estimate = weight * cycle.born;
+            let estimate = windows * cycle.born;
             assert!((estimate / truth - 1.0).abs() < 0.03, "{estimate} for {truth}");
             assert!(doubt < 0.45, "{doubt}");
             let window = clock.window(TRAP).as_millis();
@@ -253,6 +272,6 @@ mod tests {
         let part = |elapsed| Part { elapsed: Duration::from_millis(elapsed), ..Part::default() };
         let open = Duration::from_millis(5);
         clock.push(Cycle { in_place: part(6), whole: part(1000), open, ..Cycle::default() });
-        assert_eq!(clock.weight(TRAP), Some((200.0, 0.0)));
+        assert_eq!(clock.weight(TRAP), Some(Weight { windows: 200.0, doubt: 0.0, own: 0.01 }));
     }
 }

@@ -3,8 +3,9 @@
 //!
 //! A window stands for its cycle: from the end of the one before it to its own. What was born in it has a weight: by how
 //! much more work the target does in a cycle than in a window ([`super::clock`]). Windows are clusters: blocks of one come
-//! and go together, so what matters is how much the weighted sums of windows differ from each other, not how many blocks
-//! there were. Of a trend that is the difference of each to the next (von Neumann, "Distribution of the Ratio of the Mean Square Successive Difference to
+//! and go together, so what matters is how much windows differ from each other, not how many blocks there were. They are
+//! compared by the target's own time: that it had less of it in one cycle than in another is known, and is in the weights
+//! (a ratio estimate: Cochran, "Sampling Techniques", 1977, chapter 6). Of a trend that is the difference of each to the next (von Neumann, "Distribution of the Ratio of the Mean Square Successive Difference to
 //! the Variance", Annals of Mathematical Statistics 12, 1941; for systematic samples: Wolter, "Introduction to Variance
 //! Estimation", 2007, chapter 8).
 
@@ -26,6 +27,8 @@ pub struct Window {
     pub followed: Duration,
     /// The time that it stands for.
     pub cycle: Duration,
+    /// How much of that the target had for itself, in seconds.
+    pub own: f64,
 }
 
 /// What became of a window's blocks, of one site or of a whole process; in bytes and objects.
@@ -51,7 +54,8 @@ impl Cohort {
     }
 }
 
-/// A sum of one weighted figure for each window, and the differences of its rates: cycles are not of one length.
+/// A sum of one weighted figure for each window, and the differences of its rates: the target does not
+/// get the same done in each cycle.
 #[derive(Clone, Copy, Debug, Default)]
 struct Series {
     sum: f64,
@@ -60,8 +64,8 @@ struct Series {
 }
 
 impl Series {
-    fn push(&mut self, value: f64, seconds: f64, is_first: bool) {
-        let rate = value / seconds;
+    fn push(&mut self, value: f64, own: f64, is_first: bool) {
+        let rate = value / own;
         self.sum += value;
         // Of what appears later, there was nothing in the windows before.
         let difference = if is_first { 0.0 } else { rate - self.last_rate };
@@ -69,14 +73,14 @@ impl Series {
         self.last_rate = rate;
     }
 
-    /// The variance of the sum, of so many windows, whose squared cycles add up to so much. Wider than it is for a few of
+    /// The variance of the sum, of so many windows, whose squared times add up to so much. Wider than it is for a few of
     /// them, since they do not tell it well: by as much as Student's distribution is than the normal one.
-    fn variance(&self, windows: u32, squared_seconds: f64) -> f64 {
+    fn variance(&self, windows: u32, squared_own: f64) -> f64 {
         let n = f64::from(windows);
         if windows < 2 {
             return self.sum.powi(2);
         }
-        self.squared_differences / (2.0 * (n - 1.0)) * squared_seconds * wider_by(n).powi(2)
+        self.squared_differences / (2.0 * (n - 1.0)) * squared_own * wider_by(n).powi(2)
     }
 }
 
@@ -111,23 +115,23 @@ pub struct Estimate {
     born: Pair,
     weight: f64,
     doubt: f64,
-    squared_seconds: f64,
+    squared_own: f64,
 }
 
 impl Estimate {
     /// Takes in what a window has shown, the first of all or another one. To be called for every window, whether anything was
     /// born in it or not.
     pub fn add(&mut self, window: &Window, cohort: &Cohort, is_first: bool) {
-        let Window { weight, doubt, followed, cycle } = *window;
+        let Window { weight, doubt, followed, cycle, own } = *window;
         let (half, seconds) = (followed.as_secs_f64() / 2.0, cycle.as_secs_f64().max(1e-6));
-        self.squared_seconds += seconds.powi(2);
+        self.squared_own += own.powi(2);
         self.seconds += seconds;
         self.followed += followed.as_secs_f64();
         for what in 0..2 {
             let (born, survived) = (cohort.born[what], cohort.survived[what]);
-            self.alloc[what].push(weight * born, seconds, is_first);
-            self.live[what].push(weight * survived, seconds, is_first);
-            self.freed[what].push(weight * (born - survived), seconds, is_first);
+            self.alloc[what].push(weight * born, own, is_first);
+            self.live[what].push(weight * survived, own, is_first);
+            self.freed[what].push(weight * (born - survived), own, is_first);
             self.halfway[what] += weight * cohort.halfway[what];
             self.deaths[what] += weight * (cohort.halfway[what] - survived);
             self.exposure[what] += weight * half * (cohort.halfway[what] + survived) / 2.0;
@@ -190,7 +194,7 @@ impl Estimate {
         let ((alloc_bytes, freed_bytes), (alloc_objects, freed_objects)) = (figure(0), figure(1));
         let totals = Totals::new(alloc_bytes, alloc_objects, freed_bytes, freed_objects);
         let variance = |series: Series| {
-            (series.variance(windows, self.squared_seconds) + (series.sum * self.doubt).powi(2)) * scale * scale
+            (series.variance(windows, self.squared_own) + (series.sum * self.doubt).powi(2)) * scale * scale
         };
         let variances = |series: &[Series; 2]| series.map(variance);
         let mean_bytes = if self.born[1] > 0.0 { self.born[0] / self.born[1] } else { 0.0 };
@@ -229,8 +233,13 @@ mod tests {
     use super::*;
     use crate::model::estimate::Intervals;
 
-    const WINDOW: Window =
-        Window { weight: 100.0, doubt: 0.0, followed: Duration::from_millis(400), cycle: Duration::from_secs(1) };
+    const WINDOW: Window = Window {
+        weight: 100.0,
+        doubt: 0.0,
+        followed: Duration::from_millis(400),
+        cycle: Duration::from_secs(1),
+        own: 1.0,
+    };
 
     fn cohort(born: f64, halfway: f64, survived: f64) -> Cohort {
         Cohort { born: [born * 64.0, born], halfway: [halfway * 64.0, halfway], survived: [survived * 64.0, survived] }
@@ -300,6 +309,19 @@ mod tests {
         }
         let coverage = f64::from(covered) / f64::from(runs);
         assert!((0.93..0.975).contains(&coverage), "{coverage}");
+    }
+
+    #[test]
+    fn that_a_target_had_less_time_in_some_cycles_is_no_doubt() {
+        let mut estimate = Estimate::default();
+        for index in 0..10 {
+            let own = f64::from(1 + index % 3);
+            let window = Window { weight: 100.0 * own, own, ..WINDOW };
+            estimate.add(&window, &cohort(50.0, 0.0, 0.0), index == 0);
+        }
+        let (totals, uncertainty) = estimate.figures(10, 1.0);
+        assert_eq!(totals.alloc_objects, 100 * 50 * 19);
+        assert!(uncertainty.variances.alloc[1] < 1.0, "{uncertainty:?}");
     }
 
     /// By Knuth's method.

@@ -19,7 +19,7 @@ use crate::{
     capture::kernel::{Armed, KernelError},
     model::{
         budget::{Budget, Load, Plan},
-        clock::{Clock, Cycle},
+        clock::{Clock, Cycle, Weight},
         overhead::TrapCost,
         windows::{Cohort, Window},
     },
@@ -312,9 +312,12 @@ impl Cycles {
     fn weighed(&self, target: TargetId, following: &Following) -> Window {
         let cycle = self.begun.elapsed();
         let known = self.clocks.get(&target).and_then(|clock| clock.weight(self.trap));
-        let on_the_wall = || (cycle.as_secs_f64() / following.open.as_secs_f64().max(1e-6), 0.0);
-        let (weight, doubt) = known.unwrap_or_else(on_the_wall);
-        Window { weight, doubt, followed: following.closed.elapsed(), cycle }
+        let on_the_wall = || {
+            let own = cycle.as_secs_f64().max(1e-6);
+            Weight { windows: own / following.open.as_secs_f64().max(1e-6), doubt: 0.0, own }
+        };
+        let Weight { windows, doubt, own } = known.unwrap_or_else(on_the_wall);
+        Window { weight: windows, doubt, followed: following.closed.elapsed(), cycle, own }
     }
 
     /// Counting is over. What is known of the present window counts, if its blocks were followed for long enough.

@@ -138,8 +138,13 @@ mod tests {
     use super::*;
 
     const SITE: SiteIndex = SiteIndex(1);
-    const WINDOW: Window =
-        Window { weight: 10.0, doubt: 0.0, followed: Duration::from_millis(250), cycle: Duration::from_secs(1) };
+    const WINDOW: Window = Window {
+        weight: 10.0,
+        doubt: 0.0,
+        followed: Duration::from_millis(250),
+        cycle: Duration::from_secs(1),
+        own: 1.0,
+    };
 
     fn site(born: u64, freed: u64, freed_for_good: u64) -> Vec<(SiteIndex, KernelSite)> {
         let count = |objects| Count { bytes: objects * 100, objects };
