@@ -114,7 +114,7 @@ fn suspects(report: &Report, tally: &Tally) -> Vec<String> {
     if remaining.len() > TOLD {
         lines.push(format!("  … and {} more", units::count((remaining.len() - TOLD) as u64)));
     }
-    let name = remaining.first().and_then(|(process, site)| culprit(process, site)).map(Frame::label);
+    let name = remaining.first().and_then(|(process, site)| culprit(process, &site.stack)).map(Frame::label);
     lines.push(format!(
         "hint: the report has their stacks; a line `leak:{}` in a file for --suppressions lets one pass, --baseline \
          REPORT.json all that were there before",
@@ -124,7 +124,7 @@ fn suspects(report: &Report, tally: &Tally) -> Vec<String> {
 }
 
 fn suspect(process: &Process, site: &Site) -> String {
-    let place = culprit(process, site).map_or_else(|| "(no stack)".to_owned(), place);
+    let place = culprit(process, &site.stack).map_or_else(|| "(no stack)".to_owned(), place);
     let lost = site.unreachable.filter(|lost| lost.objects > 0);
     let bytes = units::bytes(lost.map_or(site.totals.live_bytes(), |lost| lost.bytes));
     let (sure, reason) = (site.judgement.confidence * 100.0, &site.judgement.reason);

@@ -79,9 +79,10 @@ impl Tier {
 }
 
 /// What kind of memory a site allocates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Category {
     /// From an allocator's functions.
+    #[default]
     Heap,
     /// Mapped by the program itself.
     Mmap,
@@ -264,8 +265,8 @@ pub struct FreedAt {
     pub stack: Stack,
 }
 
-/// An allocation site.
-#[derive(Clone, Debug)]
+/// An allocation site; by default, one of which nothing is known.
+#[derive(Clone, Debug, Default)]
 pub struct Site {
     /// The same for the same code at the same place in the same images, whatever process or host.
     pub id: u64,
@@ -313,8 +314,8 @@ pub struct Peak {
     pub live_bytes: u64,
 }
 
-/// A target.
-#[derive(Clone, Debug)]
+/// A target; by default, one of which nothing is known.
+#[derive(Clone, Debug, Default)]
 pub struct Process {
     /// Its thread group id.
     pub pid: u32,

@@ -59,11 +59,12 @@ pub(super) struct Demands {
 }
 
 /// Which way a figure goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Trend {
     /// It grows, and goes on growing.
     Increasing,
     /// Neither.
+    #[default]
     Stable,
     /// It shrinks, and goes on shrinking.
     Decreasing,

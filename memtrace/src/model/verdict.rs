@@ -31,7 +31,7 @@ use super::{
 };
 
 /// What is thought of a site.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Verdict {
     /// Blocks accumulate that will hardly ever be freed.
     LeakSuspect,
@@ -42,6 +42,7 @@ pub enum Verdict {
     /// It holds what it holds, or comes and goes.
     Stable,
     /// Not seen for long enough to judge.
+    #[default]
     TooEarly,
 }
 
@@ -60,7 +61,7 @@ impl Verdict {
 }
 
 /// A verdict, with what it rests on.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Judgement {
     /// What is thought.
     pub verdict: Verdict,

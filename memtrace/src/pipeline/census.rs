@@ -17,7 +17,7 @@ use super::{memory_book::MemoryBook, profile::health};
 use crate::{
     model::{
         memory::{Limit, MemoryHistory, Usage},
-        report::{Process, Report, Totals},
+        report::{Process, Report},
         trend::Trend,
     },
     process::{
@@ -224,23 +224,13 @@ impl Entry {
             pid: self.pid.get(),
             comm: self.comm.clone(),
             exe: self.exe.clone(),
-            allocators: Vec::new(),
             rss_bytes: Some(self.usage().rss_bytes()),
             rss_growth_bytes_per_s: judgement.slope_per_s,
-            unexplained_rss_bytes: None,
-            ledger: None,
-            peak: None,
             trend: judgement.trend,
             trend_confidence: judgement.confidence,
             memory,
-            totals: Totals::default(),
-            uncertainty: None,
-            growth_bytes_per_s: 0.0,
-            overhead: None,
             health: health(&KernelProcess::default(), Counter::is_of_process),
-            sites: Vec::new(),
-            at_exit: None,
-            ended: false,
+            ..Process::default()
         }
     }
 }

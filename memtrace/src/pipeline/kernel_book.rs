@@ -18,7 +18,6 @@ use crate::{
         frame::{KERNEL_IMAGE, Stack},
         growth::{self, History, SiteHistory},
         report::{self, Category, Process, Site, Totals},
-        sizes::SizeHistogram,
         trend,
         verdict::{Evidence, Surroundings, judge_growth},
     },
@@ -152,23 +151,15 @@ impl Book {
             pid,
             comm: comm.to_owned(),
             exe: exe.to_owned(),
-            allocators: Vec::new(),
             rss_bytes: self.held_bytes,
             rss_growth_bytes_per_s: judgement.slope_per_s,
-            unexplained_rss_bytes: None,
-            ledger: None,
-            peak: None,
             trend: judgement.trend,
             trend_confidence: judgement.confidence,
-            memory: None,
             totals: sites.iter().fold(Totals::default(), |sum, site| sum.plus(&site.totals)),
-            uncertainty: None,
             growth_bytes_per_s: self.live_bytes.slope_per_s(),
-            overhead: None,
-            health: Vec::new(),
             sites,
-            at_exit: None,
             ended: self.has_ended,
+            ..Process::default()
         }
     }
 
@@ -208,20 +199,12 @@ impl Book {
                 id: site_id(&stack),
                 category: Category::Kernel,
                 totals,
-                uncertainty: None,
                 growth_bytes_per_s: parts.iter().map(|(_, part)| part.live_bytes.slope_per_s()).sum(),
                 judgement: judge_growth(&evidence),
-                unreachable: None,
-                suppressed_by: None,
-                in_baseline: false,
-                survival: None,
-                short_lived_objects: None,
-                at_peak_bytes: 0,
-                sizes: SizeHistogram::default(),
-                freed_at: Vec::new(),
                 oldest_age: oldest.map(age),
                 truncated,
                 stack,
+                ..Site::default()
             }
         };
         let mut sites: Vec<Site> = merged.into_iter().map(site).collect();

@@ -497,6 +497,11 @@ impl Session {
         Ok(cost)
     }
 
+    /// The time of a reading after which blocks belong to generation `next`.
+    fn time(&self, next: u32) -> Time {
+        Time { elapsed: self.started.elapsed(), generation: Generation::at(self.control.now_ms), next }
+    }
+
     /// Reads the kernel side and `/proc` into the profiles.
     fn read(&mut self) -> Result<(), PipelineError> {
         self.read_until(Generation::at(self.control.now_ms)).map(drop)
@@ -510,8 +515,7 @@ impl Session {
             self.look_again(slot)?;
         }
         let begun = status::own_cpu_time();
-        let time = Time { elapsed: self.started.elapsed(), generation: Generation::at(self.control.now_ms), next };
-        self.targets.read(&self.kernel, time, self.scale())?;
+        self.targets.read(&self.kernel, self.time(next), self.scale())?;
         Ok(status::own_cpu_time().saturating_sub(begun))
     }
 
@@ -531,8 +535,7 @@ impl Session {
     fn close_books(&mut self) -> Result<(), PipelineError> {
         self.handle_vm_events()?;
         let over = std::mem::take(&mut self.over);
-        let generation = Generation::at(self.control.now_ms);
-        let time = Time { elapsed: self.started.elapsed(), generation, next: generation };
+        let time = self.time(Generation::at(self.control.now_ms));
         let (window, scale) = (|id| self.steering.as_ref()?.window(id), self.scale());
         Ok(self.targets.close(&over, &mut self.kernel, time, window, scale)?)
     }

@@ -45,7 +45,7 @@ fn suite(process: &Process) -> TestSuite {
 }
 
 fn suspect(process: &Process, site: &Site, add: &mut impl FnMut(String, TestCaseStatus) -> TestCase) -> TestCase {
-    let frame = culprit(process, site);
+    let frame = culprit(process, &site.stack);
     let why: Vec<String> = [site.judgement.reason.clone()].into_iter().chain(marks(site)).collect();
     let mut status = if remains(site) {
         let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);

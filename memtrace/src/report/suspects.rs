@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::plumbing::is_plumbing;
 use crate::model::{
     at_exit::AtExit,
-    frame::{Frame, Place},
+    frame::{Frame, Place, Stack},
     report::{Process, Site},
     units,
 };
@@ -36,16 +36,16 @@ pub(super) fn marks(site: &Site) -> impl Iterator<Item = String> {
     suppressed.into_iter().chain(site.in_baseline.then(|| "in the baseline".to_owned()))
 }
 
-/// The frame that names a site to a person: the first that is neither a standard library's nor in an image that defines an
-/// allocator (`strdup` says little); the first of all where there is none.
+/// The frame that names who allocates, or frees, to a person: the first that is neither a standard library's nor in an image
+/// that defines an allocator (`strdup` says little); the first of all where there is none.
 #[must_use]
-pub fn culprit<'a>(process: &Process, site: &'a Site) -> Option<&'a Frame> {
+pub fn culprit<'a>(process: &Process, stack: &'a Stack) -> Option<&'a Frame> {
     let is_allocators = |frame: &Frame| match &frame.place {
         Place::Image { image, .. } => process.allocators.iter().any(|allocator| allocator.image == image.path),
         Place::Address(_) | Place::Kernel { .. } => false,
     };
     let is_own = |frame: &&Frame| !is_plumbing(frame) && !is_allocators(frame);
-    site.stack.frames().find(is_own).or_else(|| site.stack.frames().next())
+    stack.frames().find(is_own).or_else(|| stack.frames().next())
 }
 
 /// A frame in one line: the function, with file and line where they are known.
@@ -75,10 +75,10 @@ mod tests {
     fn a_site_is_named_by_the_first_frame_that_is_the_programs_own() {
         let mut report = fixture::report();
         let process = &mut report.processes[0];
-        assert_eq!(place(culprit(process, &process.sites[0]).unwrap()), "keep demo.c:30");
+        assert_eq!(place(culprit(process, &process.sites[0].stack).unwrap()), "keep demo.c:30");
         // All of it lies there, as in a static program.
         process.allocators[0].image = "/usr/bin/demo".into();
-        assert_eq!(place(culprit(process, &process.sites[0]).unwrap()), "keep demo.c:30");
+        assert_eq!(place(culprit(process, &process.sites[0].stack).unwrap()), "keep demo.c:30");
     }
 
     #[test]

@@ -149,7 +149,7 @@ fn peak_line(peak: &Peak, process: &Process) -> String {
     let mut sites: Vec<&Site> = process.sites.iter().filter(|site| site.at_peak_bytes > 0).collect();
     sites.sort_by_key(|site| Reverse(site.at_peak_bytes));
     let told = sites.iter().take(TOLD).filter_map(|site| {
-        let label = plumbing::first_own(&site.stack)?.label();
+        let label = suspects::culprit(process, &site.stack)?.label();
         Some(format!("{} by {label}", units::bytes(site.at_peak_bytes)))
     });
     let told: Vec<String> = told.collect();
