@@ -241,7 +241,11 @@ fn a_name_selects_contexts_as_well() {
     let mut other = holder();
     tell(&mut named, "pipes 500");
     tell(&mut other, "pipes 500");
-    watching.until("its pipes are live", |report| live(report, "alloc_pipe_info") == 1000);
+    let report = watching.until("its pipes are live", |report| live(report, "alloc_pipe_info") == 1000);
+    let process = support::process(&report);
+    assert_eq!(process["comm"], "kernel (processes called memtrace-holds)");
+    // What the kernel holds in all is none of their doing.
+    assert_eq!((&process["rss_bytes"], &process["kernel_memory"]), (&Value::Null, &Value::Null));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A process's memory over time, as the system counts it: not what was allocated, but what it has.
+//! The memory of a process, or of the kernel, over time, as the system counts it: not what was allocated, but what it has.
 
 use std::time::Duration;
 
@@ -15,6 +15,15 @@ const MIN_SPACING: Duration = Duration::from_millis(900);
 
 /// Later than this nobody can tell when a limit is reached.
 const FORESEEABLE: Duration = Duration::from_secs(365 * 86400);
+
+/// What somebody has at a moment.
+pub trait Reading: Copy {
+    /// All that is judged, in bytes.
+    fn bytes(&self) -> u64;
+
+    /// Such readings, as reports have them.
+    fn series(readings: Vec<(Duration, Self)>) -> Series;
+}
 
 /// What a process has, in bytes, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +48,42 @@ impl Usage {
     }
 }
 
+impl Reading for Usage {
+    fn bytes(&self) -> u64 {
+        self.rss_bytes()
+    }
+
+    fn series(readings: Vec<(Duration, Self)>) -> Series {
+        Series::OfProcess(readings)
+    }
+}
+
+/// What the kernel holds for itself by its own account, in bytes, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelUsage {
+    /// Slabs that it gives back when memory is short: caches of names and of files.
+    pub slab_reclaimable_bytes: u64,
+    /// All other slabs.
+    pub slab_unreclaimable_bytes: u64,
+    /// Stacks of threads.
+    pub stack_bytes: u64,
+    /// Page tables.
+    pub page_table_bytes: u64,
+    /// Per-CPU memory, of all CPUs.
+    pub percpu_bytes: u64,
+}
+
+impl Reading for KernelUsage {
+    fn bytes(&self) -> u64 {
+        let slabs = self.slab_reclaimable_bytes.saturating_add(self.slab_unreclaimable_bytes);
+        [self.stack_bytes, self.page_table_bytes, self.percpu_bytes].into_iter().fold(slabs, u64::saturating_add)
+    }
+
+    fn series(readings: Vec<(Duration, Self)>) -> Series {
+        Series::OfKernel(readings)
+    }
+}
+
 /// What the process's cgroup may have, or one above it: of all with a limit the one with least room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
@@ -56,31 +101,65 @@ impl Limit {
     }
 }
 
-/// What a report tells of a process's memory.
+/// Readings from the first to the last, at most 65, with their times after the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Series {
+    /// Of a process.
+    OfProcess(Vec<(Duration, Usage)>),
+    /// Of the kernel.
+    OfKernel(Vec<(Duration, KernelUsage)>),
+}
+
+/// What a report tells of memory; there is at least one reading of it.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Memory {
-    /// When last seen.
-    pub latest: Usage,
+    /// Which way it goes.
+    pub judgement: Judgement,
     /// What its cgroup may have, where there is a limit.
     pub limit: Option<Limit>,
     /// When its group will have reached that, if the process goes on growing as it does and nobody else does; nothing
     /// where it is not increasing, or longer than a year.
     pub time_to_limit: Option<Duration>,
-    /// From the first reading to the last, at most 65, with their times after the start.
-    pub series: Vec<(Duration, Usage)>,
+    /// What it has had.
+    pub series: Series,
 }
 
-/// A process's memory over time.
+impl Memory {
+    /// What it has had in all, in bytes.
+    #[must_use]
+    pub fn points(&self) -> Vec<(Duration, u64)> {
+        match &self.series {
+            Series::OfProcess(readings) => points(readings),
+            Series::OfKernel(readings) => points(readings),
+        }
+    }
+
+    /// What it has, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let latest = match &self.series {
+            Series::OfProcess(readings) => readings.last().map(|(_, usage)| usage.bytes()),
+            Series::OfKernel(readings) => readings.last().map(|(_, usage)| usage.bytes()),
+        };
+        latest.unwrap_or_default()
+    }
+}
+
+fn points(readings: &[(Duration, impl Reading)]) -> Vec<(Duration, u64)> {
+    readings.iter().map(|(at, reading)| (*at, reading.bytes())).collect()
+}
+
+/// Somebody's memory over time.
 #[derive(Clone, Debug, Default)]
-pub struct MemoryHistory {
-    run: History<Usage>,
+pub struct MemoryHistory<R = Usage> {
+    run: History<R>,
     recent: Vec<(Duration, u64)>,
-    latest: Option<(Duration, Usage)>,
+    latest: Option<(Duration, R)>,
 }
 
-impl MemoryHistory {
+impl<R: Reading> MemoryHistory<R> {
     /// Takes in a reading. Times must not go back.
-    pub fn push(&mut self, at: Duration, usage: Usage) {
+    pub fn push(&mut self, at: Duration, usage: R) {
         self.latest = Some((at, usage));
         if self.recent.last().is_some_and(|(last, _)| at.saturating_sub(*last) < MIN_SPACING) {
             return;
@@ -89,18 +168,18 @@ impl MemoryHistory {
         if self.recent.len() == RECENT {
             self.recent.remove(0);
         }
-        self.recent.push((at, usage.rss_bytes()));
+        self.recent.push((at, usage.bytes()));
     }
 
     /// The first reading.
     #[must_use]
-    pub fn first(&self) -> Option<Usage> {
+    pub fn first(&self) -> Option<R> {
         self.run.first()
     }
 
     /// The last reading.
     #[must_use]
-    pub fn latest(&self) -> Option<Usage> {
+    pub fn latest(&self) -> Option<R> {
         self.latest.map(|(_, usage)| usage)
     }
 
@@ -111,7 +190,7 @@ impl MemoryHistory {
         self.latest.zip(first).map_or(Duration::ZERO, |((last, _), first)| last.saturating_sub(first))
     }
 
-    /// By how much resident memory has risen in the last minute, in bytes a second, from one end to the other: what costs
+    /// By how much it has risen in the last minute, in bytes a second, from one end to the other: what costs
     /// nothing to ask.
     #[must_use]
     pub fn rise_per_s(&self) -> f64 {
@@ -120,27 +199,29 @@ impl MemoryHistory {
         if seconds > 0.0 { (*now as f64 - *before as f64) / seconds } else { 0.0 }
     }
 
-    /// Which way resident memory goes.
+    /// Which way it goes.
     #[must_use]
     pub fn judge(&self) -> Judgement {
-        let run: Vec<(Duration, u64)> = self.series().iter().map(|(at, usage)| (*at, usage.rss_bytes())).collect();
-        trend::judge(&run, &self.recent)
+        trend::judge(&points(&self.series()), &self.recent)
     }
 
     /// From the first reading to the last.
     #[must_use]
-    pub fn series(&self) -> Vec<(Duration, Usage)> {
+    pub fn series(&self) -> Vec<(Duration, R)> {
         let mut series = self.run.points().to_vec();
-        let is_newer = |latest: &(Duration, Usage)| series.last().is_none_or(|(last, _)| *last < latest.0);
-        series.extend(self.latest.filter(is_newer));
+        // Of two at the same time, the later one counts.
+        _ = series.pop_if(|(last, _)| self.latest.is_some_and(|(latest, _)| latest == *last));
+        series.extend(self.latest);
         series
     }
 
     /// What a report tells, where there was any reading; `limit` is that of its group.
     #[must_use]
-    pub fn report(&self, limit: Option<Limit>, judgement: &Judgement) -> Option<Memory> {
-        let time_to_limit = limit.and_then(|limit| time_to_limit(&limit, judgement));
-        Some(Memory { latest: self.latest()?, limit, time_to_limit, series: self.series() })
+    pub fn report(&self, limit: Option<Limit>) -> Option<Memory> {
+        self.latest?;
+        let judgement = self.judge();
+        let time_to_limit = limit.and_then(|limit| time_to_limit(&limit, &judgement));
+        Some(Memory { judgement, limit, time_to_limit, series: R::series(self.series()) })
     }
 }
 
@@ -194,20 +275,20 @@ mod tests {
     #[test]
     fn the_time_to_a_limit_is_told_of_what_is_increasing() {
         let limit = Some(Limit { max_bytes: 100 << 20, used_bytes: 40 << 20 });
-        let told = |history: &MemoryHistory| history.report(limit, &history.judge()).unwrap().time_to_limit;
+        let told = |history: &MemoryHistory| history.report(limit).unwrap().time_to_limit;
         let seconds = told(&history(60, 1024)).unwrap().as_secs_f64();
         assert!((seconds - 60.0).abs() < 1.0, "{seconds}");
         assert_eq!(told(&history(60, 0)), None);
         let grown = history(60, 1024);
-        assert_eq!(grown.report(None, &grown.judge()).unwrap().time_to_limit, None);
+        assert_eq!(grown.report(None).unwrap().time_to_limit, None);
         let full = Limit { max_bytes: 1, used_bytes: 2 };
         assert_eq!(time_to_limit(&full, &grown.judge()), Some(Duration::ZERO));
     }
 
     #[test]
     fn nothing_is_told_of_what_was_never_read() {
-        let never = MemoryHistory::default();
-        assert_eq!(never.report(None, &never.judge()), None);
+        let never = MemoryHistory::<Usage>::default();
+        assert_eq!(never.report(None), None);
         assert!(never.rise_per_s().abs() < 1e-9 && (history(60, 7).rise_per_s() - 7.0 * 1024.0).abs() < 1e-6);
     }
 }

@@ -14,7 +14,7 @@ use super::{
     overhead::Overhead,
     sizes::SizeHistogram,
     survival::{Amount, Survival},
-    trend::Trend,
+    trend,
     verdict::{Judgement, Verdict},
 };
 
@@ -126,6 +126,12 @@ impl Category {
     #[must_use]
     pub fn is_pages(self) -> bool {
         self.page_kind().is_some()
+    }
+
+    /// Whether it is not told what becomes of single blocks, by when they were allocated.
+    #[must_use]
+    pub fn has_no_ages(self) -> bool {
+        self.is_pages() || self == Self::Kernel
     }
 
     /// What its pages hold, where it is of pages.
@@ -325,21 +331,14 @@ pub struct Process {
     pub exe: String,
     /// What was hooked in it.
     pub allocators: Vec<Allocator>,
-    /// Resident memory when last seen, in bytes.
-    pub rss_bytes: Option<u64>,
-    /// How fast its resident memory changes at present ([`super::trend::Judgement`]).
-    pub rss_growth_bytes_per_s: f64,
     /// How much of the growth of its resident memory no hooked allocator explains, where that is unusual.
     pub unexplained_rss_bytes: Option<u64>,
-    /// Which way its resident memory goes.
-    pub trend: Trend,
-    /// How sure that is, from 0 to 1.
-    pub trend_confidence: f64,
     /// What its resident memory consists of; nothing where that is not known, or nothing is traced but pages.
     pub ledger: Option<Ledger>,
     /// When it held most, as of readings once a second; nothing where it held nothing.
     pub peak: Option<Peak>,
-    /// What memory it has had; nothing where it could not be read.
+    /// What memory it has had, and which way that goes: resident memory, or what the kernel holds for itself. Nothing where it
+    /// could not be read.
     pub memory: Option<Memory>,
     /// Of all its sites.
     pub totals: Totals,
@@ -372,6 +371,12 @@ impl Process {
     #[must_use]
     pub fn is_kernel(&self) -> bool {
         self.pid == 0
+    }
+
+    /// Which way its memory goes.
+    #[must_use]
+    pub fn trend(&self) -> trend::Judgement {
+        self.memory.as_ref().map(|memory| memory.judgement).unwrap_or_default()
     }
 
     /// Where its true figures lie; nothing where they are known.

@@ -82,8 +82,8 @@ impl Trend {
     }
 }
 
-/// What is thought of a series.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// What is thought of a series; by default, nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Judgement {
     /// Which way it goes.
     pub trend: Trend,

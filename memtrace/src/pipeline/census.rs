@@ -16,7 +16,7 @@ use memtrace_common::process::{Counter, Process as KernelProcess};
 use super::{memory_book::MemoryBook, profile::health};
 use crate::{
     model::{
-        memory::{Limit, MemoryHistory, Usage},
+        memory::{Limit, Memory, MemoryHistory, Usage},
         report::{Process, Report},
         trend::Trend,
     },
@@ -122,11 +122,8 @@ impl Census {
     pub(super) fn tell(&self, report: &mut Report) {
         for process in &mut report.processes {
             let Some(entry) = NonZeroU32::new(process.pid).and_then(|pid| self.entries.get(&pid)) else { continue };
-            let (judgement, memory) = entry.memory.report();
-            process.rss_growth_bytes_per_s = judgement.slope_per_s;
-            (process.trend, process.trend_confidence) = (judgement.trend, judgement.confidence);
-            if let (Some(told), Some(seen)) = (&mut process.memory, memory) {
-                (told.limit, told.time_to_limit) = (seen.limit, seen.time_to_limit);
+            if let (Some(told), Some(seen)) = (&mut process.memory, entry.memory.report()) {
+                *told = Memory { series: told.series.clone(), ..seen };
             }
         }
     }
@@ -138,7 +135,7 @@ impl Census {
         let mut processes: Vec<Process> = self.iter().map(Entry::report).collect();
         processes.sort_by(|a, b| {
             growth(b).total_cmp(&growth(a)).then_with(|| {
-                let weight = |process: &Process| (Reverse(process.rss_bytes), process.pid);
+                let weight = |process: &Process| (Reverse(process.memory.as_ref().map(Memory::bytes)), process.pid);
                 weight(a).cmp(&weight(b))
             })
         });
@@ -148,7 +145,8 @@ impl Census {
 
 /// How fast a process grows; 0 where it is not increasing.
 fn growth(process: &Process) -> f64 {
-    if process.trend == Trend::Increasing { process.rss_growth_bytes_per_s } else { 0.0 }
+    let judgement = process.trend();
+    if judgement.trend == Trend::Increasing { judgement.slope_per_s } else { 0.0 }
 }
 
 impl Entry {
@@ -219,16 +217,11 @@ impl Entry {
     }
 
     fn report(&self) -> Process {
-        let (judgement, memory) = self.memory.report();
         Process {
             pid: self.pid.get(),
             comm: self.comm.clone(),
             exe: self.exe.clone(),
-            rss_bytes: Some(self.usage().rss_bytes()),
-            rss_growth_bytes_per_s: judgement.slope_per_s,
-            trend: judgement.trend,
-            trend_confidence: judgement.confidence,
-            memory,
+            memory: self.memory.report(),
             health: health(&KernelProcess::default(), Counter::is_of_process),
             ..Process::default()
         }
@@ -285,8 +278,9 @@ mod tests {
         assert_eq!((process.pid, process.comm.as_str()), (pid.get(), "sleep"));
         assert!(process.exe.ends_with("sleep") && process.sites.is_empty());
         let memory = process.memory.as_ref().unwrap();
-        assert_eq!(process.rss_bytes, Some(memory.latest.rss_bytes()));
-        assert!(memory.latest.vms_bytes > memory.latest.rss_bytes());
+        let usage = census.entries[&pid].usage();
+        assert_eq!(memory.bytes(), usage.rss_bytes());
+        assert!(usage.vms_bytes > usage.rss_bytes());
         end(child);
     }
 

@@ -12,14 +12,15 @@ use memtrace_common::{
     stack::{StackId, mix},
 };
 
+use super::tracked_site::{self, TrackedSite};
 use crate::{
     capture::kernel::{KernelError, KernelMemory},
     model::{
         frame::{KERNEL_IMAGE, Stack},
-        growth::{self, History, SiteHistory},
+        growth::History,
+        memory::{KernelUsage, MemoryHistory},
         report::{self, Category, Process, Site, Totals},
-        trend,
-        verdict::{Evidence, Surroundings, judge_growth},
+        verdict::Surroundings,
     },
     process::kernel_pages,
     symbolize::{KernelStack, KernelSymbolizer},
@@ -28,8 +29,10 @@ use crate::{
 /// Who is charged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
-    /// The kernel as a whole, or what of it was asked for.
+    /// The kernel as a whole.
     Kernel,
+    /// What the kernel does for those that were asked for, in words.
+    Selected(String),
     /// A process that was named.
     Process {
         /// Its thread group id.
@@ -41,16 +44,6 @@ pub(super) enum Owner {
     },
 }
 
-/// A site, as last read.
-struct TrackedSite {
-    stack: StackId,
-    totals: Totals,
-    live_bytes: SiteHistory,
-}
-
-/// Sites that are one in reports.
-type Parts<'a> = Vec<(SiteIndex, &'a TrackedSite)>;
-
 /// What one owner is charged for.
 pub(super) struct Book {
     pub(super) owner: Owner,
@@ -59,9 +52,8 @@ pub(super) struct Book {
     stacks: HashMap<StackId, KernelStack>,
     sites: HashMap<SiteIndex, TrackedSite>,
     live_bytes: History,
-    /// What the kernel holds by its own account.
-    held: History,
-    held_bytes: Option<u64>,
+    /// What the kernel holds by its own account; nothing where only a part of it is asked about.
+    held: MemoryHistory<KernelUsage>,
 }
 
 impl Book {
@@ -74,8 +66,7 @@ impl Book {
             stacks: HashMap::new(),
             sites: HashMap::new(),
             live_bytes: History::default(),
-            held: History::default(),
-            held_bytes: None,
+            held: MemoryHistory::default(),
         }
     }
 
@@ -97,21 +88,15 @@ impl Book {
                 continue;
             }
             live_bytes += totals.live_bytes();
-            let tracked = self.sites.entry(*index).or_insert_with(|| {
-                let mut live_bytes = SiteHistory::default();
-                // Before its first allocation it held nothing.
-                live_bytes.push(Duration::ZERO, 0);
-                TrackedSite { stack: site.stack, totals, live_bytes }
-            });
+            let tracked = self.sites.entry(*index).or_insert_with(|| TrackedSite::new(site.stack, Category::Kernel));
             tracked.totals = totals;
             tracked.live_bytes.push(elapsed, totals.live_bytes());
         }
         self.live_bytes.push(elapsed, live_bytes);
         if self.owner == Owner::Kernel
-            && let Some(bytes) = kernel_pages::held_bytes()
+            && let Some(usage) = kernel_pages::usage()
         {
-            self.held.push(elapsed, bytes);
-            self.held_bytes = Some(bytes);
+            self.held.push(elapsed, usage);
         }
         Ok(())
     }
@@ -134,27 +119,26 @@ impl Book {
         Ok(*stack != KernelStack::Backing)
     }
 
-    /// The report on what was read, but for what is the same for all; `oldest` says when the oldest of each site was allocated.
-    pub(super) fn report(
-        &self,
-        symbolizer: &mut KernelSymbolizer,
-        oldest: &HashMap<SiteIndex, u32>,
-        now: Duration,
-    ) -> Process {
-        let sites = self.merged_sites(symbolizer, oldest, now);
+    /// Takes in when the oldest live object of each site was allocated, in milliseconds after the start.
+    pub(super) fn note_ages(&mut self, oldest_born_ms: &HashMap<SiteIndex, u32>) {
+        for (index, tracked) in &mut self.sites {
+            tracked.oldest_born_ms = oldest_born_ms.get(index).map(|born_ms| u64::from(*born_ms));
+        }
+    }
+
+    /// The report on what was read, but for what is the same for all.
+    pub(super) fn report(&self, symbolizer: &mut KernelSymbolizer, now: Duration) -> Process {
+        let sites = self.merged_sites(symbolizer, now);
         let (pid, comm, exe) = match &self.owner {
-            Owner::Kernel => (0, KERNEL_IMAGE, ""),
-            Owner::Process { pid, comm, exe } => (*pid, comm.as_str(), exe.as_str()),
+            Owner::Kernel => (0, KERNEL_IMAGE.to_owned(), ""),
+            Owner::Selected(what) => (0, format!("{KERNEL_IMAGE} ({what})"), ""),
+            Owner::Process { pid, comm, exe } => (*pid, comm.clone(), exe.as_str()),
         };
-        let judgement = trend::judge(self.held.points(), self.held.points());
         Process {
             pid,
-            comm: comm.to_owned(),
+            comm,
             exe: exe.to_owned(),
-            rss_bytes: self.held_bytes,
-            rss_growth_bytes_per_s: judgement.slope_per_s,
-            trend: judgement.trend,
-            trend_confidence: judgement.confidence,
+            memory: self.held.report(None),
             totals: sites.iter().fold(Totals::default(), |sum, site| sum.plus(&site.totals)),
             growth_bytes_per_s: self.live_bytes.slope_per_s(),
             sites,
@@ -164,47 +148,24 @@ impl Book {
     }
 
     /// The sites, those whose stacks differ only within the allocator taken together, in the order of reports.
-    fn merged_sites(
-        &self,
-        symbolizer: &mut KernelSymbolizer,
-        oldest: &HashMap<SiteIndex, u32>,
-        now: Duration,
-    ) -> Vec<Site> {
-        let mut merged: HashMap<(&[u64], bool), Parts<'_>> = HashMap::new();
-        for (index, tracked) in &self.sites {
-            let (addresses, truncated) = match self.stacks.get(&tracked.stack) {
+    fn merged_sites(&self, symbolizer: &mut KernelSymbolizer, now: Duration) -> Vec<Site> {
+        let mut merged: HashMap<(&[u64], bool), Vec<&TrackedSite>> = HashMap::new();
+        for tracked in self.sites.values() {
+            let place = match self.stacks.get(&tracked.stack) {
                 Some(KernelStack::Of(addresses, truncated)) => (addresses.as_slice(), *truncated),
                 Some(KernelStack::Backing) | None => (&[][..], true),
             };
-            merged.entry((addresses, truncated)).or_default().push((*index, tracked));
+            merged.entry(place).or_default().push(tracked);
         }
         let surroundings =
             Surroundings { growth_bytes_per_s: self.live_bytes.slope_per_s(), ..Surroundings::default() };
-        let site = |((addresses, truncated), parts): ((&[u64], bool), Parts<'_>)| {
+        let site = |((addresses, truncated), parts): ((&[u64], bool), Vec<&TrackedSite>)| {
             let stack: Stack = addresses.iter().map(|address| symbolizer.frames(*address)).collect();
-            let totals = parts.iter().fold(Totals::default(), |sum, (_, part)| sum.plus(&part.totals));
-            let live: Vec<_> = parts.iter().map(|(_, part)| part.live_bytes.points()).collect();
-            let evidence = Evidence {
-                now,
-                live: &growth::sum(&live),
-                aged: &[],
-                totals,
-                live_bytes_low: None,
-                survival: None,
-                process: &surroundings,
-            };
-            let oldest = parts.iter().filter_map(|(index, _)| oldest.get(index)).min();
-            let age = |born_ms: &u32| now.saturating_sub(Duration::from_millis(u64::from(*born_ms)));
             Site {
                 id: site_id(&stack),
-                category: Category::Kernel,
-                totals,
-                growth_bytes_per_s: parts.iter().map(|(_, part)| part.live_bytes.slope_per_s()).sum(),
-                judgement: judge_growth(&evidence),
-                oldest_age: oldest.map(age),
                 truncated,
                 stack,
-                ..Site::default()
+                ..tracked_site::merged(Category::Kernel, &parts, now, &surroundings)
             }
         };
         let mut sites: Vec<Site> = merged.into_iter().map(site).collect();

@@ -114,13 +114,7 @@ impl Session {
 
     fn announce(&self, selection: &Selection) {
         let allocators: Vec<&str> = self.kernel.tracepoints().iter().map(|(name, _)| *name).collect();
-        let whose = match selection {
-            Selection::Pids(pids) if pids.len() == 1 => format!(" in the context of process {}", pids[0]),
-            Selection::Pids(pids) => format!(" in the context of {} processes", pids.len()),
-            Selection::Comm(name) => format!(" in the context of processes called {name}"),
-            Selection::Cgroup(path) => format!(" in the context of processes in {}", path.display()),
-            Selection::All | Selection::Command(_) => String::new(),
-        };
+        let whose = whose(selection).map_or_else(String::new, |whose| format!(" in the context of {whose}"));
         eprintln!("memtrace: tracing the kernel's memory{whose}: {}, tier exact", allocators.join(", "));
     }
 
@@ -193,9 +187,10 @@ impl Session {
         let missed = self.missed();
         let allocators = self.allocators();
         let mut processes = Vec::with_capacity(self.books.len());
-        for book in &self.books {
+        for book in &mut self.books {
+            book.note_ages(&oldest);
             let counted = self.kernel.process(book.slot)?;
-            let mut process = book.report(&mut self.symbolizer, &oldest, now);
+            let mut process = book.report(&mut self.symbolizer, now);
             if process.exe.is_empty() {
                 process.exe.clone_from(&release);
             }
@@ -233,6 +228,17 @@ impl Session {
     }
 }
 
+/// In whose context counts what the kernel allocates; nothing where everything does.
+fn whose(selection: &Selection) -> Option<String> {
+    match selection {
+        Selection::Pids(pids) if pids.len() == 1 => Some(format!("process {}", pids[0])),
+        Selection::Pids(pids) => Some(format!("{} processes", pids.len())),
+        Selection::Comm(name) => Some(format!("processes called {name}")),
+        Selection::Cgroup(path) => Some(format!("processes in {}", path.display())),
+        Selection::All | Selection::Command(_) => None,
+    }
+}
+
 fn scope(selection: &Selection) -> Scope {
     match selection {
         Selection::Pids(_) => Scope::Targets,
@@ -245,7 +251,8 @@ fn scope(selection: &Selection) -> Scope {
 /// A book for each process that was named, or one for the kernel.
 fn open_books(selection: &Selection, kernel: &mut KernelMemory) -> Result<Vec<Book>, PipelineError> {
     let Selection::Pids(pids) = selection else {
-        return Ok(vec![Book::new(Owner::Kernel, kernel.open_kernel()?)]);
+        let owner = whose(selection).map_or(Owner::Kernel, Owner::Selected);
+        return Ok(vec![Book::new(owner, kernel.open_kernel()?)]);
     };
     let mut books = Vec::with_capacity(pids.len());
     for pid in pids.iter().map(|pid| pid.get()) {

@@ -4,10 +4,7 @@
 use std::time::Duration;
 
 use crate::{
-    model::{
-        memory::{Limit, Memory, MemoryHistory, Usage},
-        trend::Judgement,
-    },
+    model::memory::{Limit, Memory, MemoryHistory, Usage},
     process::cgroup,
 };
 
@@ -37,9 +34,8 @@ impl MemoryBook {
         Some((self.history.first()?.rss_bytes(), self.history.latest()?.rss_bytes()))
     }
 
-    /// What is thought of it, and what a report tells.
-    pub(super) fn report(&self) -> (Judgement, Option<Memory>) {
-        let judgement = self.history.judge();
-        (judgement, self.history.report(self.limit, &judgement))
+    /// What a report tells, where it was ever read.
+    pub(super) fn report(&self) -> Option<Memory> {
+        self.history.report(self.limit)
     }
 }

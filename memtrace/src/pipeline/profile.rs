@@ -321,23 +321,20 @@ impl Profile {
 
     /// The report on what was read.
     pub(super) fn report(&self, view: &View<'_>, target: &Target, symbolizer: &mut Symbolizer, ended: bool) -> Process {
-        let (judgement, memory) = self.memory.report();
-        let sites = self.merged_sites(view, symbolizer, &judgement);
+        let memory = self.memory.report();
+        let resident = memory.as_ref().map(|memory| memory.judgement).unwrap_or_default();
+        let sites = self.merged_sites(view, symbolizer, &resident);
         let (totals, uncertainty) = self.sums(view, &sites);
         Process {
             pid: target.pid.get(),
             comm: target.comm.clone(),
             exe: target.exe.clone(),
             allocators: target.allocators.clone(),
-            rss_bytes: self.memory.history.latest().map(|usage| usage.rss_bytes()),
-            rss_growth_bytes_per_s: judgement.slope_per_s,
             unexplained_rss_bytes: (!view.is_of_pages())
                 .then(|| self.unexplained_rss_bytes(self.totals().live_bytes()))
                 .flatten(),
             ledger: self.ledger(view),
             peak: self.peak,
-            trend: judgement.trend,
-            trend_confidence: judgement.confidence,
             memory,
             totals,
             uncertainty,

@@ -128,7 +128,7 @@ pub(super) fn merged(category: Category, parts: &[&TrackedSite], now: Duration, 
     let oldest = parts.iter().filter_map(|part| part.oldest_born_ms).min();
     let left: Option<Vec<Left>> = parts.iter().map(|part| part.left).collect();
     let left = left.and_then(|known| known.into_iter().reduce(|sum, more| sum.plus(&more)));
-    let by_growth = if category.is_pages() { judge_growth(&evidence) } else { judge(&evidence) };
+    let by_growth = if category.has_no_ages() { judge_growth(&evidence) } else { judge(&evidence) };
     Site {
         id: 0,
         category,

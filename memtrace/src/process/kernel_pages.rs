@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use crate::model::memory::KernelUsage;
+
 /// How many pages lie between the machine's first and its last, gaps included, by `/proc/zoneinfo` (Linux 2.6.13); `None` where
 /// that cannot be read.
 #[must_use]
@@ -29,26 +31,35 @@ fn span(zones: &str) -> Option<u64> {
     end.checked_sub(first).filter(|span| *span > 0)
 }
 
-/// What the kernel holds for itself by its own account, in bytes: slabs, its threads' stacks, page tables and per-CPU memory
-/// (`/proc/meminfo`).
+/// What the kernel holds for itself by its own account (`/proc/meminfo`); `None` where that cannot be read.
 #[must_use]
-pub fn held_bytes() -> Option<u64> {
-    held(&fs::read_to_string("/proc/meminfo").ok()?)
+pub fn usage() -> Option<KernelUsage> {
+    usage_in(&fs::read_to_string("/proc/meminfo").ok()?)
 }
 
-fn held(meminfo: &str) -> Option<u64> {
-    const HELD: [&str; 5] = ["Slab", "KernelStack", "PageTables", "SecPageTables", "Percpu"];
-    let kib = meminfo.lines().filter_map(|line| {
-        let (name, amount) = line.split_once(':')?;
-        let kib = amount.trim().strip_suffix(" kB")?.parse::<u64>().ok()?;
-        HELD.contains(&name).then_some(kib)
-    });
-    kib.reduce(u64::saturating_add).map(|kib| kib.saturating_mul(1024))
+fn usage_in(meminfo: &str) -> Option<KernelUsage> {
+    let mut usage = KernelUsage::default();
+    for line in meminfo.lines() {
+        let Some((name, amount)) = line.split_once(':') else { continue };
+        let bytes = match name {
+            "SReclaimable" => &mut usage.slab_reclaimable_bytes,
+            "SUnreclaim" => &mut usage.slab_unreclaimable_bytes,
+            "KernelStack" => &mut usage.stack_bytes,
+            // The second are those of virtual machines (Linux 6.1).
+            "PageTables" | "SecPageTables" => &mut usage.page_table_bytes,
+            "Percpu" => &mut usage.percpu_bytes,
+            _ => continue,
+        };
+        let kib: u64 = amount.trim().strip_suffix(" kB")?.parse().ok()?;
+        *bytes = bytes.saturating_add(kib.saturating_mul(1024));
+    }
+    (usage != KernelUsage::default()).then_some(usage)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::memory::Reading;
 
     const ZONES: &str = "\
 Node 0, zone      DMA
@@ -71,9 +82,17 @@ Node 0, zone  Movable
     }
 
     #[test]
-    fn what_the_kernel_holds_is_a_sum() {
-        assert_eq!(held("MemTotal: 100 kB\nSlab:  10 kB\nPercpu:   2 kB\nPageTables: x kB\n"), Some(12 * 1024));
-        assert_eq!(held("MemTotal: 100 kB\n"), None);
-        assert!(held_bytes().unwrap() > 1 << 20);
+    fn what_the_kernel_holds_is_told_by_kind() {
+        let usage =
+            usage_in("MemTotal: 100 kB\nSUnreclaim:  10 kB\nPercpu:   2 kB\nPageTables: 1 kB\nSecPageTables: 3 kB\n");
+        let expected = KernelUsage {
+            slab_unreclaimable_bytes: 10 << 10,
+            percpu_bytes: 2 << 10,
+            page_table_bytes: 4 << 10,
+            ..KernelUsage::default()
+        };
+        assert_eq!((usage, usage.unwrap().bytes()), (Some(expected), 16 << 10));
+        assert_eq!((usage_in("MemTotal: 100 kB\n"), usage_in("Percpu: x kB\n")), (None, None));
+        assert!(super::usage().unwrap().bytes() > 1 << 20);
     }
 }

@@ -8,14 +8,14 @@ use std::{
 use crate::model::{
     frame::{Frame, Function, ImageName, Place, Reason},
     ledger::Ledger,
-    memory::{Limit, Memory, Usage},
+    memory::{Limit, Memory, Series, Usage},
     overhead::{Hits, Overhead},
     report::{
         Allocator, Category, FreedAt, HealthCounter, HealthKind, Peak, Process, Report, Site, Tier, Totals, Unlisted,
     },
     sizes::SizeHistogram,
     survival::{Amount, Cohort, Survival},
-    trend::Trend,
+    trend::{self, Trend},
     verdict::{Judgement, Verdict},
 };
 
@@ -37,10 +37,10 @@ fn memory() -> Memory {
         vms_bytes: 20 << 20,
     };
     Memory {
-        latest: usage(4),
+        judgement: trend::Judgement { trend: Trend::Increasing, confidence: 0.987, slope_per_s: 1024.0 },
         limit: Some(Limit { max_bytes: 512 << 20, used_bytes: 200 << 20 }),
         time_to_limit: Some(Duration::from_secs(7800)),
-        series: (0..5).map(|second| (Duration::from_secs(second), usage(second))).collect(),
+        series: Series::OfProcess((0..5).map(|second| (Duration::from_secs(second), usage(second))).collect()),
     }
 }
 
@@ -129,8 +129,6 @@ pub(crate) fn report() -> Report {
                 image: "/lib/libc.so.6".into(),
                 functions: vec!["free".into(), "malloc".into()],
             }],
-            rss_bytes: Some(5 << 20),
-            rss_growth_bytes_per_s: 1024.0,
             unexplained_rss_bytes: Some(3 << 20),
             ledger: Some(Ledger {
                 rss_at_attach_bytes: 1 << 20,
@@ -141,8 +139,6 @@ pub(crate) fn report() -> Report {
                 unmatched_frees: 7,
             }),
             peak: Some(Peak { at: Duration::from_secs(9), live_bytes: 4100 }),
-            trend: Trend::Increasing,
-            trend_confidence: 0.987,
             memory: Some(memory()),
             totals: leak.totals.plus(&other.totals),
             uncertainty: None,

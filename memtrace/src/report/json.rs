@@ -21,7 +21,7 @@ use crate::model::{
     estimate::{Interval, Intervals},
     frame::{Frame, Stack},
     ledger::Ledger,
-    memory::{Memory, Usage},
+    memory::{KernelUsage, Memory, Reading, Series, Usage},
     overhead::{Hits, Overhead},
     report::{FreedAt, HealthCounter, PageKind, Process, Report, Site, Steered, TierChange, Totals},
     survival::{Cohort, GENERATION_S, Survival},
@@ -97,6 +97,7 @@ struct JsonProcess<'a> {
     ledger: Option<JsonLedger>,
     peak: Option<JsonPeak>,
     memory: Option<JsonMemory>,
+    kernel_memory: Option<JsonKernelMemory>,
     #[serde(flatten)]
     totals: JsonTotals,
     interval_95: Option<JsonIntervals>,
@@ -163,29 +164,61 @@ struct JsonUsage {
     swap_bytes: u64,
 }
 
-impl From<&Memory> for JsonMemory {
-    fn from(memory: &Memory) -> Self {
-        let Memory { latest, limit, .. } = memory;
-        let usage = |(at, usage): &(Duration, Usage)| JsonUsage {
-            at_ns: nanoseconds(*at),
-            rss_bytes: usage.rss_bytes(),
-            anon_bytes: usage.anon_bytes,
-            file_bytes: usage.file_bytes,
-            shmem_bytes: usage.shmem_bytes,
-            swap_bytes: usage.swap_bytes,
-        };
-        Self {
-            rss_anon_bytes: latest.anon_bytes,
-            rss_file_bytes: latest.file_bytes,
-            rss_shmem_bytes: latest.shmem_bytes,
-            swap_bytes: latest.swap_bytes,
-            vms_bytes: latest.vms_bytes,
-            limit_bytes: limit.map(|limit| limit.max_bytes),
-            limit_used_bytes: limit.map(|limit| limit.used_bytes),
-            seconds_to_limit: memory.time_to_limit.map(|time| time.as_secs_f64()),
-            series: memory.series.iter().map(usage).collect(),
-        }
-    }
+/// What a process has had; nothing of the kernel.
+fn json_memory(memory: &Memory) -> Option<JsonMemory> {
+    let Series::OfProcess(readings) = &memory.series else { return None };
+    let (_, latest) = readings.last()?;
+    let usage = |(at, usage): &(Duration, Usage)| JsonUsage {
+        at_ns: nanoseconds(*at),
+        rss_bytes: usage.rss_bytes(),
+        anon_bytes: usage.anon_bytes,
+        file_bytes: usage.file_bytes,
+        shmem_bytes: usage.shmem_bytes,
+        swap_bytes: usage.swap_bytes,
+    };
+    Some(JsonMemory {
+        rss_anon_bytes: latest.anon_bytes,
+        rss_file_bytes: latest.file_bytes,
+        rss_shmem_bytes: latest.shmem_bytes,
+        swap_bytes: latest.swap_bytes,
+        vms_bytes: latest.vms_bytes,
+        limit_bytes: memory.limit.map(|limit| limit.max_bytes),
+        limit_used_bytes: memory.limit.map(|limit| limit.used_bytes),
+        seconds_to_limit: memory.time_to_limit.map(|time| time.as_secs_f64()),
+        series: readings.iter().map(usage).collect(),
+    })
+}
+
+/// What the kernel holds for itself.
+#[derive(Serialize)]
+struct JsonKernelMemory {
+    series: Vec<JsonKernelUsage>,
+}
+
+#[derive(Serialize)]
+struct JsonKernelUsage {
+    at_ns: u64,
+    held_bytes: u64,
+    slab_reclaimable_bytes: u64,
+    slab_unreclaimable_bytes: u64,
+    stack_bytes: u64,
+    page_table_bytes: u64,
+    percpu_bytes: u64,
+}
+
+/// What the kernel has held for itself; nothing of a process.
+fn json_kernel_memory(memory: &Memory) -> Option<JsonKernelMemory> {
+    let Series::OfKernel(readings) = &memory.series else { return None };
+    let usage = |(at, usage): &(Duration, KernelUsage)| JsonKernelUsage {
+        at_ns: nanoseconds(*at),
+        held_bytes: usage.bytes(),
+        slab_reclaimable_bytes: usage.slab_reclaimable_bytes,
+        slab_unreclaimable_bytes: usage.slab_unreclaimable_bytes,
+        stack_bytes: usage.stack_bytes,
+        page_table_bytes: usage.page_table_bytes,
+        percpu_bytes: usage.percpu_bytes,
+    };
+    Some(JsonKernelMemory { series: readings.iter().map(usage).collect() })
 }
 
 /// Written one by one: a hundred thousand with their frames would take gigabytes.
@@ -370,6 +403,7 @@ pub fn render(report: &Report, top: Option<usize>, out: &mut dyn Write) -> io::R
 }
 
 fn json_process(process: &Process, top: Option<usize>) -> JsonProcess<'_> {
+    let judgement = process.trend();
     JsonProcess {
         pid: process.pid,
         comm: &process.comm,
@@ -384,14 +418,15 @@ fn json_process(process: &Process, top: Option<usize>) -> JsonProcess<'_> {
                 functions: &allocator.functions,
             })
             .collect(),
-        rss_bytes: process.rss_bytes,
-        rss_growth_bytes_per_s: process.rss_growth_bytes_per_s,
+        rss_bytes: process.memory.as_ref().map(Memory::bytes),
+        rss_growth_bytes_per_s: judgement.slope_per_s,
         unexplained_rss_bytes: process.unexplained_rss_bytes,
-        trend: process.trend.name(),
-        trend_confidence: process.trend_confidence,
+        trend: judgement.trend.name(),
+        trend_confidence: judgement.confidence,
         ledger: process.ledger.as_ref().map(JsonLedger::from),
         peak: process.peak.map(|peak| JsonPeak { at_ns: nanoseconds(peak.at), live_bytes: peak.live_bytes }),
-        memory: process.memory.as_ref().map(JsonMemory::from),
+        memory: process.memory.as_ref().and_then(json_memory),
+        kernel_memory: process.memory.as_ref().and_then(json_kernel_memory),
         totals: (&process.totals).into(),
         interval_95: process.intervals().map(JsonIntervals::from),
         growth_bytes_per_s: process.growth_bytes_per_s,

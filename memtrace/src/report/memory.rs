@@ -1,51 +1,59 @@
-//! What the table says of a process's memory: which way it goes, of what kind it is, and where it ends.
+//! What the table says of memory, a process's or the kernel's: which way it goes, of what kind it is, and where it ends.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
 
 use super::sparkline;
-use crate::model::{memory::Memory, report::Process, trend::MIN_POINTS, units};
+use crate::model::{
+    memory::{KernelUsage, Memory, Series, Usage},
+    report::Process,
+    trend::MIN_POINTS,
+    units,
+};
 
-/// Writes the lines.
+/// Writes the lines; none where it is not known.
 ///
 /// # Errors
 /// Where `out` refuses.
 pub(super) fn render(process: &Process, out: &mut dyn Write) -> io::Result<()> {
-    let rss = process.rss_bytes.map_or_else(|| "unknown".to_owned(), units::bytes);
-    let slope = units::bytes_per_s(process.rss_growth_bytes_per_s);
-    let label = if process.is_kernel() { "held" } else { "RSS" };
-    write!(out, "{label:<10} {rss}, {slope}, {}", trend(process))?;
-    if process.is_kernel() {
-        write!(out, " (slabs, stacks of threads, page tables, per-CPU memory, also from before)")?;
-    }
-    let Some(memory) = &process.memory else { return writeln!(out) };
-    let series: Vec<_> = memory.series.iter().map(|(at, usage)| (*at, usage.rss_bytes())).collect();
-    if let [(_, first), .., (_, last)] = series.as_slice() {
-        write!(out, "   {} {} {}", units::bytes(*first), sparkline::render(&series), units::bytes(*last))?;
+    let Some(memory) = &process.memory else { return Ok(()) };
+    let label = match memory.series {
+        Series::OfProcess(_) => "RSS",
+        Series::OfKernel(_) => "held",
+    };
+    let slope = units::bytes_per_s(memory.judgement.slope_per_s);
+    write!(out, "{label:<10} {}, {slope}, {}", units::bytes(memory.bytes()), trend(memory))?;
+    let points = memory.points();
+    if let [(_, first), .., (_, last)] = points.as_slice() {
+        write!(out, "   {} {} {}", units::bytes(*first), sparkline::render(&points), units::bytes(*last))?;
     }
     writeln!(out)?;
-    kinds(memory, out)?;
+    match &memory.series {
+        Series::OfProcess(readings) => kinds(readings, out),
+        Series::OfKernel(readings) => kernel_kinds(readings, out),
+    }?;
     limit(memory, out)
 }
 
-/// The word for a process's trend, with how sure that is.
-pub(super) fn trend(process: &Process) -> String {
-    let name = process.trend.name();
-    let readings = process.memory.as_ref().map_or(0, |memory| memory.series.len());
-    let percent = process.trend_confidence * 100.0;
+/// The word for a trend, with how sure that is.
+pub(super) fn trend(memory: &Memory) -> String {
+    let name = memory.judgement.trend.name();
+    let percent = memory.judgement.confidence * 100.0;
     match percent {
         // What would be rounded up to certainty.
         99.95.. => format!("{name} (> 99.9 %)"),
         99.0.. => format!("{name} ({percent:.1} %)"),
         50.0.. => format!("{name} ({percent:.0} %)"),
-        _ if readings == 0 => name.to_owned(),
-        _ if readings < MIN_POINTS => format!("{name} (too early)"),
+        _ if memory.points().len() < MIN_POINTS => format!("{name} (too early)"),
         // It changes, but not for good.
         _ => format!("{name} (unsteady)"),
     }
 }
 
-fn kinds(memory: &Memory, out: &mut dyn Write) -> io::Result<()> {
-    let latest = &memory.latest;
+fn kinds(readings: &[(Duration, Usage)], out: &mut dyn Write) -> io::Result<()> {
+    let Some((_, latest)) = readings.last() else { return Ok(()) };
     let [anon, file, vms] = [latest.anon_bytes, latest.file_bytes, latest.vms_bytes].map(units::bytes);
     write!(out, "memory     {anon} anonymous, {file} of files")?;
     // Most processes have none.
@@ -55,6 +63,19 @@ fn kinds(memory: &Memory, out: &mut dyn Write) -> io::Result<()> {
         }
     }
     writeln!(out, "; {vms} of address space")
+}
+
+/// By the kernel's own account: also what it held before.
+fn kernel_kinds(readings: &[(Duration, KernelUsage)], out: &mut dyn Write) -> io::Result<()> {
+    let Some((_, latest)) = readings.last() else { return Ok(()) };
+    let slabs = latest.slab_reclaimable_bytes.saturating_add(latest.slab_unreclaimable_bytes);
+    let [slabs, reclaimable] = [slabs, latest.slab_reclaimable_bytes].map(units::bytes);
+    let [stacks, tables, percpu] = [latest.stack_bytes, latest.page_table_bytes, latest.percpu_bytes].map(units::bytes);
+    writeln!(
+        out,
+        "memory     {slabs} in slabs ({reclaimable} reclaimable), {stacks} stacks of threads, {tables} page tables, \
+         {percpu} per-CPU; also from before"
+    )
 }
 
 fn limit(memory: &Memory, out: &mut dyn Write) -> io::Result<()> {
@@ -73,7 +94,10 @@ fn limit(memory: &Memory, out: &mut dyn Write) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::trend::Trend, report::fixture};
+    use crate::{
+        model::trend::{Judgement, Trend},
+        report::fixture,
+    };
 
     fn rendered(change: impl FnOnce(&mut Process)) -> String {
         let mut process = fixture::report().processes.remove(0);
@@ -84,13 +108,30 @@ mod tests {
     }
 
     #[test]
-    fn a_process_without_readings_has_one_line() {
+    fn nothing_is_said_of_what_was_never_read() {
+        assert_eq!(rendered(|process| process.memory = None), "");
+    }
+
+    #[test]
+    fn the_kernels_memory_has_kinds_of_its_own() {
+        let usage = |mib: u64| KernelUsage {
+            slab_reclaimable_bytes: mib << 20,
+            slab_unreclaimable_bytes: 10 << 20,
+            stack_bytes: 3 << 20,
+            page_table_bytes: 2 << 20,
+            percpu_bytes: 1 << 20,
+        };
         let text = rendered(|process| {
-            process.rss_bytes = None;
-            process.memory = None;
-            (process.trend, process.trend_confidence) = (Trend::Stable, 0.0);
+            let readings = (0..10).map(|second| (Duration::from_secs(second), usage(second))).collect();
+            let judgement = Judgement { trend: Trend::Increasing, confidence: 0.9, slope_per_s: 1048576.0 };
+            process.memory =
+                Some(Memory { judgement, limit: None, time_to_limit: None, series: Series::OfKernel(readings) });
         });
-        assert_eq!(text, "RSS        unknown, +1.00 KiB/s, stable\n");
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with("held       25.0 MiB, +1.00 MiB/s, increasing (90 %)   16.0 MiB "), "{text}");
+        let kinds = "memory     19.0 MiB in slabs (9.00 MiB reclaimable), 3.00 MiB stacks of threads, 2.00 MiB page tables, \
+                     1.00 MiB per-CPU; also from before";
+        assert_eq!(lines[1], kinds);
     }
 
     #[test]
@@ -104,9 +145,9 @@ mod tests {
     #[test]
     fn nobody_is_told_to_be_certain() {
         let said = |confidence| {
-            let mut process = fixture::report().processes.remove(0);
-            process.trend_confidence = confidence;
-            trend(&process)
+            let mut memory = fixture::report().processes.remove(0).memory.unwrap();
+            memory.judgement.confidence = confidence;
+            trend(&memory)
         };
         assert_eq!([1.0, 0.9912, 0.5].map(said), ["increasing (> 99.9 %)", "increasing (99.1 %)", "increasing (50 %)"]);
         assert_eq!(said(0.0), "increasing (too early)");

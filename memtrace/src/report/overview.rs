@@ -9,6 +9,7 @@ use super::{
     memory,
 };
 use crate::model::{
+    memory::Memory,
     report::{HealthCounter, Process, Report, Tier},
     units,
 };
@@ -50,9 +51,11 @@ pub(super) fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
 /// What is told of each process. Where only pages are looked at, and not of everybody, that is its memory first.
 fn columns(tier: Tier) -> Vec<Column<Process>> {
     let pid = figure("PID", |process: &Process| process.pid.to_string());
-    let rss = figure("RSS", |process: &Process| process.rss_bytes.map_or_else(|| "-".to_owned(), units::bytes));
-    let slope = figure("RSS GROWTH", |process: &Process| units::bytes_per_s(process.rss_growth_bytes_per_s));
-    let trend = words("TREND", memory::trend);
+    let rss = figure("RSS", |process: &Process| of_memory(process, |memory| units::bytes(memory.bytes())));
+    let slope = figure("RSS GROWTH", |process: &Process| {
+        of_memory(process, |memory| units::bytes_per_s(memory.judgement.slope_per_s))
+    });
+    let trend = words("TREND", |process: &Process| of_memory(process, memory::trend));
     let name = words("PROCESS", |process: &Process| {
         let ended = if process.ended { " (ended)" } else { "" };
         format!("{}{ended}", process.comm)
@@ -69,6 +72,11 @@ fn columns(tier: Tier) -> Vec<Column<Process>> {
     let growth = figure("GROWTH", |process: &Process| units::bytes_per_s(process.growth_bytes_per_s));
     let allocated = figure("ALLOCATED", |process: &Process| units::bytes(process.totals.alloc_bytes));
     vec![pid, live, objects, growth, allocated, rss, slope, trend, name]
+}
+
+/// What is told of a process's memory, where that is known.
+fn of_memory(process: &Process, told: impl Fn(&Memory) -> String) -> String {
+    process.memory.as_ref().map_or_else(|| "-".to_owned(), told)
 }
 
 fn rest(report: &Report, out: &mut dyn Write) -> io::Result<()> {
