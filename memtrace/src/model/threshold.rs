@@ -101,31 +101,46 @@ impl fmt::Display for Threshold {
     }
 }
 
-/// Whether a process that is over a threshold is to be told, so that each is told once and not at every look.
-#[derive(Clone, Copy, Debug, Default)]
+/// Which of its thresholds a process is to be told for, so that each is told once and not at every look.
+#[derive(Clone, Debug, Default)]
 pub struct Gate {
-    /// When it was told last, and the resident memory that the process had then.
-    told: Option<(Duration, u64)>,
-    /// Whether it has been far below every threshold since.
-    was_far: bool,
+    /// When it was told last.
+    told: Option<Duration>,
+    /// For each threshold that it was told for, its resident memory then; nothing where that would be news (again).
+    old: Vec<Option<u64>>,
 }
 
 impl Gate {
-    /// Whether the process is to be told now, `at` after the start: it has reached a threshold and, where it was told before, that
-    /// is longer ago than `cooldown` and it has been a tenth below all of them since, or has twice the memory.
-    pub fn look(&mut self, thresholds: &[Threshold], observed: &Observed, at: Duration, cooldown: Duration) -> bool {
-        self.was_far |= thresholds.iter().all(|threshold| threshold.is_far(observed));
-        let is_reached = thresholds.iter().any(|threshold| threshold.is_reached(observed));
-        is_reached
-            && self.told.is_none_or(|(then, rss_bytes)| {
-                let has_grown = observed.rss_bytes >= rss_bytes.saturating_mul(GROWN);
-                at.saturating_sub(then) >= cooldown && (self.was_far || has_grown)
-            })
+    /// The threshold that the process is to be told for now, `at` after the start: one that it has reached and, where it was told
+    /// for that before, it has been a tenth below it since, or has twice the memory. Not before `cooldown` is over since it
+    /// was told for any.
+    pub fn look<'a>(
+        &mut self,
+        thresholds: &'a [Threshold],
+        observed: &Observed,
+        at: Duration,
+        cooldown: Duration,
+    ) -> Option<&'a Threshold> {
+        self.old.resize(thresholds.len(), None);
+        for (threshold, old) in thresholds.iter().zip(&mut self.old) {
+            let has_grown = |told: u64| observed.rss_bytes >= told.saturating_mul(GROWN);
+            *old = old.filter(|told| !threshold.is_far(observed) && !has_grown(*told));
+        }
+        if self.told.is_some_and(|told| at.saturating_sub(told) < cooldown) {
+            return None;
+        }
+        let is_news = |(threshold, old): &(&Threshold, &Option<u64>)| old.is_none() && threshold.is_reached(observed);
+        thresholds.iter().zip(&self.old).find(is_news).map(|(threshold, _)| threshold)
     }
 
-    /// It was told.
-    pub fn tell(&mut self, observed: &Observed, at: Duration) {
-        *self = Self { told: Some((at, observed.rss_bytes)), was_far: false };
+    /// It was told, for all that it has reached.
+    pub fn tell(&mut self, thresholds: &[Threshold], observed: &Observed, at: Duration) {
+        self.told = Some(at);
+        for (threshold, old) in thresholds.iter().zip(&mut self.old) {
+            if threshold.is_reached(observed) {
+                *old = Some(observed.rss_bytes);
+            }
+        }
     }
 }
 
@@ -196,12 +211,35 @@ mod tests {
         let mut told = Vec::new();
         for (second, rss_mib) in rss_mib.iter().enumerate() {
             let (at, observed) = (Duration::from_secs(second as u64), observed(*rss_mib));
-            if gate.look(&[Threshold::Rss(100 * MIB)], &observed, at, Duration::from_secs(cooldown)) {
-                gate.tell(&observed, at);
+            let thresholds = [Threshold::Rss(100 * MIB)];
+            if gate.look(&thresholds, &observed, at, Duration::from_secs(cooldown)).is_some() {
+                gate.tell(&thresholds, &observed, at);
                 told.push(second);
             }
         }
         told
+    }
+
+    #[test]
+    fn one_threshold_does_not_silence_another() {
+        let (rss, slope) = (Threshold::Rss(100 * MIB), Threshold::Slope(MIB as f64));
+        let (mut gate, thresholds) = (Gate::default(), [rss, slope]);
+        let mut look = |second, observed: &Observed| {
+            let (at, cooldown) = (Duration::from_secs(second), Duration::from_secs(5));
+            let news = gate.look(&thresholds, observed, at, cooldown).copied();
+            if news.is_some() {
+                gate.tell(&thresholds, observed, at);
+            }
+            news
+        };
+        let leaking = |mib| Observed { slope_bytes_per_s: Some(2.0 * MIB as f64), ..observed(mib) };
+        assert_eq!(look(0, &observed(110)), Some(rss));
+        assert_eq!(look(1, &leaking(112)), None, "during the cooldown");
+        assert_eq!(look(6, &leaking(120)), Some(slope));
+        assert_eq!(look(20, &leaking(140)), None);
+        // It has stopped, and begins again.
+        assert_eq!(look(30, &observed(150)), None);
+        assert_eq!(look(31, &leaking(152)), Some(slope));
     }
 
     #[test]

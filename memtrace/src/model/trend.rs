@@ -165,21 +165,30 @@ fn swing(points: &[Point], slope: f64) -> f64 {
     residuals[residuals.len() - 1 - cut] - residuals[cut]
 }
 
-/// Whether a series passes the eighths of its growth without a long pause.
+/// Whether a series passes the eighths of its growth without a long pause. Between two readings it is taken to go straight: that
+/// nobody looked is no pause.
 fn is_steady(points: &[Point], demands: &Demands) -> bool {
     let smooth = smoothed(points);
     let (Some(first), Some(last)) = (smooth.first(), smooth.last()) else { return false };
     let (span, growth) = (last.at - first.at, last.value - first.value);
     let mut passed = first.at;
     for eighths in 1..8 {
-        let level = first.value + growth * f64::from(eighths) / 8.0;
-        let Some(here) = smooth.iter().find(|point| point.value >= level) else { return false };
-        if here.at - passed > demands.longest_pause * span {
+        let Some(here) = reaches(&smooth, first.value + growth * f64::from(eighths) / 8.0) else { return false };
+        if here - passed > demands.longest_pause * span {
             return false;
         }
-        passed = passed.max(here.at);
+        passed = passed.max(here);
     }
     last.at - passed <= demands.longest_pause_at_the_end * span
+}
+
+/// When a series reaches a level for the first time.
+fn reaches(points: &[Point], level: f64) -> Option<f64> {
+    let index = points.iter().position(|point| point.value >= level)?;
+    let here = points[index];
+    let Some(before) = index.checked_sub(1).map(|before| points[before]) else { return Some(here.at) };
+    // It is below the level, and so below the point that is not.
+    Some(before.at + (here.at - before.at) * (level - before.value) / (here.value - before.value))
 }
 
 /// Each point with the median of those around it: a tenth of the series, at least three.

@@ -207,7 +207,7 @@ impl Entry {
     /// What its cgroup may have.
     #[must_use]
     pub fn limit(&self) -> Option<Limit> {
-        self.memory.limit
+        self.memory.limit()
     }
 
     /// Its memory when last seen.

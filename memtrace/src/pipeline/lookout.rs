@@ -22,11 +22,11 @@ use super::{
 };
 use crate::{
     capture::selection::Selection,
-    model::units,
     model::{
         report::Report,
         threshold::{Gate, Observed, Threshold},
         trend::{Judgement, Trend},
+        units,
     },
     process::{memory, status},
 };
@@ -126,6 +126,8 @@ struct Post<'a> {
     census: Census,
     selected: Vec<NonZeroU32>,
     selected_at: Option<Duration>,
+    /// What the last look took.
+    cost: Duration,
     /// By the entry's serial number.
     gates: HashMap<u64, Gate>,
     machine_bytes: u64,
@@ -140,6 +142,7 @@ impl<'a> Post<'a> {
             census: Census::default(),
             selected: Vec::new(),
             selected_at: None,
+            cost: Duration::ZERO,
             gates: HashMap::new(),
             machine_bytes: memory::machine_bytes().map_err(wait)?,
             started: Instant::now(),
@@ -177,7 +180,9 @@ impl<'a> Post<'a> {
         self.census.read(&self.selected, elapsed);
         let cost = status::own_cpu_time().saturating_sub(begun);
         log::debug!("looked at {} processes in {cost:?}", self.census.iter().count());
-        Ok(Deadline::now() + self.lookout.interval.max(cost * IDLE))
+        // One that took longer than others, as where everybody is new, is no reason to look away for so long.
+        let usual = cost.min(std::mem::replace(&mut self.cost, cost));
+        Ok(Deadline::now() + self.lookout.interval.max(usual * IDLE))
     }
 
     /// Whether all that was named has ended.
@@ -195,16 +200,16 @@ impl<'a> Post<'a> {
         let mut due = Vec::new();
         for entry in census.iter() {
             let observed = observed(entry, thresholds, *machine_bytes);
-            if gates.entry(entry.serial).or_default().look(thresholds, &observed, now, cooldown) {
-                due.push((entry, observed));
+            if let Some(reached) = gates.entry(entry.serial).or_default().look(thresholds, &observed, now, cooldown) {
+                due.push((entry, reached, observed));
             }
         }
-        let (entry, observed) = due.into_iter().max_by_key(|(_, observed)| observed.rss_bytes)?;
-        gates.entry(entry.serial).or_default().tell(&observed, now);
+        let (entry, reached, observed) = due.into_iter().max_by_key(|(_, _, observed)| observed.rss_bytes)?;
+        gates.entry(entry.serial).or_default().tell(thresholds, &observed, now);
         Some(Crossing {
             pid: entry.pid,
             comm: entry.comm.clone(),
-            reason: reason(entry, &observed, thresholds)?,
+            reason: reason(entry, &observed, reached),
             rss_bytes: observed.rss_bytes,
         })
     }
@@ -275,17 +280,17 @@ fn observed(entry: &Entry, thresholds: &[Threshold], machine_bytes: u64) -> Obse
     }
 }
 
-/// Which threshold a process has reached, with its figures.
-fn reason(entry: &Entry, observed: &Observed, thresholds: &[Threshold]) -> Option<String> {
-    let reached = thresholds.iter().find(|threshold| threshold.is_reached(observed))?;
-    let Judgement { trend, slope_per_s, .. } = entry.history().judge();
+/// Which threshold a process has reached, with its figures, as far as they are known.
+fn reason(entry: &Entry, observed: &Observed, reached: &Threshold) -> String {
+    let Judgement { trend, confidence, slope_per_s } = entry.history().judge();
     let of_what = match (reached, observed.limit_bytes) {
         (Threshold::Share(_), Some(limit)) => format!(" of its cgroup's {}", units::bytes(limit)),
         (Threshold::Share(_), None) => format!(" of the machine's {}", units::bytes(observed.machine_bytes)),
         (Threshold::Rss(_) | Threshold::Slope(_), _) => String::new(),
     };
-    let (rss, slope) = (units::bytes(observed.rss_bytes), units::bytes_per_s(slope_per_s));
-    Some(format!("has reached {reached}{of_what}: RSS {rss}, {slope}, {}", trend.name()))
+    let rss = units::bytes(observed.rss_bytes);
+    let trend = (confidence > 0.0).then(|| format!(", {}, {}", units::bytes_per_s(slope_per_s), trend.name()));
+    format!("has reached {reached}{of_what}: RSS {rss}{}", trend.unwrap_or_default())
 }
 
 /// Traces one process. That this is not possible is a warning, unless nothing else was asked for.

@@ -8,14 +8,17 @@ use crate::{
     process::cgroup,
 };
 
-/// How often a group's limit and what is used of it is read: half a dozen files, for what changes slowly or never.
-const LIMIT_EVERY: Duration = Duration::from_secs(30);
+/// How often a group's limit and what is used of it is read, which is half a dozen files: where there is a limit, and where there
+/// is none, which seldom changes.
+const LIMIT_EVERY: Duration = Duration::from_secs(5);
+const NO_LIMIT_EVERY: Duration = Duration::from_secs(30);
 
 /// What memory a process has had.
 #[derive(Clone, Debug, Default)]
 pub(super) struct MemoryBook {
     pub(super) history: MemoryHistory,
-    pub(super) limit: Option<Limit>,
+    /// What its cgroup may have and has, when that was read last, and what resident memory the process had then.
+    limit: Option<(Limit, u64)>,
     limit_due: Duration,
 }
 
@@ -23,8 +26,8 @@ impl MemoryBook {
     /// Takes in what the process `pid` has, `elapsed` after the start.
     pub(super) fn note(&mut self, pid: u32, usage: Usage, elapsed: Duration) {
         if elapsed >= self.limit_due {
-            self.limit = cgroup::memory_limit(pid);
-            self.limit_due = elapsed + LIMIT_EVERY;
+            self.limit = cgroup::memory_limit(pid).map(|limit| (limit, usage.rss_bytes()));
+            self.limit_due = elapsed + if self.limit.is_some() { LIMIT_EVERY } else { NO_LIMIT_EVERY };
         }
         self.history.push(elapsed, usage);
     }
@@ -34,8 +37,15 @@ impl MemoryBook {
         Some((self.history.first()?.rss_bytes(), self.history.latest()?.rss_bytes()))
     }
 
+    /// What its cgroup may have, and has by now: what was read, and what the process has come to have since.
+    pub(super) fn limit(&self) -> Option<Limit> {
+        let (Limit { max_bytes, used_bytes }, then) = self.limit?;
+        let rss_bytes = self.history.latest()?.rss_bytes();
+        Some(Limit { max_bytes, used_bytes: used_bytes.saturating_add(rss_bytes).saturating_sub(then) })
+    }
+
     /// What a report tells, where it was ever read.
     pub(super) fn report(&self) -> Option<Memory> {
-        self.history.report(self.limit)
+        self.history.report(self.limit())
     }
 }

@@ -78,6 +78,34 @@ fn leaks_are_increasing_within_a_minute_and_surely() {
     }
 }
 
+/// How many of all seeds are increasing where nobody looked twice, for up to ten seconds of the minute each time.
+fn increasing_with_holes(level: impl Fn(u64, f64, &mut fastrand::Rng) -> f64) -> u64 {
+    let is_increasing = |seed: &u64| {
+        let holes = [1, 2].map(|which| {
+            let start = drawn(*seed, 90 + which, 0.0, 55.0);
+            start..start + drawn(*seed, 95 + which, 3.0, 10.0)
+        });
+        let mut seen = series(*seed, 60, 1.0, |at, random| level(*seed, at, random));
+        seen.retain(|(at, _)| !holes.iter().any(|hole| hole.contains(&at.as_secs_f64())));
+        judged(&seen).trend == Trend::Increasing
+    };
+    (0..SEEDS).filter(is_increasing).count() as u64
+}
+
+#[test]
+fn that_nobody_looked_for_a_while_hides_no_leak_and_makes_none() {
+    let leaks = increasing_with_holes(|_, at, _| 100.0 * KIB * at);
+    assert!(leaks >= SEEDS * 99 / 100, "{leaks} of {SEEDS}");
+    let steps = increasing_with_holes(|seed, at, _| {
+        drawn(seed, 0, 0.1, 50.0) * MIB * f64::from(u8::from(at > drawn(seed, 1, 1.0, 59.0)))
+    });
+    let caches = increasing_with_holes(|seed, at, _| {
+        drawn(seed, 0, 0.5, 80.0) * MIB * (at / drawn(seed, 1, 18.0, 32.0)).min(1.0)
+    });
+    println!("with holes: {leaks} leaks, {steps} steps and {caches} caches of {SEEDS} each");
+    assert!(steps * 300 <= SEEDS && caches * 100 <= SEEDS, "{steps} steps, {caches} caches of {SEEDS}");
+}
+
 #[test]
 fn leaks_in_lumps_are_increasing() {
     // 64 KiB every six seconds or so, which is about 10 KiB a second.
