@@ -199,6 +199,26 @@ fn a_command_is_told_who_has_reached_what() {
 }
 
 #[test]
+fn each_threshold_is_told_and_a_command_that_takes_its_time_holds_nothing_up() {
+    let program = compile("host.c", &[&FRAME_POINTERS[..], &["-lm"]].concat());
+    let mut leak = Target::start(Command::new(&program).args(["leak", "20", "500"]));
+    assert_eq!(leak.line(), "ready");
+    let (folder, pid) = (scratch(), leak.pid().to_string());
+    let file = folder.path().join("told");
+    let command = format!("exec:echo \"$MEMTRACE_REASON\" >> {}; sleep 60", file.display());
+    let thresholds = ["--threshold", "10MiB", "--threshold", "slope:10MiB/min", "--cooldown", "1s"];
+    let watching = Tracing::watch(&[&["watch", "--pid", &pid, "--on-threshold", &command], &thresholds[..]].concat());
+    let told = || fs::read_to_string(&file).unwrap_or_default();
+    eventually("both thresholds are told", || told().lines().count() == 2);
+    watching.signal("-INT");
+    assert_eq!(watching.finish().0, 0);
+    let lines: Vec<String> = told().lines().map(str::to_owned).collect();
+    // Nobody knows yet which way it goes.
+    assert!(lines[0].starts_with("has reached 10.0 MiB: RSS ") && !lines[0].contains("stable"), "{lines:?}");
+    assert!(lines[1].starts_with("has reached slope:10.0 MiB/min: ") && lines[1].ends_with("increasing"), "{lines:?}");
+}
+
+#[test]
 fn who_idles_is_left_alone_and_a_signal_ends_it() {
     let target = Target::start(Command::new("/bin/sleep").arg("1000"));
     let pid = target.pid().to_string();
@@ -263,6 +283,10 @@ fn one_that_cannot_be_traced_is_a_warning() {
 
 #[test]
 fn nonsense_is_refused_with_what_to_write() {
+    let pid = std::process::id().to_string();
+    let folded = ["--threshold", "1GiB", "--on-threshold", "record", "--format", "folded"];
+    let (status, _, messages) = run(&[&["watch", "--pid", &pid], &folded[..]].concat());
+    assert!(status == 2 && messages.contains("recordings are JSON"), "{messages}");
     let refused = |arguments: &[&str], says: &[&str]| {
         let (status, output, messages) = run(&[&["watch"], arguments].concat());
         assert_eq!((status, output.as_str()), (2, ""), "{messages}");

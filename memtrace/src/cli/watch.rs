@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    args::Format,
     failure::Failure,
     output::{Output, ReportFile},
     trace,
@@ -55,6 +56,11 @@ pub(super) fn run(arguments: &WatchArguments, verbose: u8) -> Result<ExitCode, F
 
 /// Not when the first process has reached its threshold, maybe days from now.
 fn check(arguments: &WatchArguments) -> Result<(), Failure> {
+    // The table is what is not asked for.
+    let is_json = matches!(arguments.report.format, Format::Table | Format::Json);
+    if arguments.on_threshold == OnThreshold::Record && !is_json {
+        return Err(Failure::usage("recordings are JSON", "leave out --format, or use --on-threshold report"));
+    }
     let Some(place) = &arguments.report.output else { return Ok(()) };
     match arguments.on_threshold {
         OnThreshold::Record if !place.is_dir() => Err(Failure::usage(

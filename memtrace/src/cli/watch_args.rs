@@ -18,8 +18,8 @@ Examples:
         a command instead of tracing
 
 Watching reads /proc once a second: nothing is attached, nobody is slowed down. A process that reaches a threshold is
-told on stderr and acted on, one at a time; then memtrace goes on watching. It is acted on again after --cooldown, once it
-has been a tenth below every threshold meanwhile, or has twice the memory it had.
+told on stderr and acted on, one at a time; then memtrace goes on watching. It is acted on again after --cooldown: for another
+threshold, or for the same once it has been a tenth below it meanwhile, or has twice the memory it had.
 With -o FILE each report takes the place of the one before; `record` keeps them all.
 A slope counts where it is steady and goes on (trend increasing), over ten seconds or more.";
 
@@ -29,8 +29,8 @@ pub(super) struct WatchArguments {
     #[command(flatten)]
     pub(super) target: WatchedArguments,
 
-    /// What memory should not reach: 512MiB of RSS, 80% of what its cgroup may have (or, without a limit, the machine has), or
-    /// a steady growth of slope:1MiB/min (or /s, /h). Repeatable
+    /// What a process's memory should not reach: 512MiB of RSS, an RSS of 80% of what its cgroup may have (or, without a limit, the
+    /// machine has; what others of the group have does not count), or a steady growth of slope:1MiB/min (or /s, /h). Repeatable
     #[arg(long = "threshold", value_name = "THRESHOLD", required = true, value_parser = Threshold::parse)]
     pub(super) thresholds: Vec<Threshold>,
 
@@ -48,7 +48,7 @@ pub(super) struct WatchArguments {
     #[arg(long, value_name = "TIME", default_value = "5min", value_parser = positive_duration)]
     pub(super) cooldown: Duration,
 
-    /// How often to look; less often where that takes more than a two-hundredth of a CPU
+    /// How often to look; less often where that keeps taking more than a two-hundredth of a CPU
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = positive_duration)]
     pub(super) interval: Duration,
 

@@ -230,15 +230,24 @@ impl<'a> Post<'a> {
             Reaction::Run(command) => format!("running {}", command.to_string_lossy()),
         };
         eprintln!("memtrace: {comm} (pid {pid}) {reason}; {what}");
-        let mut action = pin!(async {
-            match reaction {
-                Reaction::Trace(options) => trace(options, crossing, *once).await,
-                Reaction::Run(command) => {
-                    run(command, crossing).await;
-                    Ok(None)
+        let options = match reaction {
+            Reaction::Trace(options) => options,
+            Reaction::Run(command) => {
+                let command = run(command.clone(), crossing.clone());
+                if !once {
+                    // It may take as long as it likes: the others are watched all the same.
+                    tokio::spawn(command);
+                    return Ok(false);
                 }
+                // A signal ends the watch; the command is left to itself.
+                tokio::select! {
+                    () = command => {}
+                    _ = signals.next() => {}
+                }
+                return Ok(true);
             }
-        });
+        };
+        let mut action = pin!(trace(options, crossing, *once));
         let mut is_last = false;
         let mut next_look = Deadline::now() + self.lookout.interval;
         loop {
@@ -251,11 +260,8 @@ impl<'a> Post<'a> {
                     }
                     return Ok(is_last);
                 }
-                // A run on a process hears the same signal and ends with its report; a command is left to itself.
-                _ = signals.next() => match reaction {
-                    Reaction::Trace(_) => is_last = true,
-                    Reaction::Run(_) => return Ok(true),
-                },
+                // The run on the process hears the same signal and ends with its report.
+                _ = signals.next() => is_last = true,
                 () = tokio::time::sleep_until(next_look) => next_look = self.look()?,
             }
         }
@@ -312,14 +318,14 @@ async fn trace(template: &Options, crossing: &Crossing, once: bool) -> Result<Op
 }
 
 /// Runs a command of the shell to its end. That it fails is a warning.
-async fn run(command: &OsString, crossing: &Crossing) {
+async fn run(command: OsString, crossing: Crossing) {
     let mut shell = Command::new("/bin/sh");
     shell
         .arg("-c")
-        .arg(command)
+        .arg(&command)
         .env("MEMTRACE_PID", crossing.pid.to_string())
-        .env("MEMTRACE_COMM", &crossing.comm)
-        .env("MEMTRACE_REASON", &crossing.reason)
+        .env("MEMTRACE_COMM", crossing.comm)
+        .env("MEMTRACE_REASON", crossing.reason)
         .env("MEMTRACE_RSS_BYTES", crossing.rss_bytes.to_string())
         .stdin(std::process::Stdio::null());
     match shell.status().await {

@@ -82,6 +82,8 @@ pub(super) struct Session {
     ending: Vec<(ProcessSlot, u32)>,
     /// Every process that is selected, where probes find none of them: those that grow become targets.
     census: Option<Census>,
+    /// Whether stacks of those that grow are told: the kernel may refuse, maybe days after the start.
+    tells_stacks: bool,
     /// What a probe costs, where that could be tried.
     trap: Option<TrapCost>,
     /// Notices that found no room, as of the last reading.
@@ -132,7 +134,9 @@ impl Session {
         if let Some(cgroup) = cgroup {
             kernel.set_cgroup(&cgroup)?;
         }
-        if census.is_none() && options.categories.iter().any(|category| category.is_pages()) {
+        if census.is_some() {
+            Kernel::check_pages()?;
+        } else if options.categories.iter().any(|category| category.is_pages()) {
             kernel.follow_pages()?;
         }
         kernel.follow_tasks(forks)?;
@@ -172,6 +176,7 @@ impl Session {
                 ..Control::default()
             },
             trap,
+            tells_stacks: true,
             census,
             stops_on_image: false,
             looks_at_exit: options.at_exit,
@@ -361,6 +366,7 @@ impl Session {
         let deadline = options.duration.map(|duration| Deadline::now() + duration);
         let mut next_tick = Deadline::now() + TICK;
         let mut next_report = options.interval.map(|interval| Deadline::now() + interval);
+        let mut next_census = self.census.as_ref().map(|_| Deadline::now() + TICK);
         let mut closing = None;
         self.read()?;
         let mut next_act = self.steering.as_ref().map(Steering::deadline);
@@ -398,6 +404,10 @@ impl Session {
                     let cost = self.tick()?;
                     next_tick = Deadline::now() + TICK.max(cost * 100);
                 }
+                () = watch::until(next_census) => {
+                    let cost = self.take_census()?;
+                    next_census = Some(Deadline::now() + TICK.max(cost * 100));
+                }
                 () = watch::until(next_act) => {
                     self.steer(Steering::steer)?;
                     next_act = self.steering.as_ref().map(Steering::deadline);
@@ -405,6 +415,7 @@ impl Session {
                 () = watch::until(next_report) => {
                     self.close_books()?;
                     self.read()?;
+                    self.take_census()?;
                     let mut report = self.report(self.started.elapsed())?;
                     sink(&mut report, false).map_err(PipelineError::Write)?;
                     next_report = options.interval.map(|interval| Deadline::now() + interval);
@@ -436,6 +447,9 @@ impl Session {
         self.over.extend(ended.map(|followed| (followed.id, Over::Ended)));
         self.close_books()?;
         self.read()?;
+        if let Some(census) = &mut self.census {
+            census.read(&self.selection.processes()?, elapsed);
+        }
         let mut report = self.report(elapsed)?;
         sink(&mut report, true).map_err(PipelineError::Write)
     }
@@ -464,7 +478,6 @@ impl Session {
     fn tick(&mut self) -> Result<Duration, PipelineError> {
         let lost_events = self.kernel.process(ProcessSlot::NONE)?.counters[Counter::EventsFull as usize];
         self.make_up_for_lost_events(lost_events)?;
-        let census = self.take_census()?;
         if self.census.is_none() && matches!(self.selection, Selection::Cgroup(_)) {
             // Processes can be moved into a cgroup while they run.
             self.add_selected()?;
@@ -473,7 +486,7 @@ impl Session {
         let read = self.read_until(Generation::at(now_ms))?;
         self.control.follows_frees = u32::from(self.targets.want_frees(&mut self.kernel));
         self.set_time(now_ms)?;
-        Ok(census + read)
+        Ok(read)
     }
 
     /// Looks at the memory of every selected process. Those that have grown become targets: from then on it is told which
@@ -485,8 +498,13 @@ impl Session {
         let cost = status::own_cpu_time().saturating_sub(begun);
         let grown: Vec<NonZeroU32> =
             census.grown_by(WORTH_A_LOOK_BYTES).filter(|pid| !self.targets.has_pid(*pid)).collect();
-        if !grown.is_empty() {
-            self.kernel.follow_pages()?;
+        if grown.is_empty() || !self.tells_stacks {
+            return Ok(cost);
+        }
+        if let Err(error) = self.kernel.follow_pages() {
+            log::warn!("{error}: which stacks make processes grow is not told");
+            self.tells_stacks = false;
+            return Ok(cost);
         }
         for pid in grown {
             if let Err(error) = self.add_and_hook(pid) {

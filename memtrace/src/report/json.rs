@@ -162,6 +162,7 @@ struct JsonUsage {
     file_bytes: u64,
     shmem_bytes: u64,
     swap_bytes: u64,
+    vms_bytes: u64,
 }
 
 /// What a process has had; nothing of the kernel.
@@ -175,6 +176,7 @@ fn json_memory(memory: &Memory) -> Option<JsonMemory> {
         file_bytes: usage.file_bytes,
         shmem_bytes: usage.shmem_bytes,
         swap_bytes: usage.swap_bytes,
+        vms_bytes: usage.vms_bytes,
     };
     Some(JsonMemory {
         rss_anon_bytes: latest.anon_bytes,

@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use super::{
     column::{Column, figure, words},
-    memory,
+    memory, sparkline,
 };
 use crate::model::{
     memory::Memory,
@@ -65,7 +65,15 @@ fn columns(tier: Tier) -> Vec<Column<Process>> {
             0 => "-".to_owned(),
             bytes => units::bytes(bytes),
         });
-        return vec![pid, rss, slope, trend, resident, name];
+        // What has no limit, or will not reach it, has nothing there.
+        let limit = figure("LIMIT IN", |process: &Process| {
+            let time = process.memory.as_ref().and_then(|memory| memory.time_to_limit);
+            time.map_or_else(|| "-".to_owned(), units::duration)
+        });
+        let timeline = words("RSS SINCE START", |process: &Process| {
+            of_memory(process, |memory| sparkline::render(&memory.points()))
+        });
+        return vec![pid, rss, slope, trend, timeline, limit, resident, name];
     }
     let live = figure("LIVE", |process: &Process| units::bytes(process.totals.live_bytes()));
     let objects = figure("OBJECTS", |process: &Process| units::count(process.totals.live_objects()));

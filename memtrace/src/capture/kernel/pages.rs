@@ -26,6 +26,14 @@ const PROGRAM: &str = "rss_stat";
 const EVENT: &str = "kmem/rss_stat";
 
 impl Kernel {
+    /// Whether the kernel tells what is needed to follow pages, for a run in which that begins later.
+    ///
+    /// # Errors
+    /// Where it has no such tracepoints, or they tell something else.
+    pub fn check_pages() -> Result<(), KernelError> {
+        tracepoint().map(drop)
+    }
+
     /// Attaches the programs that tell which stacks make pages resident, unless they are. Page faults of the whole host
     /// become a little slower.
     ///
@@ -35,7 +43,7 @@ impl Kernel {
         if self.pages.is_some() {
             return Ok(());
         }
-        let id = Tracefs::open()?.event(EVENT, &RSS_STAT_FIELDS)?;
+        let id = tracepoint()?;
         let refused = |source| KernelError::Tracepoint { name: PROGRAM, source };
         let event = event(id).map_err(refused)?;
         let program: &mut TracePoint = self.program(PROGRAM)?;
@@ -44,9 +52,12 @@ impl Kernel {
         let descriptor = program.fd().map_err(not_loaded)?.as_fd();
         let link = multi::link_to_event(descriptor, event.as_raw_fd()).map_err(refused)?;
         self.pages = Some(PageLink { _link: link, _event: event });
-        // Writes to pages that are shared since a fork.
-        self.attach_tracepoint("page_fault", "page_fault_user")?;
-        self.attach_tracepoint("page_allocated", "mm_page_alloc")
+        // Writes to pages that are shared since a fork: without, the rest is as exact as with them.
+        let copies = self.attach_tracepoint("page_fault", "page_fault_user");
+        if let Err(error) = copies.and_then(|()| self.attach_tracepoint("page_allocated", "mm_page_alloc")) {
+            log::warn!("{error}: copies on write are not told");
+        }
+        Ok(())
     }
 
     /// What is known of a target's resident memory, where pages are followed.
@@ -69,6 +80,11 @@ impl Kernel {
         _ = slots.remove(&resident.mm_id);
         self.set("RESIDENT", slot.0, Resident::default())
     }
+}
+
+/// The tracepoint's number, once its record is what the program takes it for.
+fn tracepoint() -> Result<u64, KernelError> {
+    Ok(Tracefs::open()?.event(EVENT, &RSS_STAT_FIELDS)?)
 }
 
 /// A perf event that happens at a tracepoint, on whichever CPU: the kernel runs a BPF program of one on all of them.
