@@ -77,7 +77,7 @@ impl<'a> Output<'a> {
                 if is_last { file.finish() } else { Ok(()) }
             }
             Place::Screen { entered } => {
-                let width = terminal::size().map_or(80, |(columns, _)| columns);
+                let width = size().0;
                 let mut text = Vec::new();
                 render(arguments, report, Some(width), &mut text)?;
                 if is_last {
@@ -89,7 +89,7 @@ impl<'a> Output<'a> {
                 }
                 queue!(stdout, cursor::MoveTo(0, 0), Clear(ClearType::All))?;
                 // What does not fit on the screen would scroll the summary away.
-                let rows = terminal::size().map_or(24, |(_, rows)| usize::from(rows)).saturating_sub(2);
+                let rows = usize::from(size().1).saturating_sub(2);
                 for line in text.split_inclusive(|byte| *byte == b'\n').take(rows) {
                     stdout.write_all(line)?;
                 }
@@ -115,6 +115,11 @@ fn buffered(to: &mut dyn Write, render: impl FnOnce(&mut dyn Write) -> io::Resul
     let mut out = BufWriter::with_capacity(1 << 16, to);
     render(&mut out)?;
     out.flush()
+}
+
+/// The terminal's columns and rows; those of a usual one where it does not say, or says 0, as pseudo-terminals of scripts do.
+fn size() -> (u16, u16) {
+    terminal::size().ok().filter(|(columns, rows)| *columns > 0 && *rows > 0).unwrap_or((80, 24))
 }
 
 fn leave_screen(entered: &mut bool, out: &mut impl Write) -> io::Result<()> {

@@ -47,6 +47,12 @@ pub fn count(number: u64) -> String {
     grouped
 }
 
+/// So many processes: `1 process`, `12 processes`.
+#[must_use]
+pub fn processes(number: u64) -> String {
+    format!("{} process{}", count(number), if number == 1 { "" } else { "es" })
+}
+
 /// A duration in its two largest units, or in tenths of a second below a minute.
 #[must_use]
 pub fn duration(duration: Duration) -> String {

@@ -151,10 +151,7 @@ impl<'a> Post<'a> {
 
     fn announce(&self) {
         let thresholds: Vec<String> = self.lookout.thresholds.iter().map(ToString::to_string).collect();
-        let count = match self.census.iter().count() {
-            1 => "1 process".to_owned(),
-            many => format!("{} processes", units::count(many as u64)),
-        };
+        let count = units::processes(self.census.count() as u64);
         let shares = self.lookout.thresholds.iter().any(|threshold| matches!(threshold, Threshold::Share(_)));
         let unlimited = self.census.iter().filter(|entry| entry.limit().is_none()).count();
         eprintln!(
@@ -163,10 +160,8 @@ impl<'a> Post<'a> {
             units::duration(self.lookout.interval)
         );
         if shares && unlimited > 0 {
-            let (unlimited, machine) = (units::count(unlimited as u64), units::bytes(self.machine_bytes));
-            eprintln!(
-                "memtrace: {unlimited} of them are in no cgroup with a limit: of these, parts of the machine's {machine}"
-            );
+            let (unlimited, machine) = (units::processes(unlimited as u64), units::bytes(self.machine_bytes));
+            eprintln!("memtrace: {unlimited} in no cgroup with a limit: there, parts of the machine's {machine}");
         }
     }
 
@@ -179,7 +174,7 @@ impl<'a> Post<'a> {
         }
         self.census.read(&self.selected, elapsed);
         let cost = status::own_cpu_time().saturating_sub(begun);
-        log::debug!("looked at {} processes in {cost:?}", self.census.iter().count());
+        log::debug!("looked at {} processes in {cost:?}", self.census.count());
         // One that took longer than others, as where everybody is new, is no reason to look away for so long.
         let usual = cost.min(std::mem::replace(&mut self.cost, cost));
         Ok(Deadline::now() + self.lookout.interval.max(usual * IDLE))

@@ -39,6 +39,7 @@ use crate::{
     model::{
         overhead::TrapCost,
         report::{Category, Report, Tier},
+        units,
     },
     process::{status, task_type},
 };
@@ -323,10 +324,8 @@ impl Session {
         const TOLD: usize = 4;
         let tier = self.tier_in_words();
         if let Some(census) = &self.census {
-            let count = census.count();
-            return eprintln!(
-                "memtrace: tracing the memory of {count} processes, and of those that begin later, {tier}"
-            );
+            let count = units::processes(census.count() as u64);
+            return eprintln!("memtrace: tracing the memory of {count}, and of those that begin later, {tier}");
         }
         let count = self.hooked().count();
         for target in self.hooked().take(if count > TOLD { 0 } else { TOLD }) {
