@@ -83,6 +83,7 @@ mod tests {
     #[test]
     fn counts_are_grouped_by_thousands() {
         assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([1, 1234].map(processes), ["1 process", "1,234 processes"]);
     }
 
     #[test]
