@@ -86,12 +86,15 @@ fn a_burst_is_let_go_within_a_second_and_looked_at_closely_again_when_it_is_over
 
 #[test]
 fn windows_tell_what_a_busy_target_allocates_and_keeps() {
+    // How much work there is between allocations: how much a probe costs against that is what is not known for sure, so that the
+    // intervals are for programs of all kinds.
+    const WORK: [&str; 3] = ["3000", "8000", "30000"];
     // MEMTRACE_COVERAGE_RUNS=200 is what docs/PERFORMANCE.md has.
     let runs: u32 = std::env::var("MEMTRACE_COVERAGE_RUNS").map_or(3, |runs| runs.parse().unwrap());
     let program = compile("load.c", &FRAME_POINTERS);
     let mut tallies: std::collections::BTreeMap<(&str, String), Tally> = std::collections::BTreeMap::new();
-    for _ in 0..runs {
-        let mut target = Target::start(Command::new(&program).arg("8000"));
+    for work in WORK.iter().cycle().take(runs as usize) {
+        let mut target = Target::start(Command::new(&program).arg(work));
         assert_eq!(target.line(), "ready");
         let pid = target.pid().to_string();
         let tracing = Tracing::start(&["--pid", &pid, "--tier", "windowed", "--format", "json"]);

@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use super::{
-    estimate::{Pair, Uncertainty, Variances, Z, sum},
+    estimate::{Intervals, Pair, Uncertainty, Variances, Z, sum},
     report::Totals,
 };
 
@@ -193,17 +193,25 @@ impl Estimate {
         };
         let ((alloc_bytes, freed_bytes), (alloc_objects, freed_objects)) = (figure(0), figure(1));
         let totals = Totals::new(alloc_bytes, alloc_objects, freed_bytes, freed_objects);
-        let variance = |series: Series| {
-            (series.variance(windows, self.squared_own) + (series.sum * self.doubt).powi(2)) * scale * scale
+        let of_series = |series: &Series| series.variance(windows, self.squared_own) * scale * scale;
+        // What lives for longer than it is followed has shown few deaths, whose own scatter says little of all there are: the part
+        // of what was allocated that a figure is, is no surer than that.
+        let relative = |what: usize| of_series(&self.alloc[what]) / (self.alloc[what].sum * scale).powi(2).max(1.0);
+        let variances = |series: &[Series; 2], figures: Pair| {
+            [0, 1].map(|what| {
+                let square = figures[what].powi(2);
+                of_series(&series[what]).max(relative(what) * square) + square * self.doubt.powi(2)
+            })
         };
-        let variances = |series: &[Series; 2]| series.map(variance);
+        let alloc = [alloc_bytes as f64, alloc_objects as f64];
+        let freed = [freed_bytes as f64, freed_objects as f64];
         let mean_bytes = if self.born[1] > 0.0 { self.born[0] / self.born[1] } else { 0.0 };
         let beside = |what: usize, other: f64| (other - live[what]) * scale;
         let uncertainty = Uncertainty {
             variances: Variances {
-                live: variances(&self.live),
-                alloc: variances(&self.alloc),
-                freed: variances(&self.freed),
+                live: variances(&self.live, live.map(|live| live * scale)),
+                alloc: variances(&self.alloc, alloc),
+                freed: variances(&self.freed, freed),
             },
             alloc_is_exact: false,
             one_more: Some([mean_bytes * self.weight * scale, self.weight * scale]),
@@ -212,6 +220,54 @@ impl Estimate {
         };
         (totals, uncertainty)
     }
+}
+
+/// How what windows take for live is brought down to what there can be, since the process has no memory for more: what lives for much
+/// longer than a window's blocks are followed, and then dies, would add up for ever.
+///
+/// First all sites come nearer to their lower bounds, so that what is surely live stays, then all by the same part. At which of them
+/// it was too much nobody knows: their upper bounds stay where they were.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fit {
+    /// How much of what lies between the figure and its lower bound is taken off, and then what part is left of the rest.
+    off: f64,
+    part: f64,
+}
+
+impl Fit {
+    /// Nothing is too much.
+    pub const LOOSE: Self = Self { off: 0.0, part: 1.0 };
+
+    /// So that the sites' live bytes are no more than `most` together.
+    pub fn of(figures: impl Iterator<Item = (Totals, Uncertainty)> + Clone, most: u64) -> Self {
+        let live: u64 = figures.clone().map(|(totals, _)| totals.live_bytes()).sum();
+        if live <= most {
+            return Self::LOOSE;
+        }
+        let least: u64 = figures.map(|(totals, uncertainty)| surely_live(&totals, &uncertainty)).sum();
+        if least <= most {
+            return Self { off: (live - most) as f64 / (live - least) as f64, part: 1.0 };
+        }
+        Self { off: 1.0, part: most as f64 / least as f64 }
+    }
+
+    /// A site's figures, brought down.
+    #[must_use]
+    pub fn apply(&self, totals: &Totals, uncertainty: &Uncertainty) -> (Totals, Uncertainty) {
+        let live = totals.live_bytes();
+        if *self == Self::LOOSE || live == 0 {
+            return (*totals, *uncertainty);
+        }
+        let doubtful = (live - surely_live(totals, uncertainty)) as f64;
+        let fitted = totals.with_live((live as f64 - self.off * doubtful) * self.part / live as f64);
+        let off = [live - fitted.live_bytes(), totals.live_objects() - fitted.live_objects()];
+        let more = sum(uncertainty.more, off.map(|off| off as f64));
+        (fitted, Uncertainty { more, ..*uncertainty })
+    }
+}
+
+fn surely_live(totals: &Totals, uncertainty: &Uncertainty) -> u64 {
+    Intervals::of(totals, uncertainty).live_bytes.low.min(totals.live_bytes())
 }
 
 /// What is left, in the mean, of what was born at any time during so many time constants.
@@ -231,7 +287,6 @@ fn round(figure: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::estimate::Intervals;
 
     const WINDOW: Window = Window {
         weight: 100.0,
@@ -309,6 +364,41 @@ mod tests {
         }
         let coverage = f64::from(covered) / f64::from(runs);
         assert!((0.93..0.975).contains(&coverage), "{coverage}");
+    }
+
+    #[test]
+    fn no_more_is_live_than_there_is_memory_for_and_nobody_knows_of_which() {
+        // One that never dies, and one of which nobody knows how much will last.
+        let (mut kept, mut fading) = (Estimate::default(), Estimate::default());
+        for index in 0..30 {
+            kept.add(&WINDOW, &cohort(50.0, 50.0, 50.0), index == 0);
+            fading.add(&WINDOW, &cohort(500.0, 260.0, 250.0), index == 0);
+        }
+        let sites = [kept, fading].map(|estimate| estimate.figures(30, 1.0));
+        let live = |sites: &[(Totals, Uncertainty)]| sites.iter().map(|(totals, _)| totals.live_bytes()).sum::<u64>();
+        let before = live(&sites);
+        assert_eq!(Fit::of(sites.iter().copied(), before), Fit::LOOSE);
+        for most in [before * 9 / 10, before / 2, before / 10, 0] {
+            let fit = Fit::of(sites.iter().copied(), most);
+            let fitted = sites.map(|(totals, uncertainty)| fit.apply(&totals, &uncertainty));
+            assert!(live(&fitted).abs_diff(most) <= most / 100 + 2, "{} of {most}", live(&fitted));
+            for ((totals, uncertainty), (now, doubt)) in sites.iter().zip(&fitted) {
+                let (was, is) = (Intervals::of(totals, uncertainty), Intervals::of(now, doubt));
+                assert_eq!(now.alloc_bytes, totals.alloc_bytes);
+                assert!(is.live_bytes.low <= now.live_bytes() && is.live_bytes.high >= was.live_bytes.low, "{is:?}");
+                assert!(
+                    is.live_bytes.high >= totals.live_bytes() && is.freed_bytes.low <= totals.freed_bytes,
+                    "{is:?}"
+                );
+            }
+        }
+        // What is surely live goes last.
+        let fit = Fit::of(sites.iter().copied(), before * 9 / 10);
+        let part = |index: usize| {
+            let (totals, uncertainty) = &sites[index];
+            fit.apply(totals, uncertainty).0.live_bytes() as f64 / totals.live_bytes() as f64
+        };
+        assert!(part(0) > 0.99 && part(1) < 0.95, "{} {}", part(0), part(1));
     }
 
     #[test]

@@ -35,7 +35,7 @@ use crate::{
         trend::Judgement,
         unexplained::unexplained_rss_bytes,
         verdict::Surroundings,
-        windows::{Cohort, Window},
+        windows::{Cohort, Fit, Window},
     },
     process::{memory, status},
     symbolize::{CodePlace, Symbolizer},
@@ -173,7 +173,7 @@ impl Profile {
         let (elapsed, scale) = (time.elapsed, *scale);
         self.has_tentative = false;
         let mut live_bytes = 0;
-        let part = self.part_of_windows(counted, scale);
+        let fit = self.fit_of_windows(counted, scale);
         for (id, site) in &counted.sites {
             let category = category(site);
             let (totals, uncertainty) = match category {
@@ -183,8 +183,9 @@ impl Profile {
                 Category::Heap | Category::Kernel => figures(site, kernel),
             };
             let of_windows = (category == Category::Heap).then(|| self.windows.figures(*id, scale)).flatten();
-            let (of_windows, uncertainty_of_windows) = of_windows.unzip();
-            let totals = totals.plus(&of_windows.unwrap_or_default().with_live(part));
+            let fitted = of_windows.map(|(totals, uncertainty)| fit.apply(&totals, &uncertainty));
+            let (of_windows, uncertainty_of_windows) = fitted.unzip();
+            let totals = totals.plus(&of_windows.unwrap_or_default());
             // It was opened, and nothing has come of it yet.
             if totals.alloc_objects == 0 {
                 continue;
@@ -227,17 +228,15 @@ impl Profile {
         Ok(())
     }
 
-    /// The part of what windows take for live that can be: no more than the process has memory of its own. What lives for much
-    /// longer than a window's blocks are followed, and then dies, would add up for ever.
-    fn part_of_windows(&self, counted: &Counted, scale: f64) -> f64 {
+    /// So that windows take no more for live than the process has memory of its own.
+    fn fit_of_windows(&self, counted: &Counted, scale: f64) -> Fit {
         // Each reading comes by here, and most runs have none.
         if self.windows.is_empty() {
-            return 1.0;
+            return Fit::LOOSE;
         }
         let figures = counted.sites.iter().filter_map(|(id, _)| self.windows.figures(*id, scale));
-        let live: u64 = figures.map(|(totals, _)| totals.live_bytes()).sum();
         let has = self.memory.history.latest().map_or(u64::MAX, |usage| usage.anon_bytes + usage.swap_bytes);
-        if live > has { has as f64 / live as f64 } else { 1.0 }
+        Fit::of(figures, has)
     }
 
     /// Remembers what was held when it was most.
