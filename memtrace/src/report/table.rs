@@ -17,6 +17,7 @@ use crate::model::{
     gate::Tally,
     ledger::Ledger,
     report::{Category, FreedAt, HealthKind, PageKind, Peak, Process, Report, Site, Steered, Tier},
+    resident_change::ResidentChange,
     units,
     verdict::{Judgement, Verdict},
 };
@@ -65,7 +66,7 @@ fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Resul
         let functions = allocator.functions.len();
         writeln!(out, "allocator  {} in {}, {functions} functions", allocator.name, allocator.image)?;
     }
-    writeln!(out, "{}", held(report.tier, process))?;
+    writeln!(out, "{}", held(process))?;
     if let Some(steered) = &report.steered {
         tier_changes(steered, out)?;
     }
@@ -106,16 +107,28 @@ fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Resul
 }
 
 /// What the process holds of what was seen.
-fn held(tier: Tier, Process { totals, growth_bytes_per_s, .. }: &Process) -> String {
+fn held(Process { totals, resident_change, growth_bytes_per_s, .. }: &Process) -> String {
     let (live, allocated) = (units::bytes(totals.live_bytes()), units::bytes(totals.alloc_bytes));
     let (growth, freed) = (units::bytes_per_s(*growth_bytes_per_s), units::bytes(totals.freed_bytes));
-    if tier == Tier::Growth {
-        return format!(
-            "pages      {live} more than at first, {growth}   (became resident {allocated}, given back {freed})"
-        );
+    if let Some(change) = resident_change {
+        return pages(change, &growth);
     }
     let objects = units::count(totals.live_objects());
     format!("live       {live} in {objects} objects, {growth}   (allocated {allocated}, freed {freed})")
+}
+
+/// How much more is resident than when that was first told, and what has come and gone.
+fn pages(change: &ResidentChange, growth: &str) -> String {
+    let [became, given_back] = [change.became_resident, change.given_back].map(|amount| units::bytes(amount.bytes));
+    let than = if change.bytes() < 0 { "less" } else { "more" };
+    let copied = match change.copied.bytes {
+        0 => String::new(),
+        bytes => format!("; {} copied on write", units::bytes(bytes)),
+    };
+    format!(
+        "pages      {} {than} than at first, {growth}   (became resident {became}, given back {given_back}{copied})",
+        units::bytes(change.bytes().unsigned_abs()),
+    )
 }
 
 /// What resident memory consists of.
