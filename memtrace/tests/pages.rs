@@ -130,6 +130,21 @@ fn copies_on_write_do_not_make_resident_memory_larger() {
 }
 
 #[test]
+fn what_was_there_before_attach_is_given_back() {
+    let mut target = Target::start(&mut Command::new(compile("resident.c", &["-O1"])));
+    target.line();
+    let tracing = Tracing::start(&["--tier", "growth", "--format", "json", "--pid", &target.pid().to_string()]);
+    let before = resident_pages_after(&mut target, "begin");
+    let after = resident_pages_after(&mut target, "drop");
+    let report = tracing.stop();
+    let process = process(&report);
+    let change = process["resident_change_bytes"].as_i64().unwrap() / 4096;
+    assert_near("pages given back", change.unsigned_abs(), before - after, 2 + 16 + 10 * granularity());
+    assert!(change < 0, "{change} pages");
+    assert_eq!((&process["live_bytes"], &process["freed_bytes"]), (&0.into(), &process["alloc_bytes"]));
+}
+
+#[test]
 fn a_command_is_traced_by_its_pages_from_its_first_instruction() {
     let (status, output, messages) = support::run(&[
         "--tier",

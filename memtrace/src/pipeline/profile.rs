@@ -110,7 +110,8 @@ pub(super) struct Profile {
     sites: HashMap<SiteIndex, TrackedSite>,
     free_sides: Vec<(FreeSide, u64)>,
     peak: Option<Peak>,
-    live_bytes: History,
+    /// Its live bytes; where nothing but pages is traced, how much more is resident than at first.
+    live_bytes: History<i64>,
     memory: MemoryBook,
     counters: KernelProcess,
     requested: Requested,
@@ -227,7 +228,8 @@ impl Profile {
             self.resident_change = self.change_of(&resident);
         }
         let live_bytes = self.totals(*is_of_pages).live_bytes();
-        self.live_bytes.push(elapsed, live_bytes);
+        let more = if *is_of_pages { self.resident_change.bytes() } else { live_bytes.cast_signed() };
+        self.live_bytes.push(elapsed, more);
         self.note_peak(elapsed, live_bytes);
         if let Some(usage) = memory::usage(target.pid.get()) {
             self.memory.note(target.pid.get(), usage, elapsed);

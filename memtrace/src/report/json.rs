@@ -100,6 +100,8 @@ struct JsonProcess<'a> {
     kernel_memory: Option<JsonKernelMemory>,
     #[serde(flatten)]
     totals: JsonTotals,
+    /// Nothing unless nothing but pages is traced.
+    resident_change_bytes: Option<i64>,
     interval_95: Option<JsonIntervals>,
     growth_bytes_per_s: f64,
     overhead: Option<JsonOverhead>,
@@ -430,6 +432,7 @@ fn json_process(process: &Process, top: Option<usize>) -> JsonProcess<'_> {
         memory: process.memory.as_ref().and_then(json_memory),
         kernel_memory: process.memory.as_ref().and_then(json_kernel_memory),
         totals: (&process.totals).into(),
+        resident_change_bytes: process.resident_change.map(|change| change.bytes()),
         interval_95: process.intervals().map(JsonIntervals::from),
         growth_bytes_per_s: process.growth_bytes_per_s,
         overhead: process.overhead.map(JsonOverhead::from),
@@ -584,6 +587,8 @@ mod tests {
         model::{
             estimate::{Uncertainty, Variances},
             report::Tier,
+            resident_change::ResidentChange,
+            survival::Amount,
         },
         report::fixture,
     };
@@ -658,6 +663,22 @@ mod tests {
         render(&unread, None, &mut out).unwrap();
         let schema: Value = serde_json::from_str(include_str!("../../../docs/schema.json")).unwrap();
         assert!(jsonschema::is_valid(&schema, &serde_json::from_slice(&out).unwrap()));
+    }
+
+    #[test]
+    fn what_a_process_has_given_back_of_what_it_had_before_is_told() {
+        let mut report = fixture::report();
+        let given_back = Amount { bytes: 42 << 20, objects: 42 << 8 };
+        let change = ResidentChange { given_back, ..ResidentChange::default() };
+        (report.processes[0].resident_change, report.processes[0].totals) = (Some(change), change.totals());
+        let mut out = Vec::new();
+        render(&report, None, &mut out).unwrap();
+        let report: Value = serde_json::from_slice(&out).unwrap();
+        let schema: Value = serde_json::from_str(include_str!("../../../docs/schema.json")).unwrap();
+        assert!(jsonschema::is_valid(&schema, &report));
+        let process = &report["processes"][0];
+        assert_eq!((&process["resident_change_bytes"], &process["live_bytes"]), (&(-(42 << 20)).into(), &0.into()));
+        assert_eq!(rendered(None)["processes"][0]["resident_change_bytes"], Value::Null);
     }
 
     #[test]

@@ -386,7 +386,7 @@ fn frame_line(frame: &Frame) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::fixture;
+    use crate::{model::survival::Amount, report::fixture};
 
     fn rendered(top: Option<usize>) -> String {
         let mut out = Vec::new();
@@ -402,6 +402,23 @@ mod tests {
     #[test]
     fn what_is_not_shown_is_told() {
         assert!(rendered(Some(1)).ends_with("… and 1 more sites holding 100 B (--top N shows more)\n"));
+    }
+
+    #[test]
+    fn what_has_become_of_resident_memory_is_told_with_its_sign() {
+        let mib = |mib: u64| Amount { bytes: mib << 20, objects: mib << 8 };
+        let (became_resident, given_back) = (mib(8), mib(50));
+        let less = ResidentChange { became_resident, given_back, copied: Amount::default() };
+        assert_eq!(
+            pages(&less, "-1.00 MiB/s"),
+            "pages      42.0 MiB less than at first, -1.00 MiB/s   (became resident 8.00 MiB, given back 50.0 MiB)"
+        );
+        let copies = ResidentChange { given_back: mib(1), copied: mib(54), ..less };
+        assert_eq!(
+            pages(&copies, "+0 B/s"),
+            "pages      7.00 MiB more than at first, +0 B/s   (became resident 8.00 MiB, given back 1.00 MiB; 54.0 MiB \
+             copied on write)"
+        );
     }
 
     #[test]
