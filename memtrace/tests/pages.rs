@@ -145,6 +145,25 @@ fn what_was_there_before_attach_is_given_back() {
 }
 
 #[test]
+fn memory_that_others_write_is_in_the_sum_and_at_no_site() {
+    let program = compile("resident.c", &["-O1"]);
+    let mut target = Target::start(&mut Command::new(&program));
+    let (address, bytes) = target.line().split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    let pid = target.pid().to_string();
+    let tracing = Tracing::start(&["--tier", "growth", "--format", "json", "--pid", &pid]);
+    let before = resident_pages_after(&mut target, "begin");
+    let status = Command::new(program).args(["write", &pid, &address, &bytes]).status().unwrap();
+    assert!(status.success());
+    let after = resident_pages_after(&mut target, "look");
+    let report = tracing.stop();
+    let process = process(&report);
+    let live = process["live_objects"].as_u64().unwrap();
+    assert_near("live pages", live, after - before, 2 + 16 + 10 * granularity());
+    assert!(after - before >= bytes.parse::<u64>().unwrap() / 4096, "{}", after - before);
+    assert!(pages_of(process, |_| true) < 1000, "{:#}", process["sites"]);
+}
+
+#[test]
 fn a_command_is_traced_by_its_pages_from_its_first_instruction() {
     let (status, output, messages) = support::run(&[
         "--tier",

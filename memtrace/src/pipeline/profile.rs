@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use memtrace_common::{
     free_side::FreeSide,
-    pages::Resident,
+    pages::{PAGE_BYTES, Resident},
     process::{Counter, CounterKind, Process as KernelProcess},
     sampling::{BYTES_VARIANCE, OBJECT, OBJECTS_VARIANCE, Weight},
     site::{Category as KernelCategory, Site as KernelSite, SiteIndex},
@@ -167,17 +167,15 @@ impl Profile {
         counted.fold(Totals::default(), |sum, site| sum.plus(&site.totals))
     }
 
-    /// How resident memory has changed, by what the kernel side remembers of it.
+    /// How resident memory has changed, by what the kernel side remembers of it: sites lack what others than the process
+    /// have made resident. Copies change nothing of it; only sites have them.
     fn change_of(&self, resident: &Resident) -> ResidentChange {
-        let allocated = |is_counted: fn(PageKind) -> bool| {
-            let sites = self.sites.values().filter(|site| site.category.page_kind().is_some_and(is_counted));
-            let totals = sites.fold(Totals::default(), |sum, site| sum.plus(&site.totals));
-            Amount { bytes: totals.alloc_bytes, objects: totals.alloc_objects }
-        };
+        let pages = |bytes: u64| Amount { bytes, objects: bytes / PAGE_BYTES };
+        let copies = self.sites.values().filter(|site| site.category == Category::Pages(PageKind::Copied));
         ResidentChange {
-            became_resident: allocated(|kind| kind != PageKind::Copied),
-            given_back: Amount { bytes: resident.shrunk.bytes, objects: resident.shrunk.objects },
-            copied: allocated(|kind| kind == PageKind::Copied),
+            became_resident: pages(resident.grown_bytes),
+            given_back: pages(resident.shrunk_bytes),
+            copied: pages(copies.map(|site| site.totals.alloc_bytes).sum()),
         }
     }
 
@@ -568,5 +566,19 @@ fn kind(counter: Counter) -> HealthKind {
         CounterKind::Loss => HealthKind::Loss,
         CounterKind::Unmatched => HealthKind::Unmatched,
         CounterKind::CutStack => HealthKind::CutStack,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_that_a_process_has_given_back_are_in_its_sums() {
+        let resident = Resident { grown_bytes: 10 << 20, shrunk_bytes: 4 << 20, ..Resident::default() };
+        let profile = Profile::default();
+        let profile = Profile { resident_change: profile.change_of(&resident), ..profile };
+        assert_eq!(profile.totals(true), Totals::new(10 << 20, 2560, 4 << 20, 1024));
+        assert_eq!(profile.totals(false), Totals::default());
     }
 }
