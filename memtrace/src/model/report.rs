@@ -129,12 +129,6 @@ impl Category {
         self.page_kind().is_some()
     }
 
-    /// Whether it is not told what becomes of single blocks, by when they were allocated.
-    #[must_use]
-    pub fn has_no_ages(self) -> bool {
-        self.is_pages() || self == Self::Kernel
-    }
-
     /// What its pages hold, where it is of pages.
     #[must_use]
     pub fn page_kind(self) -> Option<PageKind> {

@@ -440,6 +440,7 @@ impl Profile {
         Surroundings {
             growth_bytes_per_s: self.live_bytes.slope_per_s(),
             resident: (resident.confidence > 0.0).then_some(resident.trend),
+            resident_growth_bytes_per_s: resident.slope_per_s,
             unmatched_frees_per_s: self.count(Counter::UnmatchedFrees) as f64 / now.as_secs_f64().max(1.0),
         }
     }

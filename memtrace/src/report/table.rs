@@ -159,6 +159,11 @@ fn is_worth_a_word(peak: &Peak, process: &Process) -> bool {
 fn peak_line(peak: &Peak, process: &Process) -> String {
     /// So many sites are told.
     const TOLD: usize = 3;
+    let (bytes, at) = (units::bytes(peak.live_bytes), units::duration(peak.at));
+    // What stacks had touched by then need not have been resident any more.
+    if process.resident_change.is_some() {
+        return format!("{bytes} more than at first, after {at}");
+    }
     let mut sites: Vec<&Site> = process.sites.iter().filter(|site| site.at_peak_bytes > 0).collect();
     sites.sort_by_key(|site| Reverse(site.at_peak_bytes));
     let told = sites.iter().take(TOLD).filter_map(|site| {
@@ -166,7 +171,7 @@ fn peak_line(peak: &Peak, process: &Process) -> String {
         Some(format!("{} by {label}", units::bytes(site.at_peak_bytes)))
     });
     let told: Vec<String> = told.collect();
-    format!("{} after {}: {}", units::bytes(peak.live_bytes), units::duration(peak.at), told.join(", "))
+    format!("{bytes} after {at}: {}", told.join(", "))
 }
 
 /// How many sites are suspected, and how sure that is at most.
@@ -259,12 +264,9 @@ fn sites(tier: Tier, process: &Process, top: usize, width: Option<u16>, out: &mu
         0 => Ok(()),
         more => {
             let rest: u64 = holding.iter().skip(top).map(|site| site.totals.live_bytes()).sum();
-            writeln!(
-                out,
-                "… and {} more sites holding {} (--top N shows more)",
-                units::count(more as u64),
-                units::bytes(rest)
-            )
+            let (more, rest) = (units::count(more as u64), units::bytes(rest));
+            let holding = if tier == Tier::Growth { "that touched" } else { "holding" };
+            writeln!(out, "… and {more} more sites {holding} {rest} (--top N shows more)")
         }
     }
 }
@@ -272,18 +274,20 @@ fn sites(tier: Tier, process: &Process, top: usize, width: Option<u16>, out: &mu
 /// What is told of each site.
 fn columns(tier: Tier, is_estimated: bool) -> Vec<Column<Site>> {
     let objects = |name| figure(name, |site: &Site| units::count(site.totals.live_objects()));
-    let growth = figure("GROWTH", |site: &Site| units::bytes_per_s(site.growth_bytes_per_s));
+    let per_s = |name| figure(name, |site: &Site| units::bytes_per_s(site.growth_bytes_per_s));
     let site = words("SITE", stack);
     if tier == Tier::Growth {
-        let resident = figure("RESIDENT", |site: &Site| units::bytes(site.totals.live_bytes()));
-        return vec![resident, objects("PAGES"), growth, site];
+        // Which of them are still resident nobody tells.
+        let touched = figure("TOUCHED", |site: &Site| units::bytes(site.totals.alloc_bytes));
+        return vec![touched, objects("PAGES"), per_s("RATE"), site];
     }
     let live = figure("LIVE", |site: &Site| units::bytes(site.totals.live_bytes()));
     let interval = is_estimated.then(|| figure("95 %", interval));
     let allocated = figure("ALLOCATED", |site: &Site| units::bytes(site.totals.alloc_bytes));
     let oldest = figure("OLDEST", |site: &Site| site.oldest_age.map_or_else(|| "-".to_owned(), units::duration));
     let verdict = words("VERDICT", verdict);
-    let columns = [Some(live), interval, Some(objects("OBJECTS")), Some(growth), Some(allocated), Some(oldest)];
+    let columns =
+        [Some(live), interval, Some(objects("OBJECTS")), Some(per_s("GROWTH")), Some(allocated), Some(oldest)];
     columns.into_iter().flatten().chain([verdict, site]).collect()
 }
 
@@ -402,6 +406,20 @@ mod tests {
     #[test]
     fn what_is_not_shown_is_told() {
         assert!(rendered(Some(1)).ends_with("… and 1 more sites holding 100 B (--top N shows more)\n"));
+    }
+
+    #[test]
+    fn what_stacks_have_touched_is_not_called_resident() {
+        let mut report = fixture::report();
+        report.tier = Tier::Growth;
+        let change = ResidentChange::default();
+        (report.processes[0].resident_change, report.processes[0].totals) = (Some(change), change.totals());
+        let mut out = Vec::new();
+        render(&report, Some(1), None, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains(" TOUCHED  PAGES      RATE  SITE\n"), "{text}");
+        assert!(text.contains("\npeak       4.00 KiB more than at first, after 9.0 s\n"), "{text}");
+        assert!(text.ends_with("… and 1 more sites that touched 100 B (--top N shows more)\n"), "{text}");
     }
 
     #[test]
