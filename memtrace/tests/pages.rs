@@ -32,8 +32,9 @@ fn assert_near(what: &str, found: u64, truth: u64, tolerance: u64) {
 fn pages_are_charged_to_the_stacks_that_made_them_resident() {
     let mut target = Target::start(&mut Command::new(compile("pages.c", &["-O1"])));
     assert_eq!(target.line(), "ready");
-    let tracing =
-        Tracing::start(&["--tier", "growth", "--format", "json", "--follow", "--pid", &target.pid().to_string()]);
+    let pid = target.pid().to_string();
+    // Every depth of a stack that grows is a site of its own.
+    let tracing = Tracing::start(&["--tier", "growth", "--format", "json", "--top", "1000", "--follow", "--pid", &pid]);
     target.say("go");
     let text = target.line();
     // Whatever a map would merge: a function may have several kinds.
