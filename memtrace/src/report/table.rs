@@ -66,7 +66,9 @@ fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Resul
         let functions = allocator.functions.len();
         writeln!(out, "allocator  {} in {}, {functions} functions", allocator.name, allocator.image)?;
     }
-    writeln!(out, "{}", held(process))?;
+    if let Some(held) = held(report.tier, process) {
+        writeln!(out, "{held}")?;
+    }
     if let Some(steered) = &report.steered {
         tier_changes(steered, out)?;
     }
@@ -106,15 +108,15 @@ fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Resul
     losses(process, out)
 }
 
-/// What the process holds of what was seen.
-fn held(Process { totals, resident_change, growth_bytes_per_s, .. }: &Process) -> String {
+/// What the process holds of what was seen; nothing where its pages would be looked at, and are not (yet).
+fn held(tier: Tier, Process { totals, resident_change, growth_bytes_per_s, .. }: &Process) -> Option<String> {
     let (live, allocated) = (units::bytes(totals.live_bytes()), units::bytes(totals.alloc_bytes));
     let (growth, freed) = (units::bytes_per_s(*growth_bytes_per_s), units::bytes(totals.freed_bytes));
-    if let Some(change) = resident_change {
-        return pages(change, &growth);
+    if tier == Tier::Growth {
+        return resident_change.map(|change| pages(&change, &growth));
     }
     let objects = units::count(totals.live_objects());
-    format!("live       {live} in {objects} objects, {growth}   (allocated {allocated}, freed {freed})")
+    Some(format!("live       {live} in {objects} objects, {growth}   (allocated {allocated}, freed {freed})"))
 }
 
 /// How much more is resident than when that was first told, and what has come and gone.
@@ -433,8 +435,8 @@ mod tests {
         );
         let copies = ResidentChange { given_back: mib(1), copied: mib(54), ..less };
         assert_eq!(
-            pages(&copies, "+0 B/s"),
-            "pages      7.00 MiB more than at first, +0 B/s   (became resident 8.00 MiB, given back 1.00 MiB; 54.0 MiB \
+            pages(&copies, "0 B/s"),
+            "pages      7.00 MiB more than at first, 0 B/s   (became resident 8.00 MiB, given back 1.00 MiB; 54.0 MiB \
              copied on write)"
         );
     }
