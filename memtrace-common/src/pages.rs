@@ -1,6 +1,6 @@
 //! Resident memory of a target: what the kernel side remembers of it, and the kinds of pages.
 
-use crate::site::{Category, Count};
+use crate::site::Category;
 
 /// Bytes of a page on x86-64. A huge page counts as the 512 that it is.
 pub const PAGE_BYTES: u64 = 4096;
@@ -8,9 +8,6 @@ pub const PAGE_BYTES: u64 = 4096;
 /// How many kinds of memory the kernel counts for an address space: files, anonymous, swapped out, shared
 /// (`MM_FILEPAGES` to `MM_SHMEMPAGES` of `<linux/mm_types_task.h>`, Linux 4.5 and later).
 pub const KINDS: usize = 4;
-
-/// The index of what is swapped out, and so is not resident.
-const SWAPPED: usize = 2;
 
 /// As what pages of a kind that has grown are charged; `None` for what is not resident.
 #[inline(always)]
@@ -32,17 +29,10 @@ pub struct Resident {
     pub mm_id: u64,
     /// The size of each kind as last told, in bytes plus 1; 0 before it was.
     pub sizes: [u64; KINDS],
-    /// By how much resident memory has shrunk, all times together.
-    pub shrunk: Count,
-}
-
-impl Resident {
-    /// How many bytes are resident, as far as was told.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        let resident = self.sizes.iter().enumerate().filter(|(kind, _)| *kind != SWAPPED);
-        resident.map(|(_, size)| size.saturating_sub(1)).sum()
-    }
+    /// By how many bytes resident memory has grown, all times together, whoever made it grow.
+    pub grown_bytes: u64,
+    /// By how many it has shrunk.
+    pub shrunk_bytes: u64,
 }
 
 /// A record of the tracepoint `kmem:rss_stat` (include/trace/events/kmem.h, as it is since Linux 5.10): a kind of an address
@@ -82,8 +72,8 @@ mod tests {
 
     #[test]
     fn what_is_swapped_out_is_not_resident() {
-        let resident = Resident { sizes: [4097, 8193, 1 << 20, 0], ..Resident::default() };
-        assert_eq!(resident.bytes(), 4096 + 8192);
+        /// `MM_SWAPENTS`.
+        const SWAPPED: usize = 2;
         assert_eq!(category_of(SWAPPED), None);
         assert_eq!(category_of(KINDS), None);
     }

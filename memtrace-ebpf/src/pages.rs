@@ -55,28 +55,27 @@ pub(crate) fn change(ctx: &TracePointContext) {
     if !is_of(resident, mm_id, target.slot) {
         return;
     }
-    let grown = difference(resident, kind, size);
     let Some(category) = category_of(kind) else { return };
-    if grown < 0 {
-        count_shrunk(resident, grown);
-    } else if grown > 0 {
+    let grown = count_change(resident, kind, size);
+    if grown > 0 {
         charge(&target, category, grown as u64);
     }
 }
 
-/// Somebody else than the process itself has changed its address space: the kernel takes pages back, a debugger writes. Or
-/// it is about to end: that is no news.
+/// Somebody else than the process itself has changed its address space: the kernel takes pages back or makes huge ones of
+/// small ones, a debugger writes. No stack of the process has to do with that. Or the process has left it: that it is
+/// taken down is no news, and its name will soon be another's.
 #[inline(always)]
 fn change_from_outside(mm_id: u64, kind: usize, size: u64) {
     // SAFETY: the value is a plain integer, copied at once.
     let Some(slot) = (unsafe { MM_SLOTS.get(&mm_id) }).copied() else { return };
     if target::slot_of(Task::current().tgid) == Some(slot) {
+        _ = MM_SLOTS.remove(&mm_id);
         return;
     }
     let Some(resident) = RESIDENT.get_ptr_mut(slot.0) else { return };
-    let grown = difference(resident, kind, size);
-    if grown < 0 && category_of(kind).is_some() {
-        count_shrunk(resident, grown);
+    if category_of(kind).is_some() {
+        _ = count_change(resident, kind, size);
     }
 }
 
@@ -93,24 +92,26 @@ fn is_of(resident: *mut Resident, mm_id: u64, slot: ProcessSlot) -> bool {
     known == 0 || known == mm_id
 }
 
-/// By how many bytes a kind of memory has grown since that was last told; 0 at first.
+/// Counts by how many bytes a kind of memory has grown since that was last told, and returns it; 0 at first.
 #[inline(always)]
-fn difference(resident: *mut Resident, kind: usize, size: u64) -> i64 {
+fn count_change(resident: *mut Resident, kind: usize, size: u64) -> i64 {
     // SAFETY: an array map's entry lives as long as the map; the words are touched atomically only.
     let Some(at) = (unsafe { &mut (*resident).sizes }).get_mut(kind) else { return 0 };
-    match exchange(at, size + 1) {
-        0 => 0,
-        before => (size + 1).wrapping_sub(before) as i64,
+    let before = exchange(at, size + 1);
+    if before == 0 {
+        return 0;
     }
-}
-
-#[inline(always)]
-fn count_shrunk(resident: *mut Resident, grown: i64) {
-    let bytes = grown.wrapping_neg() as u64;
+    let grown = (size + 1).wrapping_sub(before) as i64;
     // SAFETY: as above.
-    let shrunk = unsafe { &mut (*resident).shrunk };
-    add(&raw mut shrunk.bytes, bytes);
-    add(&raw mut shrunk.objects, bytes / PAGE_BYTES);
+    let (sum, bytes) = unsafe {
+        if grown < 0 {
+            (&raw mut (*resident).shrunk_bytes, grown.wrapping_neg())
+        } else {
+            (&raw mut (*resident).grown_bytes, grown)
+        }
+    };
+    add(sum, bytes as u64);
+    grown
 }
 
 /// The current thread has made so many more bytes resident.

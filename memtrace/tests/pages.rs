@@ -32,8 +32,9 @@ fn assert_near(what: &str, found: u64, truth: u64, tolerance: u64) {
 fn pages_are_charged_to_the_stacks_that_made_them_resident() {
     let mut target = Target::start(&mut Command::new(compile("pages.c", &["-O1"])));
     assert_eq!(target.line(), "ready");
-    let tracing =
-        Tracing::start(&["--tier", "growth", "--format", "json", "--follow", "--pid", &target.pid().to_string()]);
+    let pid = target.pid().to_string();
+    // Every depth of a stack that grows is a site of its own.
+    let tracing = Tracing::start(&["--tier", "growth", "--format", "json", "--top", "1000", "--follow", "--pid", &pid]);
     target.say("go");
     let text = target.line();
     // Whatever a map would merge: a function may have several kinds.
@@ -91,16 +92,76 @@ fn live_pages_are_what_resident_memory_has_grown_by() {
     let after = rss(target.pid());
     let report = tracing.stop();
     let process = process(&report);
-    let copied: u64 = process["sites"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|site| site["pages"] == "copied")
-        .map(|site| site["alloc_objects"].as_u64().unwrap())
-        .sum();
-    let live = process["live_objects"].as_u64().unwrap() - copied;
+    let live = process["live_objects"].as_u64().unwrap();
     // The first change of each of three kinds is no difference to anything; a file's may be of 16 pages at once.
     assert_near("live pages", live, after - before, 2 + 16 + 10 * granularity());
+}
+
+/// How `resident.c` answers: its resident memory, in pages.
+fn resident_pages_after(target: &mut Target, line: &str) -> u64 {
+    target.say(line);
+    target.line().parse().unwrap()
+}
+
+/// How many pages `process` has made resident at stacks, of the kinds that are wanted.
+fn pages_of(process: &Value, is_wanted: impl Fn(&str) -> bool) -> u64 {
+    let sites = process["sites"].as_array().unwrap().iter();
+    let wanted = sites.filter(|site| site["pages"].as_str().is_some_and(&is_wanted));
+    wanted.map(|site| site["alloc_objects"].as_u64().unwrap()).sum()
+}
+
+#[test]
+fn copies_on_write_do_not_make_resident_memory_larger() {
+    const COPIES: u64 = 16_384;
+    let mut target = Target::start(&mut Command::new(compile("resident.c", &["-O1"])));
+    target.line();
+    let tracing = Tracing::start(&["--tier", "growth", "--format", "json", "--pid", &target.pid().to_string()]);
+    let before = resident_pages_after(&mut target, "begin");
+    resident_pages_after(&mut target, "copy");
+    let after = resident_pages_after(&mut target, "copy");
+    let report = tracing.stop();
+    let process = process(&report);
+    assert_eq!(losses(process), []);
+    let copied = pages_of(process, |kind| kind == "copied");
+    assert!(copied >= 2 * COPIES - granularity(), "{copied} copied of {}", 2 * COPIES);
+    // Of files, 16 pages may come at once, of which the first are no difference to anything.
+    let tolerance = 2 + 16 + 10 * granularity();
+    assert_near("live pages", process["live_objects"].as_u64().unwrap(), after.saturating_sub(before), tolerance);
+    assert!(process["freed_objects"].as_u64().unwrap() >= copied, "a copy is given back at once");
+}
+
+#[test]
+fn what_was_there_before_attach_is_given_back() {
+    let mut target = Target::start(&mut Command::new(compile("resident.c", &["-O1"])));
+    target.line();
+    let tracing = Tracing::start(&["--tier", "growth", "--format", "json", "--pid", &target.pid().to_string()]);
+    let before = resident_pages_after(&mut target, "begin");
+    let after = resident_pages_after(&mut target, "drop");
+    let report = tracing.stop();
+    let process = process(&report);
+    let change = process["resident_change_bytes"].as_i64().unwrap() / 4096;
+    assert_near("pages given back", change.unsigned_abs(), before - after, 2 + 16 + 10 * granularity());
+    assert!(change < 0, "{change} pages");
+    assert_eq!((&process["live_bytes"], &process["freed_bytes"]), (&0.into(), &process["alloc_bytes"]));
+}
+
+#[test]
+fn memory_that_others_write_is_in_the_sum_and_at_no_site() {
+    let program = compile("resident.c", &["-O1"]);
+    let mut target = Target::start(&mut Command::new(&program));
+    let (address, bytes) = target.line().split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    let pid = target.pid().to_string();
+    let tracing = Tracing::start(&["--tier", "growth", "--format", "json", "--pid", &pid]);
+    let before = resident_pages_after(&mut target, "begin");
+    let status = Command::new(program).args(["write", &pid, &address, &bytes]).status().unwrap();
+    assert!(status.success());
+    let after = resident_pages_after(&mut target, "look");
+    let report = tracing.stop();
+    let process = process(&report);
+    let live = process["live_objects"].as_u64().unwrap();
+    assert_near("live pages", live, after - before, 2 + 16 + 10 * granularity());
+    assert!(after - before >= bytes.parse::<u64>().unwrap() / 4096, "{}", after - before);
+    assert!(pages_of(process, |_| true) < 1000, "{:#}", process["sites"]);
 }
 
 #[test]

@@ -212,7 +212,8 @@ pub(super) struct ReportArguments {
     #[arg(long, value_enum, default_value_t = WeightArgument::InuseSpace)]
     pub(super) weight: WeightArgument,
 
-    /// Sites that a process shows [default: 10 in the table, all elsewhere]; totals are always of all
+    /// Sites that a process shows [default: 10 in the table, all elsewhere; in JSON of several processes in tier growth
+    /// 100, with how many are left out]; totals are always of all
     #[arg(long, value_name = "N")]
     pub(super) top: Option<usize>,
 }

@@ -50,13 +50,31 @@ impl<V: Copy, const MAX: usize> History<V, MAX> {
     }
 }
 
-impl<const MAX: usize> History<u64, MAX> {
+impl<V: Figure, const MAX: usize> History<V, MAX> {
     /// The slope in units a second ([`rank::sen_slope`]), which a few wild points do not move. 0 with fewer than
     /// two points.
     #[must_use]
     pub fn slope_per_s(&self) -> f64 {
-        let points: Vec<Point> = self.points.iter().map(|(at, value)| Point::new(*at, *value)).collect();
-        rank::sen_slope(&points)
+        let point = |(at, value): &(Duration, V)| Point { at: at.as_secs_f64(), value: value.as_f64() };
+        rank::sen_slope(&self.points.iter().map(point).collect::<Vec<_>>())
+    }
+}
+
+/// A value that has a slope.
+pub trait Figure: Copy {
+    /// The nearest there is.
+    fn as_f64(self) -> f64;
+}
+
+impl Figure for u64 {
+    fn as_f64(self) -> f64 {
+        self as f64
+    }
+}
+
+impl Figure for i64 {
+    fn as_f64(self) -> f64 {
+        self as f64
     }
 }
 
@@ -92,6 +110,13 @@ mod tests {
     fn a_straight_line_has_its_own_slope() {
         assert!((history((0..20).map(|s| 100 + 7 * s)).slope_per_s() - 7.0).abs() < 1e-9);
         assert!((history((0..20).map(|s| 1000 - 7 * s)).slope_per_s() + 7.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_falls_below_nothing_goes_on_falling() {
+        let mut history: History<i64> = History::default();
+        (0..20).for_each(|second| history.push(Duration::from_secs(second), 30 - 7 * second.cast_signed()));
+        assert!((history.slope_per_s() + 7.0).abs() < 1e-9);
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod ranges;
 pub mod rank;
 pub mod reach;
 pub mod report;
+pub mod resident_change;
 pub mod sizes;
 pub mod suppressions;
 pub mod survival;

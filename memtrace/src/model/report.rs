@@ -12,6 +12,7 @@ use super::{
     ledger::Ledger,
     memory::Memory,
     overhead::Overhead,
+    resident_change::ResidentChange,
     sizes::SizeHistogram,
     survival::{Amount, Survival},
     trend,
@@ -126,12 +127,6 @@ impl Category {
     #[must_use]
     pub fn is_pages(self) -> bool {
         self.page_kind().is_some()
-    }
-
-    /// Whether it is not told what becomes of single blocks, by when they were allocated.
-    #[must_use]
-    pub fn has_no_ages(self) -> bool {
-        self.is_pages() || self == Self::Kernel
     }
 
     /// What its pages hold, where it is of pages.
@@ -340,8 +335,10 @@ pub struct Process {
     /// What memory it has had, and which way that goes: resident memory, or what the kernel holds for itself. Nothing where it
     /// could not be read.
     pub memory: Option<Memory>,
-    /// Of all its sites.
+    /// Of all its sites; where nothing but pages is traced, of its resident memory ([`ResidentChange::totals`]).
     pub totals: Totals,
+    /// How its resident memory has changed, page by page; nothing unless nothing else is traced.
+    pub resident_change: Option<ResidentChange>,
     /// How sure that is; nothing where it was counted.
     pub uncertainty: Option<Uncertainty>,
     /// The slope of its live bytes.

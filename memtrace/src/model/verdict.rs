@@ -97,6 +97,8 @@ pub struct Surroundings {
     pub growth_bytes_per_s: f64,
     /// Which way its resident memory goes; nothing where that is not known.
     pub resident: Option<Trend>,
+    /// How fast it grows at present, in bytes a second.
+    pub resident_growth_bytes_per_s: f64,
     /// Blocks from before attach that are freed, a second.
     pub unmatched_frees_per_s: f64,
 }
@@ -168,7 +170,7 @@ fn is_surely_live(evidence: &Evidence<'_>) -> bool {
     evidence.live_bytes_low.is_none_or(|low| low as f64 >= enough)
 }
 
-/// Judges what is known by its growth alone, because nobody tells what becomes of it: no suspect is made of that.
+/// Judges what is known by its growth alone, because nobody tells what becomes of single blocks: no suspect is made of that.
 #[must_use]
 pub fn judge_growth(evidence: &Evidence<'_>) -> Judgement {
     let live = points(evidence.live);
@@ -460,6 +462,8 @@ fn points(of: &[(Duration, u64)]) -> Vec<Point> {
 fn said(verdict: Verdict, confidence: f64, reason: String) -> Judgement {
     Judgement { verdict, confidence, reason }
 }
+
+pub mod touched;
 
 #[cfg(test)]
 mod tests;

@@ -106,8 +106,8 @@ impl Census {
             .processes()
             .into_iter()
             .map(|seen| match live.remove(&seen.pid) {
-                Some(Process { totals, growth_bytes_per_s, health, sites, .. }) => {
-                    Process { totals, growth_bytes_per_s, health, sites, ..seen }
+                Some(Process { totals, resident_change, growth_bytes_per_s, health, sites, .. }) => {
+                    Process { totals, resident_change, growth_bytes_per_s, health, sites, ..seen }
                 }
                 None => seen,
             })

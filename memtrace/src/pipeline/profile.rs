@@ -4,9 +4,10 @@ use std::{collections::HashMap, time::Duration};
 
 use memtrace_common::{
     free_side::FreeSide,
+    pages::{PAGE_BYTES, Resident},
     process::{Counter, CounterKind, Process as KernelProcess},
     sampling::{BYTES_VARIANCE, OBJECT, OBJECTS_VARIANCE, Weight},
-    site::{Category as KernelCategory, Count, Site as KernelSite, SiteIndex},
+    site::{Category as KernelCategory, Site as KernelSite, SiteIndex},
     stack::{StackId, mix},
     thread::Requested,
 };
@@ -32,6 +33,8 @@ use crate::{
         ledger::Ledger,
         overhead::{Hits, Overhead, TrapCost},
         report::{self, Category, FreedAt, HealthCounter, HealthKind, PageKind, Peak, Process, Site, Totals},
+        resident_change::ResidentChange,
+        survival::Amount,
         trend::Judgement,
         unexplained::unexplained_rss_bytes,
         verdict::Surroundings,
@@ -107,12 +110,13 @@ pub(super) struct Profile {
     sites: HashMap<SiteIndex, TrackedSite>,
     free_sides: Vec<(FreeSide, u64)>,
     peak: Option<Peak>,
-    live_bytes: History,
+    /// Its live bytes; where nothing but pages is traced, how much more is resident than at first.
+    live_bytes: History<i64>,
     memory: MemoryBook,
     counters: KernelProcess,
     requested: Requested,
-    /// What the process has given back of its resident memory, where that is told.
-    shrunk: Count,
+    /// How its resident memory has changed, where that is told.
+    resident_change: ResidentChange,
     windows: WindowBook,
     /// CPU time when first and last read.
     cpu: Option<(Duration, Duration)>,
@@ -154,11 +158,25 @@ impl Profile {
         self.counters.counters[counter as usize]
     }
 
-    /// Of all sites; of those of pages, which hold what others count as well, only where there are no others.
-    pub(super) fn totals(&self) -> Totals {
-        let has_others = self.sites.values().any(|site| !site.category.is_pages());
-        let counted = self.sites.values().filter(|site| site.category.is_pages() != has_others);
+    /// Of all sites but those of pages, which hold what others count as well; of resident memory where nothing else is traced.
+    pub(super) fn totals(&self, is_of_pages: bool) -> Totals {
+        if is_of_pages {
+            return self.resident_change.totals();
+        }
+        let counted = self.sites.values().filter(|site| !site.category.is_pages());
         counted.fold(Totals::default(), |sum, site| sum.plus(&site.totals))
+    }
+
+    /// How resident memory has changed, by what the kernel side remembers of it: sites lack what others than the process
+    /// have made resident. Copies change nothing of it; only sites have them.
+    fn change_of(&self, resident: &Resident) -> ResidentChange {
+        let pages = |bytes: u64| Amount { bytes, objects: bytes / PAGE_BYTES };
+        let copies = self.sites.values().filter(|site| site.category == Category::Pages(PageKind::Copied));
+        ResidentChange {
+            became_resident: pages(resident.grown_bytes),
+            given_back: pages(resident.shrunk_bytes),
+            copied: pages(copies.map(|site| site.totals.alloc_bytes).sum()),
+        }
     }
 
     /// Takes in what was `counted` by now, `elapsed` after the start; `mapped` is what the target has mapped by itself.
@@ -172,7 +190,6 @@ impl Profile {
         let Reading { kernel, images, time, scale, is_of_pages } = reading;
         let (elapsed, scale) = (time.elapsed, *scale);
         self.has_tentative = false;
-        let mut live_bytes = 0;
         let fit = self.fit_of_windows(counted, scale);
         for (id, site) in &counted.sites {
             let category = category(site);
@@ -192,7 +209,6 @@ impl Profile {
             }
             self.place(kernel, target, images, site.stack)?;
             let live = totals.live_bytes();
-            live_bytes += if category.is_pages() == *is_of_pages { live } else { 0 };
             let tracked = self.sites.entry(*id).or_insert_with(|| TrackedSite::new(site.stack, category));
             (tracked.totals, tracked.uncertainty) = (totals, uncertainty);
             tracked.of_windows = uncertainty_of_windows;
@@ -208,12 +224,11 @@ impl Profile {
         }
         self.free_sides.clone_from(&counted.free_sides);
         if let Some(resident) = kernel.resident(target.slot)? {
-            self.shrunk = resident.shrunk;
+            self.resident_change = self.change_of(&resident);
         }
-        if *is_of_pages {
-            live_bytes = live_bytes.saturating_sub(self.shrunk.bytes);
-        }
-        self.live_bytes.push(elapsed, live_bytes);
+        let live_bytes = self.totals(*is_of_pages).live_bytes();
+        let more = if *is_of_pages { self.resident_change.bytes() } else { live_bytes.cast_signed() };
+        self.live_bytes.push(elapsed, more);
         self.note_peak(elapsed, live_bytes);
         if let Some(usage) = memory::usage(target.pid.get()) {
             self.memory.note(target.pid.get(), usage, elapsed);
@@ -330,12 +345,13 @@ impl Profile {
             exe: target.exe.clone(),
             allocators: target.allocators.clone(),
             unexplained_rss_bytes: (!view.is_of_pages())
-                .then(|| self.unexplained_rss_bytes(self.totals().live_bytes()))
+                .then(|| self.unexplained_rss_bytes(self.totals(false).live_bytes()))
                 .flatten(),
             ledger: self.ledger(view),
             peak: self.peak,
             memory,
             totals,
+            resident_change: view.is_of_pages().then_some(self.resident_change),
             uncertainty,
             growth_bytes_per_s: self.live_bytes.slope_per_s(),
             overhead: self.overhead(view),
@@ -349,7 +365,7 @@ impl Profile {
     /// The figures of the whole process. In the sampled tier, what it has allocated is counted all the same.
     fn sums(&self, view: &View<'_>, sites: &[Site]) -> (Totals, Option<Uncertainty>) {
         if view.is_of_pages() {
-            return (self.pages(sites), None);
+            return (self.totals(true), None);
         }
         let sites: Vec<&Site> = sites.iter().filter(|site| !site.category.is_pages()).collect();
         let sum = sites.iter().fold(Totals::default(), |sum, site| sum.plus(&site.totals));
@@ -367,12 +383,6 @@ impl Profile {
         let (live_bytes, live_objects) = (sum.live_bytes().min(bytes), sum.live_objects().min(objects));
         let totals = Totals::new(bytes, objects, bytes - live_bytes, objects - live_objects);
         (totals, Some(Uncertainty { alloc_is_exact: true, ..of_samples.unwrap_or_default() }))
-    }
-
-    /// What has become resident, and what of the whole was given back.
-    fn pages(&self, sites: &[Site]) -> Totals {
-        let sum = sites.iter().fold(Totals::default(), |sum, site| sum.plus(&site.totals));
-        Totals::new(sum.alloc_bytes, sum.alloc_objects, self.shrunk.bytes, self.shrunk.objects)
     }
 
     fn sum_of_uncertainties(&self, of: impl Fn(&TrackedSite) -> Option<Uncertainty>) -> Option<Uncertainty> {
@@ -429,6 +439,7 @@ impl Profile {
         Surroundings {
             growth_bytes_per_s: self.live_bytes.slope_per_s(),
             resident: (resident.confidence > 0.0).then_some(resident.trend),
+            resident_growth_bytes_per_s: resident.slope_per_s,
             unmatched_frees_per_s: self.count(Counter::UnmatchedFrees) as f64 / now.as_secs_f64().max(1.0),
         }
     }
@@ -555,5 +566,19 @@ fn kind(counter: Counter) -> HealthKind {
         CounterKind::Loss => HealthKind::Loss,
         CounterKind::Unmatched => HealthKind::Unmatched,
         CounterKind::CutStack => HealthKind::CutStack,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_that_a_process_has_given_back_are_in_its_sums() {
+        let resident = Resident { grown_bytes: 10 << 20, shrunk_bytes: 4 << 20, ..Resident::default() };
+        let profile = Profile::default();
+        let profile = Profile { resident_change: profile.change_of(&resident), ..profile };
+        assert_eq!(profile.totals(true), Totals::new(10 << 20, 2560, 4 << 20, 1024));
+        assert_eq!(profile.totals(false), Totals::default());
     }
 }

@@ -320,12 +320,13 @@ impl Targets {
         if self.ended.len() <= MAX_ENDED && sites <= MAX_ENDED_SITES {
             return;
         }
-        let allocated = |followed: &Followed| followed.profile.totals().alloc_bytes;
+        let is_of_pages = are_pages(&self.categories);
+        let allocated = |followed: &Followed| followed.profile.totals(is_of_pages).alloc_bytes;
         self.ended.sort_by_cached_key(|followed| std::cmp::Reverse(allocated(followed)));
         let kept = how_many_are_kept(self.ended.iter().map(|followed| followed.profile.site_count()));
         for followed in self.ended.drain(kept..) {
             self.unlisted.processes += 1;
-            self.unlisted.totals = self.unlisted.totals.plus(&followed.profile.totals());
+            self.unlisted.totals = self.unlisted.totals.plus(&followed.profile.totals(is_of_pages));
         }
     }
 

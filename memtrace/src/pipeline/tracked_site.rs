@@ -20,7 +20,7 @@ use crate::model::{
     report::{Category, Site, Totals},
     sizes::SizeHistogram,
     survival::Survival,
-    verdict::{Evidence, Surroundings, judge, judge_growth},
+    verdict::{Evidence, Surroundings, judge, judge_growth, touched},
 };
 
 /// Sites that are one in reports.
@@ -128,7 +128,11 @@ pub(super) fn merged(category: Category, parts: &[&TrackedSite], now: Duration, 
     let oldest = parts.iter().filter_map(|part| part.oldest_born_ms).min();
     let left: Option<Vec<Left>> = parts.iter().map(|part| part.left).collect();
     let left = left.and_then(|known| known.into_iter().reduce(|sum, more| sum.plus(&more)));
-    let by_growth = if category.has_no_ages() { judge_growth(&evidence) } else { judge(&evidence) };
+    let by_growth = match category {
+        Category::Pages(_) => touched::judge(&evidence),
+        Category::Kernel => judge_growth(&evidence),
+        Category::Heap | Category::Mmap => judge(&evidence),
+    };
     Site {
         id: 0,
         category,

@@ -141,6 +141,7 @@ pub(crate) fn report() -> Report {
             peak: Some(Peak { at: Duration::from_secs(9), live_bytes: 4100 }),
             memory: Some(memory()),
             totals: leak.totals.plus(&other.totals),
+            resident_change: None,
             uncertainty: None,
             growth_bytes_per_s: 409.6,
             overhead: Some(Overhead {

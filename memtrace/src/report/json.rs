@@ -23,7 +23,7 @@ use crate::model::{
     ledger::Ledger,
     memory::{KernelUsage, Memory, Reading, Series, Usage},
     overhead::{Hits, Overhead},
-    report::{FreedAt, HealthCounter, PageKind, Process, Report, Site, Steered, TierChange, Totals},
+    report::{FreedAt, HealthCounter, PageKind, Process, Report, Site, Steered, Tier, TierChange, Totals},
     survival::{Cohort, GENERATION_S, Survival},
 };
 
@@ -100,12 +100,15 @@ struct JsonProcess<'a> {
     kernel_memory: Option<JsonKernelMemory>,
     #[serde(flatten)]
     totals: JsonTotals,
+    /// Nothing unless nothing but pages is traced.
+    resident_change_bytes: Option<i64>,
     interval_95: Option<JsonIntervals>,
     growth_bytes_per_s: f64,
     overhead: Option<JsonOverhead>,
     health: BTreeMap<&'static str, u64>,
     at_exit: Option<JsonAtExit<'a>>,
     sites: JsonSites<'a>,
+    sites_left_out: usize,
 }
 
 /// What resident memory consists of.
@@ -382,11 +385,17 @@ struct JsonFrame<'a> {
     unresolved: Option<&'static str>,
 }
 
+/// Sites that each of several processes shows in tier `growth` unless told otherwise: every process of a host has a thousand
+/// stacks that have touched a page, and with their frames a minute of compiling would be most of a gigabyte.
+pub const TOP_OF_SEVERAL: usize = 100;
+
 /// Writes the report as one line. With `top`, each process shows its first sites only; totals are of all.
 ///
 /// # Errors
 /// Where `out` refuses.
 pub fn render(report: &Report, top: Option<usize>, out: &mut dyn Write) -> io::Result<()> {
+    let is_of_several = report.tier == Tier::Growth && report.processes.len() > 1;
+    let top = top.unwrap_or(if is_of_several { TOP_OF_SEVERAL } else { usize::MAX });
     let json = JsonReport {
         schema: SCHEMA,
         host: &report.host,
@@ -404,8 +413,9 @@ pub fn render(report: &Report, top: Option<usize>, out: &mut dyn Write) -> io::R
     writeln!(out)
 }
 
-fn json_process(process: &Process, top: Option<usize>) -> JsonProcess<'_> {
+fn json_process(process: &Process, top: usize) -> JsonProcess<'_> {
     let judgement = process.trend();
+    let (shown, left_out) = process.sites.split_at(top.min(process.sites.len()));
     JsonProcess {
         pid: process.pid,
         comm: &process.comm,
@@ -430,12 +440,14 @@ fn json_process(process: &Process, top: Option<usize>) -> JsonProcess<'_> {
         memory: process.memory.as_ref().and_then(json_memory),
         kernel_memory: process.memory.as_ref().and_then(json_kernel_memory),
         totals: (&process.totals).into(),
+        resident_change_bytes: process.resident_change.map(|change| change.bytes()),
         interval_95: process.intervals().map(JsonIntervals::from),
         growth_bytes_per_s: process.growth_bytes_per_s,
         overhead: process.overhead.map(JsonOverhead::from),
         health: counters(&process.health),
         at_exit: process.at_exit.as_ref().map(JsonAtExit::from),
-        sites: JsonSites(&process.sites[..top.unwrap_or(usize::MAX).min(process.sites.len())]),
+        sites: JsonSites(shown),
+        sites_left_out: left_out.len(),
     }
 }
 
@@ -583,7 +595,8 @@ mod tests {
     use crate::{
         model::{
             estimate::{Uncertainty, Variances},
-            report::Tier,
+            resident_change::ResidentChange,
+            survival::Amount,
         },
         report::fixture,
     };
@@ -661,6 +674,22 @@ mod tests {
     }
 
     #[test]
+    fn what_a_process_has_given_back_of_what_it_had_before_is_told() {
+        let mut report = fixture::report();
+        let given_back = Amount { bytes: 42 << 20, objects: 42 << 8 };
+        let change = ResidentChange { given_back, ..ResidentChange::default() };
+        (report.processes[0].resident_change, report.processes[0].totals) = (Some(change), change.totals());
+        let mut out = Vec::new();
+        render(&report, None, &mut out).unwrap();
+        let report: Value = serde_json::from_slice(&out).unwrap();
+        let schema: Value = serde_json::from_str(include_str!("../../../docs/schema.json")).unwrap();
+        assert!(jsonschema::is_valid(&schema, &report));
+        let process = &report["processes"][0];
+        assert_eq!((&process["resident_change_bytes"], &process["live_bytes"]), (&(-(42 << 20)).into(), &0.into()));
+        assert_eq!(rendered(None)["processes"][0]["resident_change_bytes"], Value::Null);
+    }
+
+    #[test]
     fn the_schema_refuses_what_is_not_in_it() {
         let schema: Value = serde_json::from_str(include_str!("../../../docs/schema.json")).unwrap();
         let mut report = rendered(None);
@@ -683,6 +712,26 @@ mod tests {
     fn totals_are_of_all_sites_whatever_is_shown() {
         let report = rendered(Some(1));
         assert_eq!(report["processes"][0]["sites"].as_array().unwrap().len(), 1);
+        assert_eq!(report["processes"][0]["sites_left_out"], 1);
         assert_eq!(report["processes"][0]["live_bytes"], 4196);
+    }
+
+    #[test]
+    fn of_several_processes_by_pages_the_first_sites_are_told_and_how_many_more_there_are() {
+        let mut report = fixture::report();
+        let site = report.processes[0].sites[0].clone();
+        report.processes[0].sites = vec![site; 250];
+        report.processes.push(report.processes[0].clone());
+        let told = |report: &Report, top| {
+            let mut out = Vec::new();
+            render(report, top, &mut out).unwrap();
+            let json: Value = serde_json::from_slice(&out).unwrap();
+            let process = &json["processes"][1];
+            (process["sites"].as_array().unwrap().len(), process["sites_left_out"].as_u64().unwrap())
+        };
+        assert_eq!(told(&report, None), (250, 0));
+        report.tier = Tier::Growth;
+        assert_eq!(told(&report, None), (TOP_OF_SEVERAL, 150));
+        assert_eq!(told(&report, Some(240)), (240, 10));
     }
 }

@@ -61,7 +61,7 @@ fn columns(tier: Tier) -> Vec<Column<Process>> {
         format!("{}{ended}", process.comm)
     });
     if tier == Tier::Growth {
-        let resident = figure("BY STACK", |process: &Process| match process.totals.alloc_bytes {
+        let resident = figure("BY STACK", |process: &Process| match by_stack(process) {
             0 => "-".to_owned(),
             bytes => units::bytes(bytes),
         });
@@ -87,6 +87,11 @@ fn of_memory(process: &Process, told: impl Fn(&Memory) -> String) -> String {
     process.memory.as_ref().map_or_else(|| "-".to_owned(), told)
 }
 
+/// What its stacks have made resident.
+fn by_stack(process: &Process) -> u64 {
+    process.sites.iter().map(|site| site.totals.alloc_bytes).sum()
+}
+
 fn rest(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let hidden = &report.processes[report.processes.len().min(SHOWN)..];
     if !hidden.is_empty() {
@@ -102,10 +107,11 @@ fn rest(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     if unlisted.processes > 0 {
         let (count, totals) = (units::count(unlisted.processes), &unlisted.totals);
         let (allocated, freed) = (units::bytes(totals.alloc_bytes), units::bytes(totals.freed_bytes));
-        writeln!(
-            out,
-            "… and {count} that have ended, of which only the sum is kept: allocated {allocated}, freed {freed}"
-        )?;
+        let sums = match report.tier {
+            Tier::Growth => format!("became resident {allocated}, given back {freed} before they ended"),
+            _ => format!("allocated {allocated}, freed {freed}"),
+        };
+        writeln!(out, "… and {count} that have ended, of which only the sum is kept: {sums}")?;
     }
     Ok(())
 }
@@ -139,5 +145,17 @@ mod tests {
         assert_eq!(lines[23], "… and 11 more processes holding 45.1 KiB (--format json has them all)");
         assert!(lines[24].starts_with("… and 1,200 that have ended"), "{text}");
         assert_eq!(lines[25], "lost       events_full 5");
+    }
+
+    #[test]
+    fn what_ended_processes_have_given_back_is_told() {
+        let mut report = fixture::report();
+        report.tier = Tier::Growth;
+        report.unlisted = Unlisted { processes: 1200, totals: Totals::new(3 << 20, 768, 1 << 20, 256) };
+        let mut out = Vec::new();
+        render(&report, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let told = "only the sum is kept: became resident 3.00 MiB, given back 1.00 MiB before they ended";
+        assert!(text.contains(told), "{text}");
     }
 }

@@ -17,6 +17,7 @@ use crate::model::{
     gate::Tally,
     ledger::Ledger,
     report::{Category, FreedAt, HealthKind, PageKind, Peak, Process, Report, Site, Steered, Tier},
+    resident_change::ResidentChange,
     units,
     verdict::{Judgement, Verdict},
 };
@@ -65,7 +66,9 @@ fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Resul
         let functions = allocator.functions.len();
         writeln!(out, "allocator  {} in {}, {functions} functions", allocator.name, allocator.image)?;
     }
-    writeln!(out, "{}", held(report.tier, process))?;
+    if let Some(held) = held(report.tier, process) {
+        writeln!(out, "{held}")?;
+    }
     if let Some(steered) = &report.steered {
         tier_changes(steered, out)?;
     }
@@ -105,17 +108,29 @@ fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Resul
     losses(process, out)
 }
 
-/// What the process holds of what was seen.
-fn held(tier: Tier, Process { totals, growth_bytes_per_s, .. }: &Process) -> String {
+/// What the process holds of what was seen; nothing where its pages would be looked at, and are not (yet).
+fn held(tier: Tier, Process { totals, resident_change, growth_bytes_per_s, .. }: &Process) -> Option<String> {
     let (live, allocated) = (units::bytes(totals.live_bytes()), units::bytes(totals.alloc_bytes));
     let (growth, freed) = (units::bytes_per_s(*growth_bytes_per_s), units::bytes(totals.freed_bytes));
     if tier == Tier::Growth {
-        return format!(
-            "pages      {live} more than at first, {growth}   (became resident {allocated}, given back {freed})"
-        );
+        return resident_change.map(|change| pages(&change, &growth));
     }
     let objects = units::count(totals.live_objects());
-    format!("live       {live} in {objects} objects, {growth}   (allocated {allocated}, freed {freed})")
+    Some(format!("live       {live} in {objects} objects, {growth}   (allocated {allocated}, freed {freed})"))
+}
+
+/// How much more is resident than when that was first told, and what has come and gone.
+fn pages(change: &ResidentChange, growth: &str) -> String {
+    let [became, given_back] = [change.became_resident, change.given_back].map(|amount| units::bytes(amount.bytes));
+    let than = if change.bytes() < 0 { "less" } else { "more" };
+    let copied = match change.copied.bytes {
+        0 => String::new(),
+        bytes => format!("; {} copied on write", units::bytes(bytes)),
+    };
+    format!(
+        "pages      {} {than} than at first, {growth}   (became resident {became}, given back {given_back}{copied})",
+        units::bytes(change.bytes().unsigned_abs()),
+    )
 }
 
 /// What resident memory consists of.
@@ -146,6 +161,11 @@ fn is_worth_a_word(peak: &Peak, process: &Process) -> bool {
 fn peak_line(peak: &Peak, process: &Process) -> String {
     /// So many sites are told.
     const TOLD: usize = 3;
+    let (bytes, at) = (units::bytes(peak.live_bytes), units::duration(peak.at));
+    // What stacks had touched by then need not have been resident any more.
+    if process.resident_change.is_some() {
+        return format!("{bytes} more than at first, after {at}");
+    }
     let mut sites: Vec<&Site> = process.sites.iter().filter(|site| site.at_peak_bytes > 0).collect();
     sites.sort_by_key(|site| Reverse(site.at_peak_bytes));
     let told = sites.iter().take(TOLD).filter_map(|site| {
@@ -153,7 +173,7 @@ fn peak_line(peak: &Peak, process: &Process) -> String {
         Some(format!("{} by {label}", units::bytes(site.at_peak_bytes)))
     });
     let told: Vec<String> = told.collect();
-    format!("{} after {}: {}", units::bytes(peak.live_bytes), units::duration(peak.at), told.join(", "))
+    format!("{bytes} after {at}: {}", told.join(", "))
 }
 
 /// How many sites are suspected, and how sure that is at most.
@@ -246,12 +266,9 @@ fn sites(tier: Tier, process: &Process, top: usize, width: Option<u16>, out: &mu
         0 => Ok(()),
         more => {
             let rest: u64 = holding.iter().skip(top).map(|site| site.totals.live_bytes()).sum();
-            writeln!(
-                out,
-                "… and {} more sites holding {} (--top N shows more)",
-                units::count(more as u64),
-                units::bytes(rest)
-            )
+            let (more, rest) = (units::count(more as u64), units::bytes(rest));
+            let holding = if tier == Tier::Growth { "that touched" } else { "holding" };
+            writeln!(out, "… and {more} more sites {holding} {rest} (--top N shows more)")
         }
     }
 }
@@ -259,18 +276,20 @@ fn sites(tier: Tier, process: &Process, top: usize, width: Option<u16>, out: &mu
 /// What is told of each site.
 fn columns(tier: Tier, is_estimated: bool) -> Vec<Column<Site>> {
     let objects = |name| figure(name, |site: &Site| units::count(site.totals.live_objects()));
-    let growth = figure("GROWTH", |site: &Site| units::bytes_per_s(site.growth_bytes_per_s));
+    let per_s = |name| figure(name, |site: &Site| units::bytes_per_s(site.growth_bytes_per_s));
     let site = words("SITE", stack);
     if tier == Tier::Growth {
-        let resident = figure("RESIDENT", |site: &Site| units::bytes(site.totals.live_bytes()));
-        return vec![resident, objects("PAGES"), growth, site];
+        // Which of them are still resident nobody tells.
+        let touched = figure("TOUCHED", |site: &Site| units::bytes(site.totals.alloc_bytes));
+        return vec![touched, objects("PAGES"), per_s("RATE"), site];
     }
     let live = figure("LIVE", |site: &Site| units::bytes(site.totals.live_bytes()));
     let interval = is_estimated.then(|| figure("95 %", interval));
     let allocated = figure("ALLOCATED", |site: &Site| units::bytes(site.totals.alloc_bytes));
     let oldest = figure("OLDEST", |site: &Site| site.oldest_age.map_or_else(|| "-".to_owned(), units::duration));
     let verdict = words("VERDICT", verdict);
-    let columns = [Some(live), interval, Some(objects("OBJECTS")), Some(growth), Some(allocated), Some(oldest)];
+    let columns =
+        [Some(live), interval, Some(objects("OBJECTS")), Some(per_s("GROWTH")), Some(allocated), Some(oldest)];
     columns.into_iter().flatten().chain([verdict, site]).collect()
 }
 
@@ -373,7 +392,7 @@ fn frame_line(frame: &Frame) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::fixture;
+    use crate::{model::survival::Amount, report::fixture};
 
     fn rendered(top: Option<usize>) -> String {
         let mut out = Vec::new();
@@ -389,6 +408,37 @@ mod tests {
     #[test]
     fn what_is_not_shown_is_told() {
         assert!(rendered(Some(1)).ends_with("… and 1 more sites holding 100 B (--top N shows more)\n"));
+    }
+
+    #[test]
+    fn what_stacks_have_touched_is_not_called_resident() {
+        let mut report = fixture::report();
+        report.tier = Tier::Growth;
+        let change = ResidentChange::default();
+        (report.processes[0].resident_change, report.processes[0].totals) = (Some(change), change.totals());
+        let mut out = Vec::new();
+        render(&report, Some(1), None, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains(" TOUCHED  PAGES      RATE  SITE\n"), "{text}");
+        assert!(text.contains("\npeak       4.00 KiB more than at first, after 9.0 s\n"), "{text}");
+        assert!(text.ends_with("… and 1 more sites that touched 100 B (--top N shows more)\n"), "{text}");
+    }
+
+    #[test]
+    fn what_has_become_of_resident_memory_is_told_with_its_sign() {
+        let mib = |mib: u64| Amount { bytes: mib << 20, objects: mib << 8 };
+        let (became_resident, given_back) = (mib(8), mib(50));
+        let less = ResidentChange { became_resident, given_back, copied: Amount::default() };
+        assert_eq!(
+            pages(&less, "-1.00 MiB/s"),
+            "pages      42.0 MiB less than at first, -1.00 MiB/s   (became resident 8.00 MiB, given back 50.0 MiB)"
+        );
+        let copies = ResidentChange { given_back: mib(1), copied: mib(54), ..less };
+        assert_eq!(
+            pages(&copies, "0 B/s"),
+            "pages      7.00 MiB more than at first, 0 B/s   (became resident 8.00 MiB, given back 1.00 MiB; 54.0 MiB \
+             copied on write)"
+        );
     }
 
     #[test]

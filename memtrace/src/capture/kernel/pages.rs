@@ -76,8 +76,10 @@ impl Kernel {
     pub(super) fn forget_pages(&mut self, slot: ProcessSlot) -> Result<(), KernelError> {
         let Some(resident) = self.resident(slot)? else { return Ok(()) };
         let mut slots: BpfHashMap<_, u64, ProcessSlot> = self.map_mut("MM_SLOTS")?;
-        // It may never have been there.
-        _ = slots.remove(&resident.mm_id);
+        // It may never have been there, or be another's by now: the kernel's names come again.
+        if slots.get(&resident.mm_id, 0).is_ok_and(|known| known == slot) {
+            _ = slots.remove(&resident.mm_id);
+        }
         self.set("RESIDENT", slot.0, Resident::default())
     }
 }

@@ -225,8 +225,12 @@ fn a_block_that_is_enlarged_for_ever_is_a_suspect() {
 fn a_table_from_before_attach_that_turns_over_is_no_suspect_unless_memory_grows() {
     let mut random = fastrand::Rng::with_seed(1);
     let seen = Seen::of(&births(&mut random, 20.0, 0.0..60.0, |_, _| FOR_EVER), 60.0);
-    let with =
-        |resident| Surroundings { unmatched_frees_per_s: 20.0, resident: Some(resident), growth_bytes_per_s: 20_000.0 };
+    let with = |resident| Surroundings {
+        unmatched_frees_per_s: 20.0,
+        resident: Some(resident),
+        growth_bytes_per_s: 20_000.0,
+        ..Surroundings::default()
+    };
     let replaced = seen.judged(&with(Trend::Stable));
     assert_eq!(replaced.verdict, Verdict::Growing, "{replaced:?}");
     assert!(replaced.reason.contains("before attach"), "{}", replaced.reason);
