@@ -26,6 +26,10 @@ use crate::{
 #[unsafe(no_mangle)]
 static CACHE_SIZE_OFFSET: Global<u32> = Global::new(0);
 
+/// How many CPUs there can be, each of which has its part of per-CPU memory: set at load.
+#[unsafe(no_mangle)]
+static POSSIBLE_CPUS: Global<u32> = Global::new(1);
+
 /// What an allocator hands out for nothing asked for (`ZERO_SIZE_PTR` of `<linux/slab.h>`), or where there is nothing: no block.
 const LAST_NO_BLOCK: u64 = 16;
 
@@ -61,8 +65,10 @@ pub(crate) fn cache_alloc(ctx: &RawTracePointContext) {
 #[inline(always)]
 pub(crate) fn per_cpu_alloc(ctx: &RawTracePointContext) {
     // percpu_alloc_percpu(unsigned long call_site, bool reserved, bool is_atomic, size_t size, size_t align, void *base_addr,
-    // int off, void __percpu *ptr, size_t bytes_alloc, gfp_t gfp_flags): include/trace/events/percpu.h since Linux 5.19
-    let (address, size_bytes) = (ctx.arg(7), ctx.arg(8));
+    // int off, void __percpu *ptr, size_t bytes_alloc, gfp_t gfp_flags): include/trace/events/percpu.h since Linux 5.19.
+    // `bytes_alloc` is what a cgroup is charged: with its own books, which are memory of another allocator's (`pcpu_obj_full_size`).
+    let (address, size): (u64, u64) = (ctx.arg(7), ctx.arg(3));
+    let size_bytes = size * POSSIBLE_CPUS.load() as u64;
     allocated(
         ctx,
         &Allocation { walker: Walker::PerCpuAlloc, source: Source::PerCpu, space: PER_CPU, address, size_bytes },

@@ -10,6 +10,7 @@ use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Array, CgroupArray, HashMap as BpfHashMap},
     programs::{FEntry, FExit, Program, ProgramError, RawTracePoint},
+    util::nr_cpus,
 };
 use memtrace_common::{
     block_table::buckets_for,
@@ -99,6 +100,8 @@ impl KernelMemory {
         let frames = page_frames.unwrap_or(1).clamp(1, u64::from(u32::MAX));
         let frame_entries = u32::try_from(frames).unwrap_or(u32::MAX);
         let (interrupt_start, interrupt_end) = interrupts.unwrap_or_default();
+        // Where nobody knew, per-CPU maps could not be made either.
+        let possible_cpus = nr_cpus().ok().and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or(1);
         let (scope, has_loop) = (scope as u32, u8::from(super::preflight::has_bpf_loop()));
         let mut loader = EbpfLoader::new();
         loader
@@ -116,6 +119,7 @@ impl KernelMemory {
             .override_global("CACHE_SIZE_OFFSET", &types.cache_size_offset, true)
             .override_global("PAGE_STRUCT_BYTES", &types.page_struct_bytes, true)
             .override_global("PAGE_FRAMES", &frames, true)
+            .override_global("POSSIBLE_CPUS", &possible_cpus, true)
             .override_global("INTERRUPT_START", &interrupt_start, true)
             .override_global("INTERRUPT_END", &interrupt_end, true);
         let ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
