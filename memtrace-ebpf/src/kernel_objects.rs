@@ -126,9 +126,6 @@ pub(crate) fn freed(space: ProcessSlot, address: u64) {
     }
 }
 
-/// The most objects that are allocated or freed in bulk at once. The kernel's own users stay far below.
-const MAX_BULK: u64 = 1 << 16;
-
 /// Objects whose addresses stand in a list of the kernel's.
 struct Bulk {
     /// Where their addresses stand.
@@ -146,14 +143,16 @@ pub(crate) fn bulk_allocated(ctx: &FExitContext) {
     let (cache, asked, addresses): (*const u8, u64, *const u64) = (ctx.arg(0), ctx.arg(2), list(ctx, 3));
     let count: i32 = ctx.arg(4);
     let Some(control) = counting() else { return };
-    if count <= 0 || asked > MAX_BULK {
+    if count <= 0 {
         return;
     }
     let Some(slot) = owner(control) else { return };
     let Some((index, site)) = counted_site(ctx, Walker::BulkAlloc, Source::Slab, slot) else { return };
     let block = LiveBlock::new(object_bytes(cache), Recorded::FOR_CERTAIN, index, control.now_ms);
     let mut bulk = Bulk { addresses, block, site, slot };
-    run(asked.min(count as u64), put_next as *mut c_void, &mut bulk);
+    if !run(asked.min(count as u64), put_next as *mut c_void, &mut bulk) {
+        count_at(slot, Counter::BlocksFull);
+    }
 }
 
 /// Objects are freed in bulk, of which no tracepoint tells.
@@ -161,13 +160,15 @@ pub(crate) fn bulk_allocated(ctx: &FExitContext) {
 pub(crate) fn bulk_freed(ctx: &FEntryContext) {
     // void kmem_cache_free_bulk(struct kmem_cache *s, size_t size, void **p): mm/slub.c
     let (count, addresses): (u64, *const u64) = (ctx.arg(1), list(ctx, 2));
-    if counting().is_none() || count > MAX_BULK {
+    if counting().is_none() {
         return;
     }
     let nobody = SiteIndex::NONE;
     let block = LiveBlock::new(0, Recorded::FOR_CERTAIN, nobody, 0);
     let mut bulk = Bulk { addresses, block, site: core::ptr::null_mut(), slot: ProcessSlot::NONE };
-    run(count, free_next as *mut c_void, &mut bulk);
+    if !run(count, free_next as *mut c_void, &mut bulk) {
+        count_at(KERNEL, Counter::MissedFrees);
+    }
 }
 
 /// A list of addresses that a function was given. By a helper: older verifiers (6.1's) do not take a pointer to pointers for an
@@ -180,11 +181,12 @@ fn list(ctx: &impl EbpfContext, argument: u32) -> *const u64 {
     value as *const u64
 }
 
-/// Calls `step` for each object.
+/// Calls `step` for each object. Returns whether that could be done: the kernel has a limit of 8,388,608 (`BPF_MAX_LOOPS`).
 #[inline(always)]
-fn run(count: u64, step: *mut c_void, bulk: &mut Bulk) {
+fn run(count: u64, step: *mut c_void, bulk: &mut Bulk) -> bool {
+    let count = count.min(u32::MAX as u64) as u32;
     // SAFETY: the callbacks have the signature that the helper calls, and the context outlives the call.
-    unsafe { bpf_loop(count as u32, step, (&raw mut *bulk).cast(), 0) };
+    unsafe { bpf_loop(count, step, (&raw mut *bulk).cast(), 0) >= 0 }
 }
 
 /// The address of an object.
