@@ -1,6 +1,6 @@
 //! What can be said on the command line. Only types.
 
-use std::{ffi::OsString, num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, ffi::OsString, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
 use clap::{
@@ -303,7 +303,8 @@ impl TargetArguments {
         } else if self.pids.is_empty() {
             Selection::Command(self.command_line.clone())
         } else {
-            Selection::Pids(self.pids.clone())
+            // Named twice, it is one.
+            Selection::Pids(self.pids.iter().copied().collect::<BTreeSet<_>>().into_iter().collect())
         }
     }
 }

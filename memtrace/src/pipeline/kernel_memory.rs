@@ -184,7 +184,6 @@ impl Session {
     fn report(&mut self, now: Duration) -> Result<Report, PipelineError> {
         let release = read_line("/proc/sys/kernel/osrelease");
         let oldest = self.kernel.oldest_born_ms();
-        let missed = self.missed();
         let allocators = self.allocators();
         let mut processes = Vec::with_capacity(self.books.len());
         for book in &mut self.books {
@@ -196,10 +195,11 @@ impl Session {
             }
             process.allocators.clone_from(&allocators);
             process.health = health(&counted, Counter::is_of_process);
-            process.health.push(missed.clone());
             processes.push(process);
         }
         processes.sort_by_key(|process: &Process| (std::cmp::Reverse(process.totals.live_bytes()), process.pid));
+        let mut health = health(&self.kernel.process(ProcessSlot::NONE)?, |counter: Counter| !counter.is_of_process());
+        health.push(self.missed());
         Ok(Report {
             host: read_line("/proc/sys/kernel/hostname"),
             kernel: release,
@@ -207,7 +207,7 @@ impl Session {
             duration: now,
             tier: Tier::Exact,
             steered: None,
-            health: health(&self.kernel.process(ProcessSlot::NONE)?, |counter: Counter| !counter.is_of_process()),
+            health,
             processes,
             unlisted: Unlisted::default(),
         })
@@ -260,8 +260,7 @@ fn open_books(selection: &Selection, kernel: &mut KernelMemory) -> Result<Vec<Bo
         // Threads of the kernel run no program, and allocate all the same.
         let exe = status::exe(pid).map(|exe| status::printable(&exe.to_string_lossy())).unwrap_or_default();
         let Some(slot) = kernel.open_process(pid)? else {
-            // Named twice, or beyond --max-processes.
-            log::warn!("process {pid} is not traced: it is already, or there is no room");
+            log::warn!("process {pid} is not traced: there are more than --max-processes");
             continue;
         };
         books.push(Book::new(Owner::Process { pid, comm, exe }, slot));
