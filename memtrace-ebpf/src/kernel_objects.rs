@@ -1,4 +1,4 @@
-//! The kernel's own memory: objects of slabs, and areas of per-CPU memory.
+//! The kernel's own memory: objects of slabs, areas of per-CPU memory and of vmalloc.
 
 use aya_ebpf::{
     EbpfContext, Global,
@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use memtrace_common::{
     block::{BlockKey, LiveBlock, Recorded},
-    kernel_memory::{KERNEL, PER_CPU, SLAB, Source},
+    kernel_memory::{KERNEL, PAGE_BYTES, PER_CPU, SLAB, Source, VMALLOC},
     process::{Counter, ProcessSlot},
     site::{Site, SiteIndex},
 };
@@ -72,6 +72,24 @@ pub(crate) fn per_cpu_alloc(ctx: &RawTracePointContext) {
     allocated(
         ctx,
         &Allocation { walker: Walker::PerCpuAlloc, source: Source::PerCpu, space: PER_CPU, address, size_bytes },
+    );
+}
+
+/// An area of the kernel's addresses has been taken, which most often vmalloc is about to put pages behind: what else it may be for is
+/// told by the stack.
+#[inline(always)]
+pub(crate) fn area_alloc(ctx: &RawTracePointContext) {
+    // alloc_vmap_area(unsigned long addr, unsigned long size, unsigned long align, unsigned long vstart, unsigned long vend,
+    // int failed): include/trace/events/vmalloc.h since Linux 6.2
+    let (address, size, failed): (u64, u64, i32) = (ctx.arg(0), ctx.arg(1), ctx.arg(5));
+    if failed != 0 {
+        return;
+    }
+    // The last page is there to catch whoever goes too far, and has nothing behind it (`__get_vm_area_node` of mm/vmalloc.c).
+    let size_bytes = size.saturating_sub(PAGE_BYTES);
+    allocated(
+        ctx,
+        &Allocation { walker: Walker::AreaAlloc, source: Source::Vmalloc, space: VMALLOC, address, size_bytes },
     );
 }
 

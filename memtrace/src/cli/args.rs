@@ -15,7 +15,7 @@ use memtrace_common::{
 use super::watch_args::WatchArguments;
 use crate::{
     capture::{allocators::custom::CustomFunction, kernel::Capacities, selection::Selection},
-    model::report::{Category, PageKind, Weight},
+    model::report::{Category, KernelSource, PageKind, Weight},
 };
 
 const EXAMPLES: &str = "\
@@ -416,7 +416,7 @@ pub(super) enum CategoryArgument {
     Mmap,
     /// Whatever it was allocated by, from when its pages became resident: what --tier growth tells
     Pages,
-    /// The kernel's own: slab objects, pages, per-CPU memory; of the whole host, or what is allocated in the context of
+    /// The kernel's own: slab objects, pages, per-CPU memory, vmalloc; of the whole host, or what is allocated in the context of
     /// --pid, --comm or --cgroup (Linux 6.1). Every allocation, whatever --tier says
     Kernel,
 }
@@ -428,7 +428,7 @@ impl CategoryArgument {
             Self::Heap => vec![Category::Heap],
             Self::Mmap => vec![Category::Mmap],
             Self::Pages => PageKind::ALL.map(Category::Pages).to_vec(),
-            Self::Kernel => vec![Category::Kernel],
+            Self::Kernel => KernelSource::ALL.map(Category::Kernel).to_vec(),
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::{
         frame::{KERNEL_IMAGE, Stack},
         growth::History,
         memory::{KernelUsage, MemoryHistory},
-        report::{self, Category, Process, Site, Totals},
+        report::{self, Category, KernelSource, Process, Site, Totals},
         verdict::Surroundings,
     },
     process::kernel_pages,
@@ -88,7 +88,7 @@ impl Book {
                 continue;
             }
             live_bytes += totals.live_bytes();
-            let tracked = self.sites.entry(*index).or_insert_with(|| TrackedSite::new(site.stack, Category::Kernel));
+            let tracked = self.sites.entry(*index).or_insert_with(|| TrackedSite::new(site.stack, category(source)));
             tracked.totals = totals;
             tracked.live_bytes.push(elapsed, totals.live_bytes());
         }
@@ -116,7 +116,7 @@ impl Book {
                 place.insert(symbolizer.stack(&record, source))
             }
         };
-        Ok(*stack != KernelStack::Backing)
+        Ok(*stack != KernelStack::LeftOut)
     }
 
     /// Takes in when the oldest live object of each site was allocated, in milliseconds after the start.
@@ -149,29 +149,34 @@ impl Book {
 
     /// The sites, those whose stacks differ only within the allocator taken together, in the order of reports.
     fn merged_sites(&self, symbolizer: &mut KernelSymbolizer, now: Duration) -> Vec<Site> {
-        let mut merged: HashMap<(&[u64], bool), Vec<&TrackedSite>> = HashMap::new();
+        let mut merged: HashMap<(&[u64], bool, Category), Vec<&TrackedSite>> = HashMap::new();
         for tracked in self.sites.values() {
-            let place = match self.stacks.get(&tracked.stack) {
+            let (addresses, truncated) = match self.stacks.get(&tracked.stack) {
                 Some(KernelStack::Of(addresses, truncated)) => (addresses.as_slice(), *truncated),
-                Some(KernelStack::Backing) | None => (&[][..], true),
+                Some(KernelStack::LeftOut) | None => (&[][..], true),
             };
-            merged.entry(place).or_default().push(tracked);
+            merged.entry((addresses, truncated, tracked.category)).or_default().push(tracked);
         }
         let surroundings =
             Surroundings { growth_bytes_per_s: self.live_bytes.slope_per_s(), ..Surroundings::default() };
-        let site = |((addresses, truncated), parts): ((&[u64], bool), Vec<&TrackedSite>)| {
+        let site = |((addresses, truncated, category), parts): ((&[u64], bool, Category), Vec<&TrackedSite>)| {
             let stack: Stack = addresses.iter().map(|address| symbolizer.frames(*address)).collect();
-            Site {
-                id: site_id(&stack),
-                truncated,
-                stack,
-                ..tracked_site::merged(Category::Kernel, &parts, now, &surroundings)
-            }
+            Site { id: site_id(&stack), truncated, stack, ..tracked_site::merged(category, &parts, now, &surroundings) }
         };
         let mut sites: Vec<Site> = merged.into_iter().map(site).collect();
         report::sort(&mut sites);
         sites
     }
+}
+
+/// The allocator, as reports have it.
+fn category(source: Source) -> Category {
+    Category::Kernel(match source {
+        Source::Slab => KernelSource::Slab,
+        Source::Pages => KernelSource::Pages,
+        Source::PerCpu => KernelSource::PerCpu,
+        Source::Vmalloc => KernelSource::Vmalloc,
+    })
 }
 
 /// A hash over images and places in them: it does not depend on where they were loaded.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     capture::{
-        kernel::{KernelMemory, MemorySettings},
+        kernel::{KernelMemory, MemorySettings, NEVER_SEEN},
         privileges,
         selection::Selection,
     },
@@ -58,6 +58,8 @@ struct Session {
     symbolizer: KernelSymbolizer,
     books: Vec<Book>,
     control: Control,
+    /// What nobody can see on this machine.
+    not_seen: Vec<String>,
     started: Instant,
     started_at: SystemTime,
 }
@@ -79,11 +81,11 @@ impl Session {
     /// Loads the programs, attaches them, and begins to count.
     fn start(options: &Options) -> Result<Self, PipelineError> {
         let types = KernelTypes::read().map_err(KernelMemoryError::from)?;
-        let (symbolizer, hidden) = KernelSymbolizer::new();
+        let (mut symbolizer, hidden) = KernelSymbolizer::new();
         if let Some(problem) = hidden {
             eprintln!(
-                "memtrace: {problem}: stacks have no names, and pages are left out, since those of slabs cannot be told \
-                 from others"
+                "memtrace: {problem}: stacks have no names, and pages and vmalloc are left out, since pages of slabs cannot \
+                 be told from others"
             );
             eprintln!("hint: sysctl kernel.kptr_restrict=1 (or 0), and CAP_SYSLOG");
         }
@@ -101,12 +103,15 @@ impl Session {
         }
         let books = open_books(&options.selection, &mut kernel)?;
         kernel.attach()?;
-        if let [(function, why), ..] = kernel.refused() {
-            log::info!("what the kernel allocates or frees in bulk is not seen: no program on `{function}`: {why}");
+        if let Some(why) = kernel.refusal() {
+            log::info!("the kernel takes no programs on its functions: {why}");
         }
+        symbolizer.counts_areas = kernel.counts_areas();
+        let not_seen: Vec<String> = kernel.not_seen().into_iter().chain([NEVER_SEEN.to_owned()]).collect();
+        eprintln!("memtrace: not seen: {}", not_seen.join("; "));
         let control = Control { own_tgid: std::process::id(), comm: options.selection.comm(), ..Control::default() };
         let (started, started_at) = (Instant::now(), SystemTime::now());
-        let mut session = Self { kernel, symbolizer, books, control, started, started_at };
+        let mut session = Self { kernel, symbolizer, books, control, not_seen, started, started_at };
         session.set_control(true)?;
         session.announce(&options.selection);
         Ok(session)
@@ -208,6 +213,7 @@ impl Session {
             tier: Tier::Exact,
             steered: None,
             health,
+            not_seen: self.not_seen.clone(),
             processes,
             unlisted: Unlisted::default(),
         })

@@ -23,7 +23,7 @@ use crate::model::{
     ledger::Ledger,
     memory::{KernelUsage, Memory, Reading, Series, Usage},
     overhead::{Hits, Overhead},
-    report::{FreedAt, HealthCounter, PageKind, Process, Report, Site, Steered, TierChange, Totals},
+    report::{FreedAt, HealthCounter, KernelSource, PageKind, Process, Report, Site, Steered, TierChange, Totals},
     survival::{Cohort, GENERATION_S, Survival},
 };
 
@@ -44,6 +44,8 @@ struct JsonReport<'a> {
     /// The budget and what came of it; nothing where the tier was asked for.
     auto: Option<JsonSteered<'a>>,
     health: BTreeMap<&'static str, u64>,
+    /// What nobody could see on this machine, in words.
+    not_seen: &'a [String],
     processes: Vec<JsonProcess<'a>>,
     /// Targets that have ended and are not among `processes`.
     unlisted: JsonUnlisted,
@@ -347,6 +349,9 @@ struct JsonSite<'a> {
     /// What its pages hold, where it is of pages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pages: Option<&'static str>,
+    /// Which of the kernel's allocators it is from, where it is the kernel's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'static str>,
     #[serde(flatten)]
     totals: JsonTotals,
     interval_95: Option<JsonIntervals>,
@@ -397,6 +402,7 @@ pub fn render(report: &Report, top: Option<usize>, out: &mut dyn Write) -> io::R
         sample_bytes: report.tier.sample_bytes(),
         auto: report.steered.as_ref().map(JsonSteered::from),
         health: counters(&report.health),
+        not_seen: &report.not_seen,
         processes: report.processes.iter().map(|process| json_process(process, top)).collect(),
         unlisted: JsonUnlisted { processes: report.unlisted.processes, totals: (&report.unlisted.totals).into() },
     };
@@ -529,6 +535,7 @@ fn json_site<'a>(site: &'a Site, places: &'a Places) -> JsonSite<'a> {
         id: format!("{:016x}", site.id),
         category: site.category.name(),
         pages: site.category.page_kind().map(PageKind::name),
+        source: site.category.kernel_source().map(KernelSource::name),
         totals: (&site.totals).into(),
         interval_95: site.intervals().map(JsonIntervals::from),
         growth_bytes_per_s: site.growth_bytes_per_s,

@@ -102,7 +102,11 @@ fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Resul
             units::bytes(bytes)
         )?;
     }
-    losses(report, process, out)
+    losses(report, process, out)?;
+    for not_seen in &report.not_seen {
+        writeln!(out, "not seen   {not_seen}")?;
+    }
+    Ok(())
 }
 
 /// What the process holds of what was seen.
@@ -200,7 +204,11 @@ fn losses(report: &Report, process: &Process, out: &mut dyn Write) -> io::Result
     writeln!(out, "lost       {}", if lost.is_empty() { "none" } else { &lost })?;
     let unmatched = told(&process.health, HealthKind::Unmatched);
     if !unmatched.is_empty() {
-        writeln!(out, "note       {unmatched}: frees of blocks from before attach")?;
+        let why = match process.is_kernel() {
+            true => "frees of what is from before attach, or was never seen (below)",
+            false => "frees of blocks from before attach",
+        };
+        writeln!(out, "note       {unmatched}: {why}")?;
     }
     let cut = told(&process.health, HealthKind::CutStack);
     if !cut.is_empty() {
@@ -354,6 +362,7 @@ fn unusual_kind(category: Category) -> Option<String> {
     match category {
         Category::Heap | Category::Pages(PageKind::Anonymous) => None,
         Category::Pages(kind) => Some(format!("{} pages", kind.name())),
+        Category::Kernel(source) => Some(source.name().to_owned()),
         other => Some(other.name().to_owned()),
     }
 }

@@ -43,8 +43,8 @@ const SLAB: [&str; 20] = [
     "mempool_",
 ];
 
-/// The page allocator's functions, and those that only call them: mm/page_alloc.c, mm/mempolicy.c, mm/vmalloc.c.
-const PAGES: [&str; 14] = [
+/// The page allocator's functions, and those that only call them: mm/page_alloc.c, mm/mempolicy.c.
+const PAGES: [&str; 9] = [
     "__alloc_pages",
     "alloc_pages",
     "__alloc_frozen_pages",
@@ -54,12 +54,16 @@ const PAGES: [&str; 14] = [
     "get_zeroed_page",
     "__folio_alloc",
     "folio_alloc",
-    "__vmalloc",
-    "vmalloc",
-    "vzalloc",
-    "vm_area_alloc_pages",
-    "__page_frag_alloc",
 ];
+
+/// Cuts pieces off pages: mm/page_frag_cache.c.
+const PAGE_FRAGMENTS: [&str; 1] = ["__page_frag_alloc"];
+
+/// Those that find vmalloc and others a place among the kernel's addresses: mm/vmalloc.c.
+const AREAS: [&str; 2] = ["alloc_vmap_area", "__get_vm_area_node"];
+
+/// Those of vmalloc itself, which puts pages there: the same.
+const VMALLOC: [&str; 4] = ["__vmalloc", "vmalloc", "vzalloc", "vm_area_alloc_pages"];
 
 /// The per-CPU allocator's functions: mm/percpu.c.
 const PER_CPU: [&str; 3] = ["pcpu_alloc", "__alloc_percpu", "alloc_percpu"];
@@ -85,16 +89,27 @@ pub(super) fn own_frames(names: &[&str], source: Source) -> usize {
     let own: &[&[&str]] = match source {
         // An object may be kept in reserve, or cut off a page.
         Source::Slab => &[&SLAB],
-        Source::Pages => &[&PAGES, &SLAB],
+        Source::Pages => &[&PAGES, &PAGE_FRAGMENTS, &VMALLOC, &SLAB],
         Source::PerCpu => &[&PER_CPU],
+        Source::Vmalloc => &[&AREAS, &VMALLOC, &SLAB],
     };
     frames_up_to_caller(names, own).min(names.len().saturating_sub(1))
 }
 
-/// Whether pages were taken for another allocator of the kernel's, whose objects in them are counted themselves: the page
-/// allocator's caller is one.
-pub(super) fn is_backing(names: &[&str]) -> bool {
-    names.get(frames_up_to_caller(names, &[&PAGES])).is_some_and(|caller| begins_with(caller, &BACKED))
+/// Whether what was allocated is not to be counted, by whoever has called the allocator: pages that were taken for another of the
+/// kernel's, whose objects in them are counted themselves (areas of vmalloc where `counts_areas`); addresses without memory of their own.
+pub(super) fn is_left_out(names: &[&str], source: Source, counts_areas: bool) -> bool {
+    let is_called_by = |own: &[&str], callers: &[&str]| {
+        names.get(frames_up_to_caller(names, &[own])).is_some_and(|name| begins_with(name, callers))
+    };
+    match source {
+        Source::Slab | Source::PerCpu => false,
+        Source::Pages => {
+            let holders: &[&[&str]] = &[&BACKED, if counts_areas { &VMALLOC } else { &[] }];
+            holders.iter().any(|holder| is_called_by(&PAGES, holder))
+        }
+        Source::Vmalloc => !is_called_by(&AREAS, &VMALLOC),
+    }
 }
 
 /// How many innermost frames are the tracer's, or `own` of the allocator. What of them is further out is somebody's who has called it:
@@ -174,7 +189,7 @@ mod tests {
     #[test]
     fn pages_of_slabs_and_large_objects_are_told_by_the_page_allocators_caller() {
         let page = ["bpf_trace_run4", "__traceiter_mm_page_alloc", "__alloc_frozen_pages_noprof"];
-        let called_by = |callers: &[&'static str]| is_backing(&[&page[..], callers].concat());
+        let called_by = |callers: &[&'static str]| is_left_out(&[&page[..], callers].concat(), Source::Pages, true);
         assert!(called_by(&["alloc_pages_mpol", "allocate_slab", "___slab_alloc", "kmem_cache_alloc_noprof", "do_x"]));
         assert!(called_by(&["alloc_frozen_pages_noprof", "___kmalloc_large_node", "__kmalloc_large_noprof", "do_x"]));
         assert!(called_by(&["pcpu_populate_chunk", "pcpu_balance_workfn"]));
@@ -183,6 +198,23 @@ mod tests {
         assert!(called_by(&["bpf_trampoline_1", "alloc_pages_mpol", "allocate_slab", "___slab_alloc"]));
         // A file system that writes while a slab is being found room for.
         assert!(!called_by(&["alloc_pages_noprof", "write_something", "try_to_free_pages", "allocate_slab"]));
-        assert!(!is_backing(&page));
+        assert!(!is_left_out(&page, Source::Pages, true));
+    }
+
+    #[test]
+    fn areas_count_where_vmalloc_has_taken_them_and_their_pages_do_not() {
+        let area = ["", "bpf_trace_run6", "__traceiter_alloc_vmap_area", "alloc_vmap_area", "__get_vm_area_node"];
+        let of = |callers: &[&'static str]| [&area[..], callers].concat();
+        let stacks = of(&["__vmalloc_node_range_noprof", "__vmalloc_node_noprof", "copy_process"]);
+        assert!(!is_left_out(&stacks, Source::Vmalloc, true));
+        assert_eq!(own_frames(&stacks, Source::Vmalloc), 7);
+        assert!(is_left_out(&of(&["get_vm_area_caller", "vmap"]), Source::Vmalloc, true));
+        assert!(is_left_out(&of(&["get_vm_area_caller", "__ioremap_caller"]), Source::Vmalloc, true));
+        let pages =
+            ["", "bpf_trace_run4", "__traceiter_mm_page_alloc", "alloc_pages_noprof", "__vmalloc_node_range_noprof"];
+        let pages = [&pages[..], &["__vmalloc_node_noprof", "kvmalloc_node", "newary"]].concat();
+        assert!(is_left_out(&pages, Source::Pages, true));
+        assert!(!is_left_out(&pages, Source::Pages, false));
+        assert_eq!(own_frames(&pages, Source::Pages), 7);
     }
 }
