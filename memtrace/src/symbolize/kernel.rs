@@ -15,8 +15,8 @@ use crate::{
 pub enum KernelStack {
     /// Return addresses, and whether outer frames are missing.
     Of(Vec<u64>, bool),
-    /// Of what is not counted: pages that another allocator of the kernel's took, and hands out what lies in them;
-    /// addresses that something is mapped to.
+    /// Of what is not counted: pages that another allocator of the kernel's took, and hands out what lies in them, or that hold
+    /// contents of files; addresses that something is mapped to.
     LeftOut,
 }
 

@@ -65,6 +65,17 @@ const AREAS: [&str; 2] = ["alloc_vmap_area", "__get_vm_area_node"];
 /// Those of vmalloc itself, which puts pages there: the same.
 const VMALLOC: [&str; 4] = ["__vmalloc", "vmalloc", "vzalloc", "vm_area_alloc_pages"];
 
+/// Those that keep contents of files and block devices: mm/filemap.c, mm/readahead.c, fs/buffer.c.
+const PAGE_CACHE: [&str; 7] = [
+    "filemap_",
+    "__filemap_",
+    "pagecache_get_page",
+    "page_cache_ra_",
+    "ractl_alloc_folio",
+    "grow_dev_",
+    "__getblk_slow",
+];
+
 /// The per-CPU allocator's functions: mm/percpu.c.
 const PER_CPU: [&str; 3] = ["pcpu_alloc", "__alloc_percpu", "alloc_percpu"];
 
@@ -97,7 +108,8 @@ pub(super) fn own_frames(names: &[&str], source: Source) -> usize {
 }
 
 /// Whether what was allocated is not to be counted, by whoever has called the allocator: pages that were taken for another of the
-/// kernel's, whose objects in them are counted themselves (areas of vmalloc where `counts_areas`); addresses without memory of their own.
+/// kernel's, whose objects in them are counted themselves (areas of vmalloc where `counts_areas`), or for contents of files; addresses
+/// without memory of their own.
 pub(super) fn is_left_out(names: &[&str], source: Source, counts_areas: bool) -> bool {
     let is_called_by = |own: &[&str], callers: &[&str]| {
         names.get(frames_up_to_caller(names, &[own])).is_some_and(|name| begins_with(name, callers))
@@ -105,7 +117,7 @@ pub(super) fn is_left_out(names: &[&str], source: Source, counts_areas: bool) ->
     match source {
         Source::Slab | Source::PerCpu => false,
         Source::Pages => {
-            let holders: &[&[&str]] = &[&BACKED, if counts_areas { &VMALLOC } else { &[] }];
+            let holders: &[&[&str]] = &[&BACKED, &PAGE_CACHE, if counts_areas { &VMALLOC } else { &[] }];
             holders.iter().any(|holder| is_called_by(&PAGES, holder))
         }
         Source::Vmalloc => !is_called_by(&AREAS, &VMALLOC),
@@ -199,6 +211,17 @@ mod tests {
         // A file system that writes while a slab is being found room for.
         assert!(!called_by(&["alloc_pages_noprof", "write_something", "try_to_free_pages", "allocate_slab"]));
         assert!(!is_left_out(&page, Source::Pages, true));
+    }
+
+    #[test]
+    fn pages_of_files_and_of_block_devices_are_not_the_kernels() {
+        let page = ["", "bpf_trace_run4", "__traceiter_mm_page_alloc", "__alloc_pages", "alloc_pages_mpol"];
+        let is_left_out = |callers: &[&'static str]| is_left_out(&[&page[..], callers].concat(), Source::Pages, true);
+        assert!(is_left_out(&["folio_alloc_noprof", "filemap_alloc_folio", "__filemap_get_folio", "bdev_getblk"]));
+        assert!(is_left_out(&["folio_alloc", "__filemap_get_folio", "__getblk_slow", "bdev_getblk"]));
+        assert!(is_left_out(&["folio_alloc_noprof", "page_cache_ra_unbounded"]));
+        // Nodes of the tree that finds them are.
+        assert!(!is_left_out(&["do_x", "__filemap_add_folio"]));
     }
 
     #[test]
