@@ -161,7 +161,12 @@ impl Book {
             Surroundings { growth_bytes_per_s: self.live_bytes.slope_per_s(), ..Surroundings::default() };
         let site = |((addresses, truncated, category), parts): ((&[u64], bool, Category), Vec<&TrackedSite>)| {
             let stack: Stack = addresses.iter().map(|address| symbolizer.frames(*address)).collect();
-            Site { id: site_id(&stack), truncated, stack, ..tracked_site::merged(category, &parts, now, &surroundings) }
+            Site {
+                id: site_id(&stack, category),
+                truncated,
+                stack,
+                ..tracked_site::merged(category, &parts, now, &surroundings)
+            }
         };
         let mut sites: Vec<Site> = merged.into_iter().map(site).collect();
         report::sort(&mut sites);
@@ -179,9 +184,10 @@ fn category(source: Source) -> Category {
     })
 }
 
-/// A hash over images and places in them: it does not depend on where they were loaded.
-fn site_id(stack: &Stack) -> u64 {
-    stack.frames().fold(0, |hash, frame| {
+/// A hash over the allocator, images and places in them: it does not depend on where they were loaded.
+fn site_id(stack: &Stack, category: Category) -> u64 {
+    let allocator = category.kernel_source().map_or(0, |source| source as u64);
+    stack.frames().fold(mix(allocator), |hash, frame| {
         let (image, offset) = frame.place.in_image();
         let name = image.map(|image| image.build_id.as_ref().unwrap_or(&image.path));
         let hash = name.into_iter().flat_map(|name| name.bytes()).fold(hash, |hash, byte| mix(hash ^ u64::from(byte)));
