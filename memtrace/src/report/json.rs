@@ -206,6 +206,7 @@ struct JsonKernelUsage {
     slab_reclaimable_bytes: u64,
     slab_unreclaimable_bytes: u64,
     stack_bytes: u64,
+    vmalloc_bytes: u64,
     page_table_bytes: u64,
     percpu_bytes: u64,
 }
@@ -219,6 +220,7 @@ fn json_kernel_memory(memory: &Memory) -> Option<JsonKernelMemory> {
         slab_reclaimable_bytes: usage.slab_reclaimable_bytes,
         slab_unreclaimable_bytes: usage.slab_unreclaimable_bytes,
         stack_bytes: usage.stack_bytes,
+        vmalloc_bytes: usage.vmalloc_bytes,
         page_table_bytes: usage.page_table_bytes,
         percpu_bytes: usage.percpu_bytes,
     };
