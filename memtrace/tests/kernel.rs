@@ -244,7 +244,7 @@ fn stacks_of_threads_are_vmallocs_and_as_many_as_the_kernel_says() {
 
 #[test]
 fn memory_for_each_cpu_is_counted_for_all_of_them() {
-    const COUNT: u64 = 20_000;
+    const COUNT: u64 = 60_000;
     let mut holder = holder();
     let mut watching = Watching::start(&[]);
     let before = meminfo_bytes("Percpu");
