@@ -244,19 +244,24 @@ fn stacks_of_threads_are_vmallocs_and_as_many_as_the_kernel_says() {
 
 #[test]
 fn memory_for_each_cpu_is_counted_for_all_of_them() {
-    const COUNT: u64 = 60_000;
-    let mut holder = holder();
-    let mut watching = Watching::start(&[]);
-    let before = meminfo_bytes("Percpu");
-    tell(&mut holder, &format!("areas {COUNT}"));
-    let grown = meminfo_bytes("Percpu").saturating_sub(before);
-    let areas = |report: &Value, figure| sum_of(&of_source(report, "percpu"), "array_map_alloc", figure);
-    let report = watching.until("the areas are live", |report| areas(report, "live_objects") >= COUNT);
+    const COUNT: u64 = 20_000;
     let cpus = fs::read_to_string("/sys/devices/system/cpu/possible").unwrap();
     let cpus = cpus.trim().rsplit(['-', ',']).next().unwrap().parse::<u64>().unwrap() + 1;
+    let mut holder = holder();
+    let mut makes_areas = || {
+        let before = meminfo_bytes("Percpu");
+        tell(&mut holder, &format!("areas {COUNT}"));
+        meminfo_bytes("Percpu").saturating_sub(before)
+    };
+    // Room that earlier ones have left is used first.
+    let is_used_up = (0..20).any(|_| within(makes_areas(), COUNT * 64 * cpus, 15));
+    let mut watching = Watching::start(&[]);
+    let grown = makes_areas();
+    let areas = |report: &Value, figure| sum_of(&of_source(report, "percpu"), "array_map_alloc", figure);
+    let report = watching.until("the areas are live", |report| areas(report, "live_objects") >= COUNT);
     assert_eq!(areas(&report, "live_bytes"), COUNT * 64 * cpus, "{}", summary(&report));
-    // Room that was there already is used first, and some is made in advance.
-    assert!(within(COUNT * 64 * cpus, grown, 15), "/proc/meminfo has grown by {grown}");
+    // Some is made in advance.
+    assert!(is_used_up && within(COUNT * 64 * cpus, grown, 25), "/proc/meminfo has grown by {grown}");
     tell(&mut holder, "close");
     watching.until("they are gone", |report| areas(report, "live_objects") == 0);
 }
