@@ -15,6 +15,9 @@ pub const SLAB: ProcessSlot = ProcessSlot(1);
 /// Stands for the per-CPU allocator in the keys of blocks, whose addresses are offsets.
 pub const PER_CPU: ProcessSlot = ProcessSlot(2);
 
+/// Stands for vmalloc in the keys of blocks.
+pub const VMALLOC: ProcessSlot = ProcessSlot(3);
+
 /// Whose allocations are recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u32)]
@@ -41,6 +44,8 @@ pub enum Source {
     Pages = 17,
     /// The per-CPU allocator's areas: one for each CPU, counted together.
     PerCpu = 18,
+    /// Areas of the kernel's addresses that vmalloc has put pages behind, or that something else was mapped to.
+    Vmalloc = 19,
 }
 
 /// A code that names no [`Source`].
@@ -55,6 +60,7 @@ impl TryFrom<u32> for Source {
             16 => Ok(Self::Slab),
             17 => Ok(Self::Pages),
             18 => Ok(Self::PerCpu),
+            19 => Ok(Self::Vmalloc),
             other => Err(UnknownSource(other)),
         }
     }
@@ -262,7 +268,7 @@ mod tests {
 
     #[test]
     fn every_source_has_its_own_code() {
-        for source in [Source::Slab, Source::Pages, Source::PerCpu] {
+        for source in [Source::Slab, Source::Pages, Source::PerCpu, Source::Vmalloc] {
             assert_eq!(Source::try_from(source as u32), Ok(source));
             assert!(crate::site::Category::try_from(source as u32).is_err());
         }

@@ -1,4 +1,4 @@
-//! The kernel's own memory: objects of slabs, and areas of per-CPU memory.
+//! The kernel's own memory: objects of slabs, areas of per-CPU memory and of vmalloc.
 
 use aya_ebpf::{
     EbpfContext, Global,
@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use memtrace_common::{
     block::{BlockKey, LiveBlock, Recorded},
-    kernel_memory::{KERNEL, PER_CPU, SLAB, Source},
+    kernel_memory::{KERNEL, PAGE_BYTES, PER_CPU, SLAB, Source, VMALLOC},
     process::{Counter, ProcessSlot},
     site::{Site, SiteIndex},
 };
@@ -25,6 +25,10 @@ use crate::{
 /// Where `struct kmem_cache` holds the size that an object takes, in bytes: set at load.
 #[unsafe(no_mangle)]
 static CACHE_SIZE_OFFSET: Global<u32> = Global::new(0);
+
+/// How many CPUs there can be, each of which has its part of per-CPU memory: set at load.
+#[unsafe(no_mangle)]
+static POSSIBLE_CPUS: Global<u32> = Global::new(1);
 
 /// What an allocator hands out for nothing asked for (`ZERO_SIZE_PTR` of `<linux/slab.h>`), or where there is nothing: no block.
 const LAST_NO_BLOCK: u64 = 16;
@@ -61,11 +65,31 @@ pub(crate) fn cache_alloc(ctx: &RawTracePointContext) {
 #[inline(always)]
 pub(crate) fn per_cpu_alloc(ctx: &RawTracePointContext) {
     // percpu_alloc_percpu(unsigned long call_site, bool reserved, bool is_atomic, size_t size, size_t align, void *base_addr,
-    // int off, void __percpu *ptr, size_t bytes_alloc, gfp_t gfp_flags): include/trace/events/percpu.h since Linux 5.19
-    let (address, size_bytes) = (ctx.arg(7), ctx.arg(8));
+    // int off, void __percpu *ptr, size_t bytes_alloc, gfp_t gfp_flags): include/trace/events/percpu.h since Linux 5.19.
+    // `bytes_alloc` is what a cgroup is charged: with its own books, which are memory of another allocator's (`pcpu_obj_full_size`).
+    let (address, size): (u64, u64) = (ctx.arg(7), ctx.arg(3));
+    let size_bytes = size * POSSIBLE_CPUS.load() as u64;
     allocated(
         ctx,
         &Allocation { walker: Walker::PerCpuAlloc, source: Source::PerCpu, space: PER_CPU, address, size_bytes },
+    );
+}
+
+/// An area of the kernel's addresses has been taken, which most often vmalloc is about to put pages behind: what else it may be for is
+/// told by the stack.
+#[inline(always)]
+pub(crate) fn area_alloc(ctx: &RawTracePointContext) {
+    // alloc_vmap_area(unsigned long addr, unsigned long size, unsigned long align, unsigned long vstart, unsigned long vend,
+    // int failed): include/trace/events/vmalloc.h since Linux 6.2
+    let (address, size, failed): (u64, u64, i32) = (ctx.arg(0), ctx.arg(1), ctx.arg(5));
+    if failed != 0 {
+        return;
+    }
+    // The last page is there to catch whoever goes too far, and has nothing behind it (`__get_vm_area_node` of mm/vmalloc.c).
+    let size_bytes = size.saturating_sub(PAGE_BYTES);
+    allocated(
+        ctx,
+        &Allocation { walker: Walker::AreaAlloc, source: Source::Vmalloc, space: VMALLOC, address, size_bytes },
     );
 }
 
@@ -120,9 +144,6 @@ pub(crate) fn freed(space: ProcessSlot, address: u64) {
     }
 }
 
-/// The most objects that are allocated or freed in bulk at once. The kernel's own users stay far below.
-const MAX_BULK: u64 = 1 << 16;
-
 /// Objects whose addresses stand in a list of the kernel's.
 struct Bulk {
     /// Where their addresses stand.
@@ -140,14 +161,16 @@ pub(crate) fn bulk_allocated(ctx: &FExitContext) {
     let (cache, asked, addresses): (*const u8, u64, *const u64) = (ctx.arg(0), ctx.arg(2), list(ctx, 3));
     let count: i32 = ctx.arg(4);
     let Some(control) = counting() else { return };
-    if count <= 0 || asked > MAX_BULK {
+    if count <= 0 {
         return;
     }
     let Some(slot) = owner(control) else { return };
     let Some((index, site)) = counted_site(ctx, Walker::BulkAlloc, Source::Slab, slot) else { return };
     let block = LiveBlock::new(object_bytes(cache), Recorded::FOR_CERTAIN, index, control.now_ms);
     let mut bulk = Bulk { addresses, block, site, slot };
-    run(asked.min(count as u64), put_next as *mut c_void, &mut bulk);
+    if !run(asked.min(count as u64), put_next as *mut c_void, &mut bulk) {
+        count_at(slot, Counter::BlocksFull);
+    }
 }
 
 /// Objects are freed in bulk, of which no tracepoint tells.
@@ -155,13 +178,15 @@ pub(crate) fn bulk_allocated(ctx: &FExitContext) {
 pub(crate) fn bulk_freed(ctx: &FEntryContext) {
     // void kmem_cache_free_bulk(struct kmem_cache *s, size_t size, void **p): mm/slub.c
     let (count, addresses): (u64, *const u64) = (ctx.arg(1), list(ctx, 2));
-    if counting().is_none() || count > MAX_BULK {
+    if counting().is_none() {
         return;
     }
     let nobody = SiteIndex::NONE;
     let block = LiveBlock::new(0, Recorded::FOR_CERTAIN, nobody, 0);
     let mut bulk = Bulk { addresses, block, site: core::ptr::null_mut(), slot: ProcessSlot::NONE };
-    run(count, free_next as *mut c_void, &mut bulk);
+    if !run(count, free_next as *mut c_void, &mut bulk) {
+        count_at(KERNEL, Counter::MissedFrees);
+    }
 }
 
 /// A list of addresses that a function was given. By a helper: older verifiers (6.1's) do not take a pointer to pointers for an
@@ -174,11 +199,12 @@ fn list(ctx: &impl EbpfContext, argument: u32) -> *const u64 {
     value as *const u64
 }
 
-/// Calls `step` for each object.
+/// Calls `step` for each object. Returns whether that could be done: the kernel has a limit of 8,388,608 (`BPF_MAX_LOOPS`).
 #[inline(always)]
-fn run(count: u64, step: *mut c_void, bulk: &mut Bulk) {
+fn run(count: u64, step: *mut c_void, bulk: &mut Bulk) -> bool {
+    let count = count.min(u32::MAX as u64) as u32;
     // SAFETY: the callbacks have the signature that the helper calls, and the context outlives the call.
-    unsafe { bpf_loop(count as u32, step, (&raw mut *bulk).cast(), 0) };
+    unsafe { bpf_loop(count, step, (&raw mut *bulk).cast(), 0) >= 0 }
 }
 
 /// The address of an object.

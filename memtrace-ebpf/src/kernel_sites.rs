@@ -39,7 +39,7 @@ static INTERRUPT_START: Global<u64> = Global::new(0);
 static INTERRUPT_END: Global<u64> = Global::new(0);
 
 /// How many programs walk stacks.
-pub(crate) const WALKERS: u32 = 5;
+pub(crate) const WALKERS: u32 = 6;
 
 /// A program that walks stacks, and so has a place for them.
 #[derive(Clone, Copy)]
@@ -50,6 +50,7 @@ pub(crate) enum Walker {
     PageAlloc,
     PerCpuAlloc,
     BulkAlloc,
+    AreaAlloc,
 }
 
 /// What user space says, while events are counted.
@@ -155,7 +156,7 @@ fn walk(ctx: &impl EbpfContext, record: &mut StackRecord) -> StackId {
     hasher.finish(count, truncated != 0)
 }
 
-/// When pages were allocated is not kept, so that generations are not told apart: all is of the first.
+/// The judge of the kernel's own memory does not ask what became of generations, so they are not told apart: all is of the first.
 const NO_TIME_MS: u32 = 0;
 
 #[inline(always)]

@@ -32,7 +32,7 @@ use aya_ebpf::{
     macros::{fentry, fexit, raw_tracepoint, tracepoint, uprobe, uretprobe},
     programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext, TracePointContext},
 };
-use memtrace_common::kernel_memory::{PER_CPU, SLAB};
+use memtrace_common::kernel_memory::{PER_CPU, SLAB, VMALLOC};
 use target::Task;
 
 /// Entry of a function that hands out a new block.
@@ -277,6 +277,21 @@ fn kmem_cpu_alloc(ctx: RawTracePointContext) -> i32 {
 fn kmem_cpu_free(ctx: RawTracePointContext) -> i32 {
     // percpu_free_percpu(void *base_addr, int off, void __percpu *ptr): include/trace/events/percpu.h
     kernel_objects::freed(PER_CPU, ctx.arg(2));
+    0
+}
+
+/// The kernel has taken an area of its addresses.
+#[raw_tracepoint(tracepoint = "alloc_vmap_area")]
+fn kmem_area_alloc(ctx: RawTracePointContext) -> i32 {
+    kernel_objects::area_alloc(&ctx);
+    0
+}
+
+/// The kernel gives up an area of its addresses.
+#[raw_tracepoint(tracepoint = "free_vmap_area_noflush")]
+fn kmem_area_free(ctx: RawTracePointContext) -> i32 {
+    // free_vmap_area_noflush(unsigned long va_start, …): include/trace/events/vmalloc.h
+    kernel_objects::freed(VMALLOC, ctx.arg(0));
     0
 }
 

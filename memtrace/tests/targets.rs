@@ -197,41 +197,9 @@ fn programs_of_a_name_are_targets_from_their_first_instruction() {
     }
 }
 
-/// A cgroup that goes with the test.
-struct Cgroup(PathBuf);
-
-impl Cgroup {
-    fn make() -> Self {
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-        let root = mounts.lines().find_map(|line| {
-            let fields: Vec<&str> = line.split(' ').collect();
-            (fields[2] == "cgroup2").then(|| PathBuf::from(fields[1]))
-        });
-        let folder = match root {
-            Some(root) => root,
-            None => {
-                let folder = PathBuf::from("/run/memtrace-cgroup2");
-                fs::create_dir_all(&folder).unwrap();
-                let mounted = Command::new("mount").args(["-t", "cgroup2", "none"]).arg(&folder).status().unwrap();
-                assert!(mounted.success());
-                folder
-            }
-        };
-        let group = folder.join(format!("memtrace-test-{}", std::process::id()));
-        fs::create_dir(&group).unwrap();
-        Self(group)
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        _ = fs::remove_dir(&self.0);
-    }
-}
-
 #[test]
 fn programs_in_a_cgroup_are_targets() {
-    let group = Cgroup::make();
+    let group = support::Cgroup::make();
     let program = compile("family.c", &FRAME_POINTERS);
     let tracing = Tracing::start(&["--cgroup", group.0.to_str().unwrap(), "--format", "json"]);
     let script = format!("echo $$ > {}/cgroup.procs; exec {} 3", group.0.display(), program.display());

@@ -123,7 +123,8 @@ fn host_processes() -> Result<Vec<NonZeroU32>, SelectionError> {
 
 /// The folder of a cgroup, given as such or as `/proc/PID/cgroup` has it (`/system.slice/redis.service`).
 fn find_cgroup(path: &Path) -> io::Result<PathBuf> {
-    let is_cgroup = |folder: &Path| folder.join("cgroup.procs").exists();
+    // Groups of cgroup v1 have `cgroup.procs` as well, and nobody can ask the kernel whether a task is in one.
+    let is_cgroup = |folder: &Path| folder.join("cgroup.controllers").exists();
     if is_cgroup(path) {
         return Ok(path.to_owned());
     }
@@ -166,6 +167,16 @@ mod tests {
     fn a_cgroup_that_is_not_there_is_an_error_that_names_it() {
         let error = Selection::Cgroup("/no/such/group".into()).processes().unwrap_err();
         assert!(error.to_string().contains("/no/such/group"), "{error}");
+    }
+
+    #[test]
+    fn a_group_of_cgroup_v1_is_none() {
+        let folder = std::env::temp_dir().join(format!("memtrace-cgroup1-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("cgroup.procs"), "1\n").unwrap();
+        let error = Selection::Cgroup(folder.clone()).open_cgroup().unwrap_err().to_string();
+        fs::remove_dir_all(&folder).unwrap();
+        assert!(error.contains("no such folder of a cgroup2 file system"), "{error}");
     }
 
     #[test]

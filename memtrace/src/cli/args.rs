@@ -1,9 +1,12 @@
 //! What can be said on the command line. Only types.
 
-use std::{ffi::OsString, num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, ffi::OsString, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use clap::{
+    ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, error::ErrorKind,
+    parser::ValueSource,
+};
 use memtrace_common::{
     process::ProcessSlot,
     sampling::{MAX_MEAN_BYTES, MIN_MEAN_BYTES},
@@ -12,7 +15,7 @@ use memtrace_common::{
 use super::watch_args::WatchArguments;
 use crate::{
     capture::{allocators::custom::CustomFunction, kernel::Capacities, selection::Selection},
-    model::report::{Category, PageKind, Weight},
+    model::report::{Category, KernelSource, PageKind, Weight},
 };
 
 const EXAMPLES: &str = "\
@@ -248,15 +251,37 @@ impl Arguments {
     /// # Errors
     /// Where it asks for what there is not, or for help.
     pub(super) fn parse<T: Into<OsString> + Clone>(words: impl IntoIterator<Item = T>) -> Result<Self, clap::Error> {
-        let arguments = Self::try_parse_from(words)?;
+        let matches = Self::command().try_get_matches_from(words)?;
+        let arguments = Self::from_arg_matches(&matches)?;
         let TraceArguments { target, categories, .. } = &arguments.trace;
-        let needs_target = arguments.command.is_none() && !categories.contains(&CategoryArgument::Kernel);
+        let is_of_kernel = categories.contains(&CategoryArgument::Kernel);
+        if let Some((_, option)) = NOT_OF_KERNEL.iter().find(|(id, _)| is_of_kernel && is_given(&matches, id)) {
+            let what = format!("--category kernel does not go with {option}, which is about probes in programs");
+            return Err(Self::command().error(ErrorKind::ArgumentConflict, what));
+        }
+        let needs_target = arguments.command.is_none() && !is_of_kernel;
         if needs_target && target.is_empty() {
             let what = "a target is required: --pid <N>, --comm <NAME>, --cgroup <PATH>, --all or -- <CMD>...";
             return Err(Self::command().error(ErrorKind::MissingRequiredArgument, what));
         }
         Ok(arguments)
     }
+}
+
+/// What has no meaning for the kernel's own memory, and must not look as if it had: as it is called here, and by users.
+const NOT_OF_KERNEL: [(&str, &str); 7] = [
+    ("max_overhead", "--max-overhead"),
+    ("sample_bytes", "--sample-bytes"),
+    ("unwind", "--unwind"),
+    ("links", "--links"),
+    ("max_rows", "--max-rows"),
+    ("max_threads", "--max-threads"),
+    ("empty_probes", "--empty-probes"),
+];
+
+/// Whether somebody has asked for it: it may have a default.
+fn is_given(matches: &ArgMatches, id: &str) -> bool {
+    matches.value_source(id) == Some(ValueSource::CommandLine)
 }
 
 impl TargetArguments {
@@ -279,7 +304,8 @@ impl TargetArguments {
         } else if self.pids.is_empty() {
             Selection::Command(self.command_line.clone())
         } else {
-            Selection::Pids(self.pids.clone())
+            // Named twice, it is one.
+            Selection::Pids(self.pids.iter().copied().collect::<BTreeSet<_>>().into_iter().collect())
         }
     }
 }
@@ -297,7 +323,7 @@ pub(super) struct CapacityArguments {
     #[arg(long, value_name = "N", value_parser = capacity())]
     pub(super) max_stacks: Option<u32>,
 
-    /// Allocation sites, each a stack in a process, about 160 bytes each [default: 32768, or 131072]
+    /// Allocation sites, each a stack in a process, about 400 bytes each [default: 32768, or 131072]
     #[arg(long, value_name = "N", value_parser = capacity())]
     pub(super) max_sites: Option<u32>,
 
@@ -391,7 +417,7 @@ pub(super) enum CategoryArgument {
     Mmap,
     /// Whatever it was allocated by, from when its pages became resident: what --tier growth tells
     Pages,
-    /// The kernel's own: slab objects, pages, per-CPU memory; of the whole host, or what is allocated in the context of
+    /// The kernel's own: slab objects, pages, per-CPU memory, vmalloc; of the whole host, or what is allocated in the context of
     /// --pid, --comm or --cgroup (Linux 6.1). Every allocation, whatever --tier says
     Kernel,
 }
@@ -403,7 +429,7 @@ impl CategoryArgument {
             Self::Heap => vec![Category::Heap],
             Self::Mmap => vec![Category::Mmap],
             Self::Pages => PageKind::ALL.map(Category::Pages).to_vec(),
-            Self::Kernel => vec![Category::Kernel],
+            Self::Kernel => KernelSource::ALL.map(Category::Kernel).to_vec(),
         }
     }
 }
@@ -493,6 +519,23 @@ mod tests {
         assert_eq!(refused(&["--category", "heap"]), ErrorKind::MissingRequiredArgument);
         assert!(Arguments::parse(["memtrace", "--category", "kernel"]).is_ok());
         assert!(Arguments::parse(["memtrace", "doctor"]).is_ok());
+    }
+
+    #[test]
+    fn what_is_about_probes_does_not_go_with_the_kernels_memory() {
+        for given in [
+            "--max-overhead=10%",
+            "--sample-bytes=1MiB",
+            "--unwind=fp",
+            "--links=auto",
+            "--max-rows=1",
+            "--max-threads=1",
+        ] {
+            assert_eq!(refused(&["--category", "kernel", given]), ErrorKind::ArgumentConflict, "{given}");
+            assert!(Arguments::parse(["memtrace", "--pid", "1", given]).is_ok(), "{given}");
+        }
+        assert_eq!(refused(&["--category", "kernel", "--empty-probes"]), ErrorKind::ArgumentConflict);
+        assert!(Arguments::parse(["memtrace", "--category", "kernel", "--max-blocks", "1"]).is_ok());
     }
 
     #[test]

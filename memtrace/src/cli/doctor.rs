@@ -74,18 +74,34 @@ fn kernel_memory() -> String {
         page_frames: Some(1),
         interrupts: None,
     };
-    if let Err(error) = KernelMemory::load(settings).and_then(|mut memory| memory.attach()) {
-        return limited(
-            error.to_string(),
-            "only --category kernel needs it; is a security module in the way? see `dmesg`",
-        );
-    }
+    let attached = KernelMemory::load(settings).and_then(|mut memory| memory.attach().map(|()| memory));
+    let (not_seen, why) = match attached {
+        Ok(memory) => (memory.not_seen(), refusal(&memory)),
+        Err(error) => {
+            return limited(
+                error.to_string(),
+                "only --category kernel needs it; is a security module in the way? see `dmesg`",
+            );
+        }
+    };
     match Kallsyms::read() {
+        Ok(_) if !not_seen.is_empty() => limited(
+            format!("not seen: {}", not_seen.join("; ")),
+            &format!("only --category kernel needs it, and tells all else exactly; {why}"),
+        ),
         Ok(_) => "ok       kernel memory: the kernel accepts and attaches its programs, and lists its symbols".into(),
         Err(error) => limited(
             error.to_string(),
             "--category kernel names no functions, and leaves pages out; sysctl kernel.kptr_restrict=1",
         ),
+    }
+}
+
+/// What keeps the kernel from telling all.
+fn refusal(memory: &KernelMemory) -> String {
+    match memory.refusal() {
+        Some(why) => format!("this kernel takes no programs on its functions: {why}"),
+        None => "this kernel has no tracepoints for it".to_owned(),
     }
 }
 

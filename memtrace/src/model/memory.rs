@@ -67,6 +67,8 @@ pub struct KernelUsage {
     pub slab_unreclaimable_bytes: u64,
     /// Stacks of threads.
     pub stack_bytes: u64,
+    /// What else has pages that follow one another in its addresses only.
+    pub vmalloc_bytes: u64,
     /// Page tables.
     pub page_table_bytes: u64,
     /// Per-CPU memory, of all CPUs.
@@ -76,7 +78,8 @@ pub struct KernelUsage {
 impl Reading for KernelUsage {
     fn bytes(&self) -> u64 {
         let slabs = self.slab_reclaimable_bytes.saturating_add(self.slab_unreclaimable_bytes);
-        [self.stack_bytes, self.page_table_bytes, self.percpu_bytes].into_iter().fold(slabs, u64::saturating_add)
+        let others = [self.stack_bytes, self.vmalloc_bytes, self.page_table_bytes, self.percpu_bytes];
+        others.into_iter().fold(slabs, u64::saturating_add)
     }
 
     fn series(readings: Vec<(Duration, Self)>) -> Series {

@@ -90,7 +90,36 @@ pub enum Category {
     /// Whatever it was allocated by, from when its pages became resident.
     Pages(PageKind),
     /// The kernel's own.
-    Kernel,
+    Kernel(KernelSource),
+}
+
+/// Which of the kernel's allocators memory is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KernelSource {
+    /// Objects of slabs, as /proc/slabinfo has them.
+    Slab,
+    /// Whole pages.
+    Pages,
+    /// Areas of per-CPU memory, with their parts of all CPUs.
+    PerCpu,
+    /// Areas of pages that follow one another in the kernel's addresses only.
+    Vmalloc,
+}
+
+impl KernelSource {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Slab, Self::Pages, Self::PerCpu, Self::Vmalloc];
+
+    /// The word used in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Slab => "slab",
+            Self::Pages => "pages",
+            Self::PerCpu => "percpu",
+            Self::Vmalloc => "vmalloc",
+        }
+    }
 }
 
 /// What pages hold.
@@ -134,7 +163,16 @@ impl Category {
     pub fn page_kind(self) -> Option<PageKind> {
         match self {
             Self::Pages(kind) => Some(kind),
-            Self::Heap | Self::Mmap | Self::Kernel => None,
+            Self::Heap | Self::Mmap | Self::Kernel(_) => None,
+        }
+    }
+
+    /// Which of the kernel's allocators it is from, where it is the kernel's own.
+    #[must_use]
+    pub fn kernel_source(self) -> Option<KernelSource> {
+        match self {
+            Self::Kernel(source) => Some(source),
+            Self::Heap | Self::Mmap | Self::Pages(_) => None,
         }
     }
 
@@ -145,7 +183,7 @@ impl Category {
             Self::Heap => "heap",
             Self::Mmap => "mmap",
             Self::Pages(_) => "pages",
-            Self::Kernel => "kernel",
+            Self::Kernel(_) => "kernel",
         }
     }
 }
@@ -400,6 +438,8 @@ pub struct Report {
     pub steered: Option<Steered>,
     /// What was lost of the run as a whole, not of one target.
     pub health: Vec<HealthCounter>,
+    /// What of the memory that was asked about nobody could see on this machine, in words.
+    pub not_seen: Vec<String>,
     /// The targets, most live bytes first.
     pub processes: Vec<Process>,
     /// Targets that have ended and are not among them.

@@ -19,7 +19,7 @@ use crate::{
         frame::{KERNEL_IMAGE, Stack},
         growth::History,
         memory::{KernelUsage, MemoryHistory},
-        report::{self, Category, Process, Site, Totals},
+        report::{self, Category, KernelSource, Process, Site, Totals},
         verdict::Surroundings,
     },
     process::kernel_pages,
@@ -88,7 +88,7 @@ impl Book {
                 continue;
             }
             live_bytes += totals.live_bytes();
-            let tracked = self.sites.entry(*index).or_insert_with(|| TrackedSite::new(site.stack, Category::Kernel));
+            let tracked = self.sites.entry(*index).or_insert_with(|| TrackedSite::new(site.stack, category(source)));
             tracked.totals = totals;
             tracked.live_bytes.push(elapsed, totals.live_bytes());
         }
@@ -116,7 +116,7 @@ impl Book {
                 place.insert(symbolizer.stack(&record, source))
             }
         };
-        Ok(*stack != KernelStack::Backing)
+        Ok(*stack != KernelStack::LeftOut)
     }
 
     /// Takes in when the oldest live object of each site was allocated, in milliseconds after the start.
@@ -149,23 +149,23 @@ impl Book {
 
     /// The sites, those whose stacks differ only within the allocator taken together, in the order of reports.
     fn merged_sites(&self, symbolizer: &mut KernelSymbolizer, now: Duration) -> Vec<Site> {
-        let mut merged: HashMap<(&[u64], bool), Vec<&TrackedSite>> = HashMap::new();
+        let mut merged: HashMap<(&[u64], bool, Category), Vec<&TrackedSite>> = HashMap::new();
         for tracked in self.sites.values() {
-            let place = match self.stacks.get(&tracked.stack) {
+            let (addresses, truncated) = match self.stacks.get(&tracked.stack) {
                 Some(KernelStack::Of(addresses, truncated)) => (addresses.as_slice(), *truncated),
-                Some(KernelStack::Backing) | None => (&[][..], true),
+                Some(KernelStack::LeftOut) | None => (&[][..], true),
             };
-            merged.entry(place).or_default().push(tracked);
+            merged.entry((addresses, truncated, tracked.category)).or_default().push(tracked);
         }
         let surroundings =
             Surroundings { growth_bytes_per_s: self.live_bytes.slope_per_s(), ..Surroundings::default() };
-        let site = |((addresses, truncated), parts): ((&[u64], bool), Vec<&TrackedSite>)| {
+        let site = |((addresses, truncated, category), parts): ((&[u64], bool, Category), Vec<&TrackedSite>)| {
             let stack: Stack = addresses.iter().map(|address| symbolizer.frames(*address)).collect();
             Site {
-                id: site_id(&stack),
+                id: site_id(&stack, category),
                 truncated,
                 stack,
-                ..tracked_site::merged(Category::Kernel, &parts, now, &surroundings)
+                ..tracked_site::merged(category, &parts, now, &surroundings)
             }
         };
         let mut sites: Vec<Site> = merged.into_iter().map(site).collect();
@@ -174,9 +174,20 @@ impl Book {
     }
 }
 
-/// A hash over images and places in them: it does not depend on where they were loaded.
-fn site_id(stack: &Stack) -> u64 {
-    stack.frames().fold(0, |hash, frame| {
+/// The allocator, as reports have it.
+fn category(source: Source) -> Category {
+    Category::Kernel(match source {
+        Source::Slab => KernelSource::Slab,
+        Source::Pages => KernelSource::Pages,
+        Source::PerCpu => KernelSource::PerCpu,
+        Source::Vmalloc => KernelSource::Vmalloc,
+    })
+}
+
+/// A hash over the allocator, images and places in them: it does not depend on where they were loaded.
+fn site_id(stack: &Stack, category: Category) -> u64 {
+    let allocator = category.kernel_source().map_or(0, |source| source as u64);
+    stack.frames().fold(mix(allocator), |hash, frame| {
         let (image, offset) = frame.place.in_image();
         let name = image.map(|image| image.build_id.as_ref().unwrap_or(&image.path));
         let hash = name.into_iter().flat_map(|name| name.bytes()).fold(hash, |hash, byte| mix(hash ^ u64::from(byte)));

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     capture::{
-        kernel::{KernelMemory, MemorySettings},
+        kernel::{KernelMemory, MemorySettings, NEVER_SEEN},
         privileges,
         selection::Selection,
     },
@@ -58,6 +58,8 @@ struct Session {
     symbolizer: KernelSymbolizer,
     books: Vec<Book>,
     control: Control,
+    /// What nobody can see on this machine.
+    not_seen: Vec<String>,
     started: Instant,
     started_at: SystemTime,
 }
@@ -79,11 +81,11 @@ impl Session {
     /// Loads the programs, attaches them, and begins to count.
     fn start(options: &Options) -> Result<Self, PipelineError> {
         let types = KernelTypes::read().map_err(KernelMemoryError::from)?;
-        let (symbolizer, hidden) = KernelSymbolizer::new();
+        let (mut symbolizer, hidden) = KernelSymbolizer::new();
         if let Some(problem) = hidden {
             eprintln!(
-                "memtrace: {problem}: stacks have no names, and pages are left out, since those of slabs cannot be told \
-                 from others"
+                "memtrace: {problem}: stacks have no names, and pages and vmalloc are left out, since pages of slabs cannot \
+                 be told from others"
             );
             eprintln!("hint: sysctl kernel.kptr_restrict=1 (or 0), and CAP_SYSLOG");
         }
@@ -101,12 +103,15 @@ impl Session {
         }
         let books = open_books(&options.selection, &mut kernel)?;
         kernel.attach()?;
-        if let [(function, why), ..] = kernel.refused() {
-            log::info!("what the kernel allocates or frees in bulk is not seen: no program on `{function}`: {why}");
+        if let Some(why) = kernel.refusal() {
+            log::info!("the kernel takes no programs on its functions: {why}");
         }
+        symbolizer.counts_areas = kernel.counts_areas();
+        let not_seen: Vec<String> = kernel.not_seen().into_iter().chain([NEVER_SEEN.to_owned()]).collect();
+        eprintln!("memtrace: not seen: {}", not_seen.join("; "));
         let control = Control { own_tgid: std::process::id(), comm: options.selection.comm(), ..Control::default() };
         let (started, started_at) = (Instant::now(), SystemTime::now());
-        let mut session = Self { kernel, symbolizer, books, control, started, started_at };
+        let mut session = Self { kernel, symbolizer, books, control, not_seen, started, started_at };
         session.set_control(true)?;
         session.announce(&options.selection);
         Ok(session)
@@ -184,7 +189,6 @@ impl Session {
     fn report(&mut self, now: Duration) -> Result<Report, PipelineError> {
         let release = read_line("/proc/sys/kernel/osrelease");
         let oldest = self.kernel.oldest_born_ms();
-        let missed = self.missed();
         let allocators = self.allocators();
         let mut processes = Vec::with_capacity(self.books.len());
         for book in &mut self.books {
@@ -196,10 +200,11 @@ impl Session {
             }
             process.allocators.clone_from(&allocators);
             process.health = health(&counted, Counter::is_of_process);
-            process.health.push(missed.clone());
             processes.push(process);
         }
         processes.sort_by_key(|process: &Process| (std::cmp::Reverse(process.totals.live_bytes()), process.pid));
+        let mut health = health(&self.kernel.process(ProcessSlot::NONE)?, |counter: Counter| !counter.is_of_process());
+        health.push(self.missed());
         Ok(Report {
             host: read_line("/proc/sys/kernel/hostname"),
             kernel: release,
@@ -207,7 +212,8 @@ impl Session {
             duration: now,
             tier: Tier::Exact,
             steered: None,
-            health: health(&self.kernel.process(ProcessSlot::NONE)?, |counter: Counter| !counter.is_of_process()),
+            health,
+            not_seen: self.not_seen.clone(),
             processes,
             unlisted: Unlisted::default(),
         })
@@ -260,8 +266,7 @@ fn open_books(selection: &Selection, kernel: &mut KernelMemory) -> Result<Vec<Bo
         // Threads of the kernel run no program, and allocate all the same.
         let exe = status::exe(pid).map(|exe| status::printable(&exe.to_string_lossy())).unwrap_or_default();
         let Some(slot) = kernel.open_process(pid)? else {
-            // Named twice, or beyond --max-processes.
-            log::warn!("process {pid} is not traced: it is already, or there is no room");
+            log::warn!("process {pid} is not traced: there are more than --max-processes");
             continue;
         };
         books.push(Book::new(Owner::Process { pid, comm, exe }, slot));

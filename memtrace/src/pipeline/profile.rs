@@ -197,7 +197,7 @@ impl Profile {
                 Category::Mmap => (mapped.map(|book| book.totals(*id)).unwrap_or_default(), None),
                 // Which of them are given back nobody tells; of all together it is known.
                 Category::Pages(_) => (Totals::new(site.alloc().bytes, site.alloc().objects, 0, 0), None),
-                Category::Heap | Category::Kernel => figures(site, kernel),
+                Category::Heap | Category::Kernel(_) => figures(site, kernel),
             };
             let of_windows = (category == Category::Heap).then(|| self.windows.figures(*id, scale)).flatten();
             let fitted = of_windows.map(|(totals, uncertainty)| fit.apply(&totals, &uncertainty));
@@ -313,7 +313,7 @@ impl Profile {
                 Category::Mmap => oldest_mapped.get(id).copied(),
                 Category::Pages(_) => None,
                 // Kept elsewhere: `kernel_book`.
-                Category::Kernel => None,
+                Category::Kernel(_) => None,
             };
         }
     }

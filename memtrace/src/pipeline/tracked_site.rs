@@ -130,7 +130,7 @@ pub(super) fn merged(category: Category, parts: &[&TrackedSite], now: Duration, 
     let left = left.and_then(|known| known.into_iter().reduce(|sum, more| sum.plus(&more)));
     let by_growth = match category {
         Category::Pages(_) => touched::judge(&evidence),
-        Category::Kernel => judge_growth(&evidence),
+        Category::Kernel(_) => judge_growth(&evidence),
         Category::Heap | Category::Mmap => judge(&evidence),
     };
     Site {

@@ -45,6 +45,7 @@ fn usage_in(meminfo: &str) -> Option<KernelUsage> {
             "SReclaimable" => &mut usage.slab_reclaimable_bytes,
             "SUnreclaim" => &mut usage.slab_unreclaimable_bytes,
             "KernelStack" => &mut usage.stack_bytes,
+            "VmallocUsed" => &mut usage.vmalloc_bytes,
             // The second are those of virtual machines (Linux 6.1).
             "PageTables" | "SecPageTables" => &mut usage.page_table_bytes,
             "Percpu" => &mut usage.percpu_bytes,
@@ -53,6 +54,8 @@ fn usage_in(meminfo: &str) -> Option<KernelUsage> {
         let kib: u64 = amount.trim().strip_suffix(" kB")?.parse().ok()?;
         *bytes = bytes.saturating_add(kib.saturating_mul(1024));
     }
+    // Stacks are from there, but where the kernel was built in another way (`CONFIG_VMAP_STACK`).
+    usage.vmalloc_bytes = usage.vmalloc_bytes.saturating_sub(usage.stack_bytes);
     (usage != KernelUsage::default()).then_some(usage)
 }
 
@@ -92,6 +95,8 @@ Node 0, zone  Movable
             ..KernelUsage::default()
         };
         assert_eq!((usage, usage.unwrap().bytes()), (Some(expected), 16 << 10));
+        let stacks = usage_in("KernelStack:  4 kB\nVmallocTotal: 9 kB\nVmallocUsed: 7 kB\n").unwrap();
+        assert_eq!((stacks.stack_bytes, stacks.vmalloc_bytes, stacks.bytes()), (4 << 10, 3 << 10, 7 << 10));
         assert_eq!((usage_in("MemTotal: 100 kB\n"), usage_in("Percpu: x kB\n")), (None, None));
         assert!(super::usage().unwrap().bytes() > 1 << 20);
     }

@@ -37,6 +37,8 @@ pub struct KernelTypes {
     pub page_struct_bytes: u64,
     /// Whether the tracepoints of the per-CPU allocator are there, with the arguments that memtrace knows.
     pub has_per_cpu: bool,
+    /// Whether those are that tell which areas of the kernel's addresses are taken and given up.
+    pub has_areas: bool,
     /// The function that allocates objects of a slab cache in bulk, of which no tracepoint tells.
     pub bulk_alloc: Option<&'static str>,
     /// The one that frees objects in bulk.
@@ -61,6 +63,12 @@ const PER_CPU: [(&str, &str); 2] = [
     ("percpu_free_percpu", "pointer, int, pointer"),
 ];
 
+/// Those of areas of the kernel's addresses, since Linux 6.2 (include/trace/events/vmalloc.h).
+const AREAS: [(&str, &str); 2] = [
+    ("alloc_vmap_area", "unsigned long, unsigned long, unsigned long, unsigned long, unsigned long, int"),
+    ("free_vmap_area_noflush", "unsigned long"),
+];
+
 /// Names of functions by kernel, and their arguments (mm/slub.c).
 const BULK_ALLOC: (&[&str], &str) =
     (&["kmem_cache_alloc_bulk_noprof", "kmem_cache_alloc_bulk"], "struct kmem_cache, gfp_t, size_t, pointer");
@@ -78,18 +86,25 @@ impl KernelTypes {
         for (name, expected) in REQUIRED {
             check(&types, name, expected)?;
         }
-        let has_per_cpu = PER_CPU.iter().all(|(name, expected)| {
-            check(&types, name, expected).inspect_err(|error| log::warn!("per-CPU memory is left out: {error}")).is_ok()
-        });
         Ok(Self {
             cache_size_offset: offset_of_cache_size(&types)?,
             page_struct_bytes: size_of_page_struct(&types)?,
-            has_per_cpu,
+            has_per_cpu: has_all(&types, &PER_CPU),
+            has_areas: has_all(&types, &AREAS),
             bulk_alloc: function(&types, BULK_ALLOC),
             bulk_free: function(&types, BULK_FREE),
             sheaf_free: function(&types, SHEAF_FREE),
         })
     }
+}
+
+/// Whether tracepoints are there that can be done without.
+fn has_all(types: &Btf, tracepoints: &[(&'static str, &'static str)]) -> bool {
+    tracepoints.iter().all(|(name, expected)| {
+        check(types, name, expected)
+            .inspect_err(|error| log::info!("tracing the kernel's memory without: {error}"))
+            .is_ok()
+    })
 }
 
 /// The function of one of these names that has these arguments.

@@ -119,6 +119,7 @@ pub(crate) fn report() -> Report {
         duration: Duration::from_secs(10),
         tier: Tier::Exact,
         steered: None,
+        not_seen: Vec::new(),
         health: vec![HealthCounter { name: "events_full", count: 0, kind: HealthKind::Loss }],
         processes: vec![Process {
             pid: 42,

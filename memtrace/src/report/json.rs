@@ -23,7 +23,9 @@ use crate::model::{
     ledger::Ledger,
     memory::{KernelUsage, Memory, Reading, Series, Usage},
     overhead::{Hits, Overhead},
-    report::{FreedAt, HealthCounter, PageKind, Process, Report, Site, Steered, Tier, TierChange, Totals},
+    report::{
+        FreedAt, HealthCounter, KernelSource, PageKind, Process, Report, Site, Steered, Tier, TierChange, Totals,
+    },
     survival::{Cohort, GENERATION_S, Survival},
 };
 
@@ -44,6 +46,8 @@ struct JsonReport<'a> {
     /// The budget and what came of it; nothing where the tier was asked for.
     auto: Option<JsonSteered<'a>>,
     health: BTreeMap<&'static str, u64>,
+    /// What nobody could see on this machine, in words.
+    not_seen: &'a [String],
     processes: Vec<JsonProcess<'a>>,
     /// Targets that have ended and are not among `processes`.
     unlisted: JsonUnlisted,
@@ -207,6 +211,7 @@ struct JsonKernelUsage {
     slab_reclaimable_bytes: u64,
     slab_unreclaimable_bytes: u64,
     stack_bytes: u64,
+    vmalloc_bytes: u64,
     page_table_bytes: u64,
     percpu_bytes: u64,
 }
@@ -220,6 +225,7 @@ fn json_kernel_memory(memory: &Memory) -> Option<JsonKernelMemory> {
         slab_reclaimable_bytes: usage.slab_reclaimable_bytes,
         slab_unreclaimable_bytes: usage.slab_unreclaimable_bytes,
         stack_bytes: usage.stack_bytes,
+        vmalloc_bytes: usage.vmalloc_bytes,
         page_table_bytes: usage.page_table_bytes,
         percpu_bytes: usage.percpu_bytes,
     };
@@ -350,6 +356,9 @@ struct JsonSite<'a> {
     /// What its pages hold, where it is of pages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pages: Option<&'static str>,
+    /// Which of the kernel's allocators it is from, where it is the kernel's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'static str>,
     #[serde(flatten)]
     totals: JsonTotals,
     interval_95: Option<JsonIntervals>,
@@ -406,6 +415,7 @@ pub fn render(report: &Report, top: Option<usize>, out: &mut dyn Write) -> io::R
         sample_bytes: report.tier.sample_bytes(),
         auto: report.steered.as_ref().map(JsonSteered::from),
         health: counters(&report.health),
+        not_seen: &report.not_seen,
         processes: report.processes.iter().map(|process| json_process(process, top)).collect(),
         unlisted: JsonUnlisted { processes: report.unlisted.processes, totals: (&report.unlisted.totals).into() },
     };
@@ -541,6 +551,7 @@ fn json_site<'a>(site: &'a Site, places: &'a Places) -> JsonSite<'a> {
         id: format!("{:016x}", site.id),
         category: site.category.name(),
         pages: site.category.page_kind().map(PageKind::name),
+        source: site.category.kernel_source().map(KernelSource::name),
         totals: (&site.totals).into(),
         interval_95: site.intervals().map(JsonIntervals::from),
         growth_bytes_per_s: site.growth_bytes_per_s,

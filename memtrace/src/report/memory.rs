@@ -70,10 +70,11 @@ fn kernel_kinds(readings: &[(Duration, KernelUsage)], out: &mut dyn Write) -> io
     let Some((_, latest)) = readings.last() else { return Ok(()) };
     let slabs = latest.slab_reclaimable_bytes.saturating_add(latest.slab_unreclaimable_bytes);
     let [slabs, reclaimable] = [slabs, latest.slab_reclaimable_bytes].map(units::bytes);
-    let [stacks, tables, percpu] = [latest.stack_bytes, latest.page_table_bytes, latest.percpu_bytes].map(units::bytes);
+    let [stacks, vmalloc] = [latest.stack_bytes, latest.vmalloc_bytes].map(units::bytes);
+    let [tables, percpu] = [latest.page_table_bytes, latest.percpu_bytes].map(units::bytes);
     writeln!(
         out,
-        "memory     {slabs} in slabs ({reclaimable} reclaimable), {stacks} stacks of threads, {tables} page tables, \
+        "memory     {slabs} in slabs ({reclaimable} reclaimable), {stacks} stacks of threads, {vmalloc} other vmalloc, {tables} page tables, \
          {percpu} per-CPU; also from before"
     )
 }
@@ -118,6 +119,7 @@ mod tests {
             slab_reclaimable_bytes: mib << 20,
             slab_unreclaimable_bytes: 10 << 20,
             stack_bytes: 3 << 20,
+            vmalloc_bytes: 4 << 20,
             page_table_bytes: 2 << 20,
             percpu_bytes: 1 << 20,
         };
@@ -128,8 +130,8 @@ mod tests {
                 Some(Memory { judgement, limit: None, time_to_limit: None, series: Series::OfKernel(readings) });
         });
         let lines: Vec<&str> = text.lines().collect();
-        assert!(lines[0].starts_with("held       25.0 MiB, +1.00 MiB/s, increasing (90 %)   16.0 MiB "), "{text}");
-        let kinds = "memory     19.0 MiB in slabs (9.00 MiB reclaimable), 3.00 MiB stacks of threads, 2.00 MiB page tables, \
+        assert!(lines[0].starts_with("held       29.0 MiB, +1.00 MiB/s, increasing (90 %)   20.0 MiB "), "{text}");
+        let kinds = "memory     19.0 MiB in slabs (9.00 MiB reclaimable), 3.00 MiB stacks of threads, 4.00 MiB other vmalloc, 2.00 MiB page tables, \
                      1.00 MiB per-CPU; also from before";
         assert_eq!(lines[1], kinds);
     }

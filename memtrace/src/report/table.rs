@@ -16,7 +16,7 @@ use crate::model::{
     frame::{Frame, KERNEL_IMAGE, Place, base_name},
     gate::Tally,
     ledger::Ledger,
-    report::{Category, FreedAt, HealthKind, PageKind, Peak, Process, Report, Site, Steered, Tier},
+    report::{Category, FreedAt, HealthCounter, HealthKind, PageKind, Peak, Process, Report, Site, Steered, Tier},
     resident_change::ResidentChange,
     units,
     verdict::{Judgement, Verdict},
@@ -105,7 +105,11 @@ fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Resul
             units::bytes(bytes)
         )?;
     }
-    losses(process, out)
+    losses(report, process, out)?;
+    for not_seen in &report.not_seen {
+        writeln!(out, "not seen   {not_seen}")?;
+    }
+    Ok(())
 }
 
 /// What the process holds of what was seen; nothing where its pages would be looked at, and are not (yet).
@@ -213,14 +217,20 @@ fn tier_changes(steered: &Steered, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "tier       {tier} since {at}, {more}: {}", last.reason)
 }
 
-fn losses(process: &Process, out: &mut dyn Write) -> io::Result<()> {
-    let lost = told(process, HealthKind::Loss);
+fn losses(report: &Report, process: &Process, out: &mut dyn Write) -> io::Result<()> {
+    // Of several processes, what the run has lost is told before them.
+    let of_run = if report.processes.len() == 1 { &report.health[..] } else { &[] };
+    let lost = told(&[&process.health, of_run].concat(), HealthKind::Loss);
     writeln!(out, "lost       {}", if lost.is_empty() { "none" } else { &lost })?;
-    let unmatched = told(process, HealthKind::Unmatched);
+    let unmatched = told(&process.health, HealthKind::Unmatched);
     if !unmatched.is_empty() {
-        writeln!(out, "note       {unmatched}: frees of blocks from before attach")?;
+        let why = match process.is_kernel() {
+            true => "frees of what is from before attach, or was never seen (below)",
+            false => "frees of blocks from before attach",
+        };
+        writeln!(out, "note       {unmatched}: {why}")?;
     }
-    let cut = told(process, HealthKind::CutStack);
+    let cut = told(&process.health, HealthKind::CutStack);
     if !cut.is_empty() {
         writeln!(out, "note       {cut}: allocations whose outer frames are missing")?;
     }
@@ -228,8 +238,8 @@ fn losses(process: &Process, out: &mut dyn Write) -> io::Result<()> {
 }
 
 /// The counters of a kind that are not 0.
-fn told(process: &Process, kind: HealthKind) -> String {
-    let of_kind = process.health.iter().filter(|counter| counter.kind == kind && counter.count > 0);
+fn told(health: &[HealthCounter], kind: HealthKind) -> String {
+    let of_kind = health.iter().filter(|counter| counter.kind == kind && counter.count > 0);
     of_kind.map(|counter| format!("{} {}", counter.name, units::count(counter.count))).collect::<Vec<_>>().join(", ")
 }
 
@@ -371,6 +381,7 @@ fn unusual_kind(category: Category) -> Option<String> {
     match category {
         Category::Heap | Category::Pages(PageKind::Anonymous) => None,
         Category::Pages(kind) => Some(format!("{} pages", kind.name())),
+        Category::Kernel(source) => Some(source.name().to_owned()),
         other => Some(other.name().to_owned()),
     }
 }

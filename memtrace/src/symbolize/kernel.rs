@@ -4,7 +4,7 @@ use std::{collections::HashMap, fs, sync::Arc};
 
 use memtrace_common::{kernel_memory::Source, stack::StackRecord};
 
-use super::kernel_allocators::{is_backing, own_frames};
+use super::kernel_allocators::{is_left_out, own_frames};
 use crate::{
     model::frame::{Frame, Function, ImageName, KERNEL_IMAGE, Place, Reason},
     process::kallsyms::{Kallsyms, KallsymsError},
@@ -15,13 +15,16 @@ use crate::{
 pub enum KernelStack {
     /// Return addresses, and whether outer frames are missing.
     Of(Vec<u64>, bool),
-    /// Another allocator of the kernel's took these pages, and hands out what lies in them.
-    Backing,
+    /// Of what is not counted: pages that another allocator of the kernel's took, and hands out what lies in them, or that hold
+    /// contents of files; addresses that something is mapped to.
+    LeftOut,
 }
 
 /// Resolves the kernel's addresses, and remembers what it has resolved.
 pub struct KernelSymbolizer {
     kallsyms: Option<Kallsyms>,
+    /// Whether areas of vmalloc are counted by themselves, so that their pages are not.
+    pub counts_areas: bool,
     /// By name; the kernel itself goes by [`KERNEL_IMAGE`].
     images: HashMap<String, Arc<ImageName>>,
     resolved: HashMap<u64, Arc<[Frame]>>,
@@ -38,7 +41,7 @@ impl KernelSymbolizer {
         let build_id = fs::read("/sys/kernel/notes").ok().and_then(|notes| build_id(&notes));
         let image = Arc::new(ImageName { path: KERNEL_IMAGE.into(), build_id });
         let images = HashMap::from([(KERNEL_IMAGE.to_owned(), image)]);
-        (Self { kallsyms, images, resolved: HashMap::new() }, problem)
+        (Self { kallsyms, counts_areas: false, images, resolved: HashMap::new() }, problem)
     }
 
     /// Whether names are known, by which the pages of slabs can be told from others.
@@ -56,7 +59,7 @@ impl KernelSymbolizer {
         })
     }
 
-    /// A stack without the frames of the tracer and of the allocator, or what it shows the pages to be for.
+    /// A stack without the frames of the tracer and of the allocator, unless it shows that what is allocated there does not count.
     #[must_use]
     pub fn stack(&self, record: &StackRecord, source: Source) -> KernelStack {
         let addresses = record.used();
@@ -65,8 +68,8 @@ impl KernelSymbolizer {
             Some(kallsyms) => {
                 let name = |address: &u64| kallsyms.locate(call(*address)).map_or("", |found| found.function);
                 let names: Vec<&str> = addresses.iter().map(name).collect();
-                if source == Source::Pages && is_backing(&names) {
-                    return KernelStack::Backing;
+                if is_left_out(&names, source, self.counts_areas) {
+                    return KernelStack::LeftOut;
                 }
                 own_frames(&names, source)
             }

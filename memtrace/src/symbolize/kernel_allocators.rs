@@ -6,20 +6,18 @@
 
 use memtrace_common::kernel_memory::Source;
 
-/// The way from a tracepoint to the program: kernel/trace/bpf_trace.c, include/trace/bpf_probe.h, and the program itself.
-const TRACER: [&str; 8] = [
-    "bpf_prog_",
-    "bpf_trace_run",
-    "__bpf_trace_",
-    "__traceiter_",
-    "bpf_get_stack",
-    "__bpf_get_stack",
-    "bpf_dispatcher_",
-    "bpf_trampoline_",
-];
+/// The way from a tracepoint or a function to the program: kernel/trace/bpf_trace.c, include/trace/bpf_probe.h. Programs themselves are
+/// told by [`is_program`].
+const TRACER: [&str; 6] =
+    ["bpf_trace_run", "__bpf_trace_", "__traceiter_", "bpf_get_stack", "__bpf_get_stack", TRAMPOLINE];
 
-/// Frames that the way from a tracepoint to the program can take.
-const TRACER_FRAMES: usize = 12;
+/// Code that the kernel puts between a function that programs are attached to, whoever attached them, and its caller or its body:
+/// kernel/bpf/trampoline.c.
+const TRAMPOLINE: &str = "bpf_trampoline_";
+
+/// Innermost frames that may have no name, or a wrong one, since the list of names is older than they are: the program itself, and its
+/// trampoline where it has one.
+const UNLISTED_FRAMES: usize = 2;
 
 /// The slab allocator's functions, and those that only call them: mm/slub.c, mm/slab_common.c, mm/util.c, mm/mempool.c.
 const SLAB: [&str; 20] = [
@@ -45,8 +43,8 @@ const SLAB: [&str; 20] = [
     "mempool_",
 ];
 
-/// The page allocator's functions, and those that only call them: mm/page_alloc.c, mm/mempolicy.c, mm/vmalloc.c.
-const PAGES: [&str; 14] = [
+/// The page allocator's functions, and those that only call them: mm/page_alloc.c, mm/mempolicy.c.
+const PAGES: [&str; 9] = [
     "__alloc_pages",
     "alloc_pages",
     "__alloc_frozen_pages",
@@ -56,11 +54,26 @@ const PAGES: [&str; 14] = [
     "get_zeroed_page",
     "__folio_alloc",
     "folio_alloc",
-    "__vmalloc",
-    "vmalloc",
-    "vzalloc",
-    "vm_area_alloc_pages",
-    "__page_frag_alloc",
+];
+
+/// Cuts pieces off pages: mm/page_frag_cache.c.
+const PAGE_FRAGMENTS: [&str; 1] = ["__page_frag_alloc"];
+
+/// Those that find vmalloc and others a place among the kernel's addresses: mm/vmalloc.c.
+const AREAS: [&str; 2] = ["alloc_vmap_area", "__get_vm_area_node"];
+
+/// Those of vmalloc itself, which puts pages there: the same.
+const VMALLOC: [&str; 4] = ["__vmalloc", "vmalloc", "vzalloc", "vm_area_alloc_pages"];
+
+/// Those that keep contents of files and block devices: mm/filemap.c, mm/readahead.c, fs/buffer.c.
+const PAGE_CACHE: [&str; 7] = [
+    "filemap_",
+    "__filemap_",
+    "pagecache_get_page",
+    "page_cache_ra_",
+    "ractl_alloc_folio",
+    "grow_dev_",
+    "__getblk_slow",
 ];
 
 /// The per-CPU allocator's functions: mm/percpu.c.
@@ -82,33 +95,59 @@ const BACKED: [&str; 12] = [
     "pcpu_create_chunk",
 ];
 
-fn begins_with(name: Option<&&str>, one_of: &[&str]) -> bool {
-    name.is_some_and(|name| one_of.iter().any(|beginning| name.starts_with(beginning)))
-}
-
 /// How many innermost frames are the tracer's and the allocator's own. One is left, whatever it is.
 pub(super) fn own_frames(names: &[&str], source: Source) -> usize {
-    let beginnings: &[&[&str]] = match source {
+    let own: &[&[&str]] = match source {
         // An object may be kept in reserve, or cut off a page.
         Source::Slab => &[&SLAB],
-        Source::Pages => &[&PAGES, &SLAB],
+        Source::Pages => &[&PAGES, &PAGE_FRAGMENTS, &VMALLOC, &SLAB],
         Source::PerCpu => &[&PER_CPU],
+        Source::Vmalloc => &[&AREAS, &VMALLOC, &SLAB],
     };
-    let tracer = tracer_frames(names);
-    let own = names.iter().skip(tracer).take_while(|name| beginnings.iter().any(|own| begins_with(Some(name), own)));
-    (tracer + own.count()).min(names.len().saturating_sub(1))
+    frames_up_to_caller(names, own).min(names.len().saturating_sub(1))
 }
 
-/// Whether pages were taken for another allocator of the kernel's, whose objects in them are counted themselves: the page
-/// allocator's caller is one.
-pub(super) fn is_backing(names: &[&str]) -> bool {
-    let callers = names.iter().skip(tracer_frames(names)).skip_while(|name| begins_with(Some(name), &PAGES));
-    begins_with(callers.take(1).next(), &BACKED)
+/// Whether what was allocated is not to be counted, by whoever has called the allocator: pages that were taken for another of the
+/// kernel's, whose objects in them are counted themselves (areas of vmalloc where `counts_areas`), or for contents of files; addresses
+/// without memory of their own.
+pub(super) fn is_left_out(names: &[&str], source: Source, counts_areas: bool) -> bool {
+    let is_called_by = |own: &[&str], callers: &[&str]| {
+        names.get(frames_up_to_caller(names, &[own])).is_some_and(|name| begins_with(name, callers))
+    };
+    match source {
+        Source::Slab | Source::PerCpu => false,
+        Source::Pages => {
+            let holders: &[&[&str]] = &[&BACKED, &PAGE_CACHE, if counts_areas { &VMALLOC } else { &[] }];
+            holders.iter().any(|holder| is_called_by(&PAGES, holder))
+        }
+        Source::Vmalloc => !is_called_by(&AREAS, &VMALLOC),
+    }
 }
 
-fn tracer_frames(names: &[&str]) -> usize {
-    let last = names.iter().take(TRACER_FRAMES).rposition(|name| begins_with(Some(name), &TRACER));
-    last.map_or(0, |last| last + 1)
+/// How many innermost frames are the tracer's, or `own` of the allocator. What of them is further out is somebody's who has called it:
+/// programs allocate as well.
+fn frames_up_to_caller(names: &[&str], own: &[&[&str]]) -> usize {
+    let is_tracers = |name: &&str| is_program(name) || begins_with(name, &TRACER);
+    let is_allocators = |name: &&str| own.iter().any(|own| begins_with(name, own));
+    let is_known = |name: &&str| is_tracers(name) || is_allocators(name);
+    let unlisted = names.iter().take(UNLISTED_FRAMES + 1).position(is_known).unwrap_or(0);
+    let rest = names.iter().skip(unlisted);
+    let tracers = rest.clone().take_while(|name| is_tracers(name)).count();
+    let allocators = rest.skip(tracers).take_while(|name| is_allocators(name) || name.starts_with(TRAMPOLINE)).count();
+    unlisted + tracers + allocators
+}
+
+fn begins_with(name: &str, one_of: &[&str]) -> bool {
+    one_of.iter().any(|beginning| name.starts_with(beginning))
+}
+
+/// Whether this is the code of a BPF program: `bpf_prog_`, the sixteen digits of its tag, and its name (kernel/bpf/core.c). The kernel has
+/// functions of its own that begin so.
+fn is_program(name: &str) -> bool {
+    /// In hexadecimal digits.
+    const TAG: usize = 16;
+    let tag = name.strip_prefix("bpf_prog_").and_then(|rest| rest.as_bytes().get(..TAG));
+    tag.is_some_and(|tag| tag.iter().all(u8::is_ascii_hexdigit))
 }
 
 #[cfg(test)]
@@ -117,7 +156,12 @@ mod tests {
 
     #[test]
     fn a_stack_begins_with_whoever_called_the_allocator() {
-        let pipe = ["bpf_prog_12ab_kmem_kmalloc", "bpf_trace_run6", "__traceiter_kmalloc", "__kmalloc_cache_noprof"];
+        let pipe = [
+            "bpf_prog_12ab34cd56ef7890_kmem_kmalloc",
+            "bpf_trace_run6",
+            "__traceiter_kmalloc",
+            "__kmalloc_cache_noprof",
+        ];
         let names = [&pipe[..], &["alloc_pipe_info", "create_pipe_files"]].concat();
         assert_eq!(own_frames(&names, Source::Slab), 4);
         let unlisted =
@@ -125,6 +169,26 @@ mod tests {
         assert_eq!(own_frames(&unlisted, Source::Pages), 4);
         // Reclaim inside of an allocation is somebody's own doing.
         assert_eq!(own_frames(&["kmem_cache_alloc_noprof", "shrink", "kmalloc_x"], Source::Slab), 1);
+    }
+
+    #[test]
+    fn programs_that_allocate_are_callers_like_others() {
+        let kmalloc = ["", "bpf_trace_run6", "__traceiter_kmalloc", "__kmalloc_noprof"];
+        let own = |callers: &[&'static str]| own_frames(&[&kmalloc[..], callers].concat(), Source::Slab);
+        assert_eq!(own(&["bpf_map_area_alloc", "array_map_alloc", "map_create", "bpf_prog_0123456789abcdef_make"]), 4);
+        assert_eq!(own(&["a", "b", "c", "d", "bpf_trampoline_6442518112", "e"]), 4, "at index 8");
+        // The kernel's own functions are no programs.
+        assert_eq!(own(&["bpf_prog_load", "__sys_bpf"]), 4);
+        assert_eq!(own(&["bpf_prog_alloc", "bpf_prog_load", "__sys_bpf"]), 4);
+        assert_eq!(own(&["bpf_prog_test_run_syscall", "__sys_bpf"]), 4);
+    }
+
+    #[test]
+    fn trampolines_between_an_allocator_and_its_caller_are_looked_past() {
+        let bulk = ["", "", "kmem_cache_alloc_bulk", "napi_skb_cache_get"];
+        assert_eq!(own_frames(&bulk, Source::Slab), 3);
+        let traced = ["", "bpf_trace_run6", "__traceiter_kmalloc", "__kmalloc", "bpf_trampoline_1", "alloc_pipe_info"];
+        assert_eq!(own_frames(&traced, Source::Slab), 5);
     }
 
     #[test]
@@ -137,13 +201,43 @@ mod tests {
     #[test]
     fn pages_of_slabs_and_large_objects_are_told_by_the_page_allocators_caller() {
         let page = ["bpf_trace_run4", "__traceiter_mm_page_alloc", "__alloc_frozen_pages_noprof"];
-        let called_by = |callers: &[&'static str]| is_backing(&[&page[..], callers].concat());
+        let called_by = |callers: &[&'static str]| is_left_out(&[&page[..], callers].concat(), Source::Pages, true);
         assert!(called_by(&["alloc_pages_mpol", "allocate_slab", "___slab_alloc", "kmem_cache_alloc_noprof", "do_x"]));
         assert!(called_by(&["alloc_frozen_pages_noprof", "___kmalloc_large_node", "__kmalloc_large_noprof", "do_x"]));
         assert!(called_by(&["pcpu_populate_chunk", "pcpu_balance_workfn"]));
         assert!(!called_by(&["alloc_pages_noprof", "pipe_write"]));
+        assert!(called_by(&["allocate_slab", "___slab_alloc", "kmem_cache_alloc_bulk", "bpf_trampoline_1", "do_x"]));
+        assert!(called_by(&["bpf_trampoline_1", "alloc_pages_mpol", "allocate_slab", "___slab_alloc"]));
         // A file system that writes while a slab is being found room for.
         assert!(!called_by(&["alloc_pages_noprof", "write_something", "try_to_free_pages", "allocate_slab"]));
-        assert!(!is_backing(&page));
+        assert!(!is_left_out(&page, Source::Pages, true));
+    }
+
+    #[test]
+    fn pages_of_files_and_of_block_devices_are_not_the_kernels() {
+        let page = ["", "bpf_trace_run4", "__traceiter_mm_page_alloc", "__alloc_pages", "alloc_pages_mpol"];
+        let is_left_out = |callers: &[&'static str]| is_left_out(&[&page[..], callers].concat(), Source::Pages, true);
+        assert!(is_left_out(&["folio_alloc_noprof", "filemap_alloc_folio", "__filemap_get_folio", "bdev_getblk"]));
+        assert!(is_left_out(&["folio_alloc", "__filemap_get_folio", "__getblk_slow", "bdev_getblk"]));
+        assert!(is_left_out(&["folio_alloc_noprof", "page_cache_ra_unbounded"]));
+        // Nodes of the tree that finds them are.
+        assert!(!is_left_out(&["do_x", "__filemap_add_folio"]));
+    }
+
+    #[test]
+    fn areas_count_where_vmalloc_has_taken_them_and_their_pages_do_not() {
+        let area = ["", "bpf_trace_run6", "__traceiter_alloc_vmap_area", "alloc_vmap_area", "__get_vm_area_node"];
+        let of = |callers: &[&'static str]| [&area[..], callers].concat();
+        let stacks = of(&["__vmalloc_node_range_noprof", "__vmalloc_node_noprof", "copy_process"]);
+        assert!(!is_left_out(&stacks, Source::Vmalloc, true));
+        assert_eq!(own_frames(&stacks, Source::Vmalloc), 7);
+        assert!(is_left_out(&of(&["get_vm_area_caller", "vmap"]), Source::Vmalloc, true));
+        assert!(is_left_out(&of(&["get_vm_area_caller", "__ioremap_caller"]), Source::Vmalloc, true));
+        let pages =
+            ["", "bpf_trace_run4", "__traceiter_mm_page_alloc", "alloc_pages_noprof", "__vmalloc_node_range_noprof"];
+        let pages = [&pages[..], &["__vmalloc_node_noprof", "kvmalloc_node", "newary"]].concat();
+        assert!(is_left_out(&pages, Source::Pages, true));
+        assert!(!is_left_out(&pages, Source::Pages, false));
+        assert_eq!(own_frames(&pages, Source::Pages), 7);
     }
 }

@@ -97,6 +97,38 @@ pub(crate) fn programs() -> PathBuf {
 /// Flags with which frames can be walked by frame pointers.
 pub(crate) const FRAME_POINTERS: [&str; 3] = ["-O2", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls"];
 
+/// A cgroup that goes with the test.
+pub(crate) struct Cgroup(pub(crate) PathBuf);
+
+impl Cgroup {
+    pub(crate) fn make() -> Self {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        let root = mounts.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split(' ').collect();
+            (fields[2] == "cgroup2").then(|| PathBuf::from(fields[1]))
+        });
+        let folder = match root {
+            Some(root) => root,
+            None => {
+                let folder = PathBuf::from("/run/memtrace-cgroup2");
+                fs::create_dir_all(&folder).unwrap();
+                let mounted = Command::new("mount").args(["-t", "cgroup2", "none"]).arg(&folder).status().unwrap();
+                assert!(mounted.success());
+                folder
+            }
+        };
+        let group = folder.join(format!("memtrace-test-{}", std::process::id()));
+        fs::create_dir(&group).unwrap();
+        Self(group)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        _ = fs::remove_dir(&self.0);
+    }
+}
+
 /// A process to be traced. It ends with its test.
 pub(crate) struct Target {
     child: Child,

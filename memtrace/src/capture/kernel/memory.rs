@@ -10,6 +10,7 @@ use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Array, CgroupArray, HashMap as BpfHashMap},
     programs::{FEntry, FExit, Program, ProgramError, RawTracePoint},
+    util::nr_cpus,
 };
 use memtrace_common::{
     block_table::buckets_for,
@@ -38,6 +39,11 @@ const OBJECTS: [Traced; 4] = [
 ];
 const PAGES: [Traced; 2] = [("kmem_page_free", "mm_page_free"), ("kmem_page_alloc", "mm_page_alloc")];
 const PER_CPU: [Traced; 2] = [("kmem_cpu_free", "percpu_free_percpu"), ("kmem_cpu_alloc", "percpu_alloc_percpu")];
+const AREAS: [Traced; 2] = [("kmem_area_free", "free_vmap_area_noflush"), ("kmem_area_alloc", "alloc_vmap_area")];
+
+/// What no kernel tells.
+pub const NEVER_SEEN: &str =
+    "pages that are allocated in bulk for others (page pools of network drivers) or moved by compaction";
 
 /// What is set at load, for good.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +87,7 @@ pub struct KernelMemory {
     traced: Vec<Traced>,
     /// What is told by no tracepoint: programs on the functions themselves, as far as the kernel takes them.
     functions: Vec<Traced>,
-    /// Of those that it does not take, the function, and why.
+    /// Those of them that it does not take, and why.
     refused: Vec<(&'static str, String)>,
     /// How many targets there are by now, where only some processes are asked about.
     targets: u32,
@@ -99,6 +105,8 @@ impl KernelMemory {
         let frames = page_frames.unwrap_or(1).clamp(1, u64::from(u32::MAX));
         let frame_entries = u32::try_from(frames).unwrap_or(u32::MAX);
         let (interrupt_start, interrupt_end) = interrupts.unwrap_or_default();
+        // Where nobody knew, per-CPU maps could not be made either.
+        let possible_cpus = nr_cpus().ok().and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or(1);
         let (scope, has_loop) = (scope as u32, u8::from(super::preflight::has_bpf_loop()));
         let mut loader = EbpfLoader::new();
         loader
@@ -116,12 +124,15 @@ impl KernelMemory {
             .override_global("CACHE_SIZE_OFFSET", &types.cache_size_offset, true)
             .override_global("PAGE_STRUCT_BYTES", &types.page_struct_bytes, true)
             .override_global("PAGE_FRAMES", &frames, true)
+            .override_global("POSSIBLE_CPUS", &possible_cpus, true)
             .override_global("INTERRUPT_START", &interrupt_start, true)
             .override_global("INTERRUPT_END", &interrupt_end, true);
         let ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
         let mut traced = OBJECTS.to_vec();
         traced.extend(page_frames.map(|_| PAGES).into_iter().flatten());
         traced.extend(types.has_per_cpu.then_some(PER_CPU).into_iter().flatten());
+        // What is mapped to an area is told by the stack, as it is of pages.
+        traced.extend(page_frames.filter(|_| types.has_areas).map(|_| AREAS).into_iter().flatten());
         let pages = page_frames.map(|_| mapped(&ebpf, "PAGES_OF_KERNEL", frame_entries)).transpose()?;
         let blocks = BlockTable::new(mapped(&ebpf, "BLOCKS", buckets)?, None);
         let (sites, max_sites) = (mapped(&ebpf, "SITES", sites)?, capacities.sites);
@@ -143,7 +154,7 @@ impl KernelMemory {
         Ok(memory)
     }
 
-    /// Loads the programs on functions. What the kernel refuses is left out, and told: its objects are not seen.
+    /// Loads the programs on functions. What the kernel refuses is left out, and told ([`Self::not_seen`]).
     fn load_functions(&mut self, types: &KernelTypes) {
         let wanted: Vec<Traced> = [
             ("kmem_bulk_free", types.bulk_free),
@@ -155,21 +166,51 @@ impl KernelMemory {
         .collect();
         let btf = match Btf::from_sys_fs() {
             Ok(btf) => btf,
-            Err(error) => return log::warn!("what the kernel allocates or frees in bulk is not seen: {error}"),
+            Err(error) => {
+                let why = error.to_string();
+                return self.refused.extend(wanted.iter().map(|(name, _)| (*name, why.clone())));
+            }
         };
         for (name, function) in wanted {
             match self.ebpf.program_mut(name).map(|program| load_function(program, function, &btf)) {
                 Some(Ok(())) => self.functions.push((name, function)),
-                Some(Err(error)) => self.refused.push((function, without_verifier_log(&error))),
+                Some(Err(error)) => self.refused.push((name, without_verifier_log(&error))),
                 None => {}
             }
         }
     }
 
-    /// Which functions of the kernel have no program, because it refuses one: objects that they allocate or free are not seen.
+    /// What of the kernel's memory cannot be seen on this machine, in words, beside [`NEVER_SEEN`].
     #[must_use]
-    pub fn refused(&self) -> &[(&'static str, String)] {
-        &self.refused
+    pub fn not_seen(&self) -> Vec<String> {
+        let is_refused = |program: &str| self.refused.iter().any(|(name, _)| *name == program);
+        let lacks = |traced: &[Traced]| !self.traces(traced);
+        let missing = [
+            lacks(&PAGES).then(|| "pages and vmalloc".to_owned()),
+            (!lacks(&PAGES) && lacks(&AREAS)).then(|| "pages that vmalloc takes in bulk".to_owned()),
+            lacks(&PER_CPU).then(|| "per-CPU memory".to_owned()),
+            is_refused("kmem_bulk_alloc").then(|| "objects that are allocated in bulk".to_owned()),
+            (is_refused("kmem_bulk_free") || is_refused("kmem_sheaf_free")).then(|| {
+                "frees in bulk and after a grace period: such objects look live until their addresses are handed out again".to_owned()
+            }),
+        ];
+        missing.into_iter().flatten().collect()
+    }
+
+    /// Why the kernel takes no programs on its functions, where it does not: what is told by nothing else is not seen.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&str> {
+        self.refused.first().map(|(_, why)| why.as_str())
+    }
+
+    /// Whether areas of vmalloc are counted by themselves.
+    #[must_use]
+    pub fn counts_areas(&self) -> bool {
+        self.traces(&AREAS)
+    }
+
+    fn traces(&self, traced: &[Traced]) -> bool {
+        traced.iter().all(|program| self.traced.contains(program))
     }
 
     /// Attaches the programs.
@@ -178,9 +219,9 @@ impl KernelMemory {
     /// Where the kernel refuses a tracepoint.
     pub fn attach(&mut self) -> Result<(), KernelError> {
         let Self { ebpf, functions, refused, .. } = self;
-        functions.retain(|(name, function)| match ebpf.program_mut(name).map(attach_function) {
+        functions.retain(|(name, _)| match ebpf.program_mut(name).map(attach_function) {
             Some(Err(error)) => {
-                refused.push((function, without_verifier_log(&error)));
+                refused.push((name, without_verifier_log(&error)));
                 false
             }
             attached => attached.is_some(),
@@ -192,13 +233,13 @@ impl KernelMemory {
         Ok(())
     }
 
-    /// The tracepoints and functions of each allocator that is traced: of objects, pages and per-CPU memory.
+    /// The tracepoints and functions of each allocator that is traced: of objects, pages, per-CPU memory and areas.
     #[must_use]
     pub fn tracepoints(&self) -> Vec<(&'static str, Vec<String>)> {
         let of = |traced: &[Traced]| traced.iter().map(|(_, traced)| (*traced).to_owned()).collect();
         let slab = [&OBJECTS[..], &self.functions].concat();
-        let others = [("pages", PAGES), ("percpu", PER_CPU)];
-        let others = others.iter().filter(|(_, traced)| traced.iter().all(|program| self.traced.contains(program)));
+        let others = [("pages", PAGES), ("percpu", PER_CPU), ("vmalloc", AREAS)];
+        let others = others.iter().filter(|(_, traced)| self.traces(traced));
         [("slab", of(&slab))].into_iter().chain(others.map(|(name, traced)| (*name, of(traced)))).collect()
     }
 

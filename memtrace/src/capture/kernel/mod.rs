@@ -40,7 +40,7 @@ use thiserror::Error;
 pub use self::{
     blocks::FoundBlock,
     code::RowPlace,
-    memory::{KernelMemory, MemorySettings},
+    memory::{KernelMemory, MemorySettings, NEVER_SEEN},
     probes::{Armed, Handler, Links, Point},
 };
 use self::{
