@@ -3,31 +3,27 @@
 //! The types here are the schema's; the model may change without it.
 
 use std::{
-    cell::RefCell,
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     io::{self, Write},
-    rc::Rc,
     time::Duration,
 };
 
-use serde::{
-    Serialize, Serializer,
-    ser::{Error, SerializeSeq},
-};
-use serde_json::value::{RawValue, to_raw_value};
+use serde::Serialize;
 
+use self::{
+    memory::{JsonKernelMemory, JsonLedger, JsonMemory, json_kernel_memory, json_memory},
+    site::JsonSites,
+};
 use crate::model::{
     at_exit::AtExit,
     estimate::{Interval, Intervals},
-    frame::{Frame, Stack},
-    ledger::Ledger,
-    memory::{KernelUsage, Memory, Reading, Series, Usage},
+    memory::Memory,
     overhead::{Hits, Overhead},
-    report::{
-        FreedAt, HealthCounter, KernelSource, PageKind, Process, Report, Site, Steered, Tier, TierChange, Totals,
-    },
-    survival::{Cohort, GENERATION_S, Survival},
+    report::{HealthCounter, Process, Report, Steered, Tier, TierChange, Totals},
 };
+
+mod memory;
+mod site;
 
 /// The name of the schema, with its version.
 pub(super) const SCHEMA: &str = "memtrace/1";
@@ -115,164 +111,10 @@ struct JsonProcess<'a> {
     sites_left_out: usize,
 }
 
-/// What resident memory consists of.
-#[derive(Serialize)]
-struct JsonLedger {
-    rss_at_attach_bytes: u64,
-    rss_bytes: u64,
-    live_heap_bytes: u64,
-    live_mmap_bytes: u64,
-    unexplained_bytes: i64,
-    lost_events: u64,
-    unmatched_frees: u64,
-}
-
-impl From<&Ledger> for JsonLedger {
-    fn from(ledger: &Ledger) -> Self {
-        Self {
-            rss_at_attach_bytes: ledger.rss_at_attach_bytes,
-            rss_bytes: ledger.rss_bytes,
-            live_heap_bytes: ledger.live_heap_bytes,
-            live_mmap_bytes: ledger.live_mmap_bytes,
-            unexplained_bytes: ledger.unexplained_bytes(),
-            lost_events: ledger.lost_events,
-            unmatched_frees: ledger.unmatched_frees,
-        }
-    }
-}
-
 #[derive(Serialize)]
 struct JsonPeak {
     at_ns: u64,
     live_bytes: u64,
-}
-
-/// What memory the process has had.
-#[derive(Serialize)]
-struct JsonMemory {
-    rss_anon_bytes: u64,
-    rss_file_bytes: u64,
-    rss_shmem_bytes: u64,
-    swap_bytes: u64,
-    vms_bytes: u64,
-    limit_bytes: Option<u64>,
-    limit_used_bytes: Option<u64>,
-    seconds_to_limit: Option<f64>,
-    series: Vec<JsonUsage>,
-}
-
-#[derive(Serialize)]
-struct JsonUsage {
-    at_ns: u64,
-    rss_bytes: u64,
-    anon_bytes: u64,
-    file_bytes: u64,
-    shmem_bytes: u64,
-    swap_bytes: u64,
-    vms_bytes: u64,
-}
-
-/// What a process has had; nothing of the kernel.
-fn json_memory(memory: &Memory) -> Option<JsonMemory> {
-    let Series::OfProcess(readings) = &memory.series else { return None };
-    let (_, latest) = readings.last()?;
-    let usage = |(at, usage): &(Duration, Usage)| JsonUsage {
-        at_ns: nanoseconds(*at),
-        rss_bytes: usage.rss_bytes(),
-        anon_bytes: usage.anon_bytes,
-        file_bytes: usage.file_bytes,
-        shmem_bytes: usage.shmem_bytes,
-        swap_bytes: usage.swap_bytes,
-        vms_bytes: usage.vms_bytes,
-    };
-    Some(JsonMemory {
-        rss_anon_bytes: latest.anon_bytes,
-        rss_file_bytes: latest.file_bytes,
-        rss_shmem_bytes: latest.shmem_bytes,
-        swap_bytes: latest.swap_bytes,
-        vms_bytes: latest.vms_bytes,
-        limit_bytes: memory.limit.map(|limit| limit.max_bytes),
-        limit_used_bytes: memory.limit.map(|limit| limit.used_bytes),
-        seconds_to_limit: memory.time_to_limit.map(|time| time.as_secs_f64()),
-        series: readings.iter().map(usage).collect(),
-    })
-}
-
-/// What the kernel holds for itself.
-#[derive(Serialize)]
-struct JsonKernelMemory {
-    series: Vec<JsonKernelUsage>,
-}
-
-#[derive(Serialize)]
-struct JsonKernelUsage {
-    at_ns: u64,
-    held_bytes: u64,
-    slab_reclaimable_bytes: u64,
-    slab_unreclaimable_bytes: u64,
-    stack_bytes: u64,
-    vmalloc_bytes: u64,
-    page_table_bytes: u64,
-    percpu_bytes: u64,
-}
-
-/// What the kernel has held for itself; nothing of a process.
-fn json_kernel_memory(memory: &Memory) -> Option<JsonKernelMemory> {
-    let Series::OfKernel(readings) = &memory.series else { return None };
-    let usage = |(at, usage): &(Duration, KernelUsage)| JsonKernelUsage {
-        at_ns: nanoseconds(*at),
-        held_bytes: usage.bytes(),
-        slab_reclaimable_bytes: usage.slab_reclaimable_bytes,
-        slab_unreclaimable_bytes: usage.slab_unreclaimable_bytes,
-        stack_bytes: usage.stack_bytes,
-        vmalloc_bytes: usage.vmalloc_bytes,
-        page_table_bytes: usage.page_table_bytes,
-        percpu_bytes: usage.percpu_bytes,
-    };
-    Some(JsonKernelMemory { series: readings.iter().map(usage).collect() })
-}
-
-/// Written one by one: a hundred thousand with their frames would take gigabytes.
-struct JsonSites<'a>(&'a [Site]);
-
-impl Serialize for JsonSites<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let places = Places::default();
-        serializer.collect_seq(self.0.iter().map(|site| json_site(site, &places)))
-    }
-}
-
-/// What was written of the frames of each place: a hundred thousand stacks go through a few thousand places.
-#[derive(Default)]
-struct Places(RefCell<HashMap<*const Frame, Rc<[Box<RawValue>]>>>);
-
-impl Places {
-    fn frames(&self, place: &[Frame]) -> serde_json::Result<Rc<[Box<RawValue>]>> {
-        if let Some(known) = self.0.borrow().get(&place.as_ptr()) {
-            return Ok(Rc::clone(known));
-        }
-        let written: Rc<[Box<RawValue>]> =
-            place.iter().map(|frame| to_raw_value(&json_frame(frame))).collect::<serde_json::Result<_>>()?;
-        self.0.borrow_mut().insert(place.as_ptr(), Rc::clone(&written));
-        Ok(written)
-    }
-}
-
-struct JsonFrames<'a> {
-    stack: &'a Stack,
-    places: &'a Places,
-}
-
-impl Serialize for JsonFrames<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut frames = serializer.serialize_seq(None)?;
-        for place in self.stack.places() {
-            for frame in self.places.frames(place).map_err(S::Error::custom)?.iter() {
-                frames.serialize_element(frame)?;
-            }
-        }
-        frames.end()
-    }
 }
 
 /// What tracing has cost the process.
@@ -348,52 +190,6 @@ struct JsonAllocator<'a> {
     functions: &'a [String],
 }
 
-#[derive(Serialize)]
-struct JsonSite<'a> {
-    /// 16 hexadecimal digits.
-    id: String,
-    category: &'static str,
-    /// What its pages hold, where it is of pages.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pages: Option<&'static str>,
-    /// Which of the kernel's allocators it is from, where it is the kernel's own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<&'static str>,
-    #[serde(flatten)]
-    totals: JsonTotals,
-    interval_95: Option<JsonIntervals>,
-    growth_bytes_per_s: f64,
-    verdict: &'static str,
-    confidence: f64,
-    reason: &'a str,
-    unreachable_bytes: Option<u64>,
-    unreachable_objects: Option<u64>,
-    suppressed_by: Option<&'a str>,
-    in_baseline: bool,
-    survival: Option<JsonSurvival>,
-    short_lived_objects: Option<u64>,
-    at_peak_bytes: u64,
-    sizes: Vec<JsonSize>,
-    freed_at: Vec<JsonFreedAt<'a>>,
-    oldest_age_ns: Option<u64>,
-    truncated: bool,
-    frames: JsonFrames<'a>,
-}
-
-#[derive(Serialize)]
-struct JsonFrame<'a> {
-    kind: &'static str,
-    function: Option<&'a str>,
-    image: Option<&'a str>,
-    build_id: Option<&'a str>,
-    offset: u64,
-    file: Option<&'a str>,
-    line: Option<u32>,
-    inlined: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    unresolved: Option<&'static str>,
-}
-
 /// Sites that each of several processes shows in tier `growth` unless told otherwise: every process of a host has a thousand
 /// stacks that have touched a page, and with their frames a minute of compiling would be most of a gigabyte.
 pub const TOP_OF_SEVERAL: usize = 100;
@@ -461,58 +257,6 @@ fn json_process(process: &Process, top: usize) -> JsonProcess<'_> {
     }
 }
 
-/// How many blocks are no larger than this, and larger than half of it.
-#[derive(Serialize)]
-struct JsonSize {
-    up_to_bytes: u64,
-    objects: u64,
-}
-
-/// Where blocks of a site are freed.
-#[derive(Serialize)]
-struct JsonFreedAt<'a> {
-    samples: u64,
-    frames: JsonFrames<'a>,
-}
-
-/// What has become of a site's blocks, by when they were allocated.
-#[derive(Serialize)]
-struct JsonSurvival {
-    generation_ns: u64,
-    generations: Vec<JsonCohort>,
-    older_live_bytes: u64,
-    older_live_objects: u64,
-    older_freed_bytes: u64,
-    older_freed_objects: u64,
-}
-
-#[derive(Serialize)]
-struct JsonCohort {
-    born_bytes: u64,
-    born_objects: u64,
-    live_bytes: u64,
-    live_objects: u64,
-}
-
-impl From<&Survival> for JsonSurvival {
-    fn from(survival: &Survival) -> Self {
-        let cohort = |cohort: &Cohort| JsonCohort {
-            born_bytes: cohort.born.bytes,
-            born_objects: cohort.born.objects,
-            live_bytes: cohort.live.bytes,
-            live_objects: cohort.live.objects,
-        };
-        Self {
-            generation_ns: nanoseconds(Duration::from_secs_f64(GENERATION_S)),
-            generations: survival.generations.iter().map(cohort).collect(),
-            older_live_bytes: survival.older_live.bytes,
-            older_live_objects: survival.older_live.objects,
-            older_freed_bytes: survival.older_freed.bytes,
-            older_freed_objects: survival.older_freed.objects,
-        }
-    }
-}
-
 /// What was looked at when the process was about to end.
 #[derive(Serialize)]
 struct JsonAtExit<'a> {
@@ -544,56 +288,6 @@ impl<'a> From<&'a AtExit> for JsonAtExit<'a> {
 
 fn counters(health: &[HealthCounter]) -> BTreeMap<&'static str, u64> {
     health.iter().map(|counter| (counter.name, counter.count)).collect()
-}
-
-fn json_site<'a>(site: &'a Site, places: &'a Places) -> JsonSite<'a> {
-    JsonSite {
-        id: format!("{:016x}", site.id),
-        category: site.category.name(),
-        pages: site.category.page_kind().map(PageKind::name),
-        source: site.category.kernel_source().map(KernelSource::name),
-        totals: (&site.totals).into(),
-        interval_95: site.intervals().map(JsonIntervals::from),
-        growth_bytes_per_s: site.growth_bytes_per_s,
-        verdict: site.judgement.verdict.name(),
-        confidence: site.judgement.confidence,
-        reason: &site.judgement.reason,
-        unreachable_bytes: site.unreachable.map(|amount| amount.bytes),
-        unreachable_objects: site.unreachable.map(|amount| amount.objects),
-        suppressed_by: site.suppressed_by.as_deref(),
-        in_baseline: site.in_baseline,
-        short_lived_objects: site.short_lived_objects,
-        at_peak_bytes: site.at_peak_bytes,
-        sizes: site.sizes.counts().map(|(up_to_bytes, objects)| JsonSize { up_to_bytes, objects }).collect(),
-        freed_at: site.freed_at.iter().take(MOST_FREED_AT).map(|at| json_freed_at(at, places)).collect(),
-        survival: site.survival.as_ref().map(JsonSurvival::from),
-        oldest_age_ns: site.oldest_age.map(nanoseconds),
-        truncated: site.truncated,
-        frames: JsonFrames { stack: &site.stack, places },
-    }
-}
-
-/// Stacks that free which a site tells.
-const MOST_FREED_AT: usize = 8;
-
-fn json_freed_at<'a>(at: &'a FreedAt, places: &'a Places) -> JsonFreedAt<'a> {
-    JsonFreedAt { samples: at.samples, frames: JsonFrames { stack: &at.stack, places } }
-}
-
-fn json_frame(frame: &Frame) -> JsonFrame<'_> {
-    let (image, offset) = frame.place.in_image();
-    let function = frame.function.as_ref().ok();
-    JsonFrame {
-        kind: frame.place.kind(),
-        function: function.map(|function| function.name.as_str()),
-        image: image.map(|image| image.path.as_str()),
-        build_id: image.and_then(|image| image.build_id.as_deref()),
-        offset,
-        file: function.and_then(|function| function.file.as_deref()),
-        line: function.and_then(|function| function.line),
-        inlined: function.is_some_and(|function| function.inlined),
-        unresolved: frame.function.as_ref().err().map(|reason| reason.text()),
-    }
 }
 
 fn nanoseconds(duration: Duration) -> u64 {
