@@ -128,8 +128,8 @@ fn windows_tell_what_a_busy_target_allocates_and_keeps() {
     println!("{coverage:.3} of all {of}");
     // Some windows see no burst.
     assert!(of >= if support::is_emulated() { 12 } else { 30 } * runs, "too few sites: {of}");
-    // In an emulator a run has but one window, with which all its figures stand or fall: of three runs one may miss.
-    assert!(coverage > if support::is_emulated() { 0.5 } else { 0.85 }, "{coverage}");
+    // All figures of a run are off together, by what a probe costs: of three runs one may miss, which it does one time in ten.
+    assert!(coverage > if runs < 50 { 0.5 } else { 0.9 }, "{coverage}");
     // In an emulator a probe costs what it likes, and estimates are as far off as their intervals say.
     if support::is_emulated() {
         return;
