@@ -106,7 +106,7 @@ fn resident_pages_after(target: &mut Target, line: &str) -> u64 {
 /// Lets a target touch pages until its memory has been told for the first time, and returns how many are resident then.
 fn begin(target: &mut Target) -> u64 {
     // Before Linux 6.2 a thread keeps 64 faults for itself.
-    let touches = if support::kernel_version() >= (6, 2) { 1 } else { 130 };
+    let touches = if kernel_version() >= (6, 2) { 1 } else { 130 };
     (0..touches).map(|_| resident_pages_after(target, "begin")).last().unwrap()
 }
 
