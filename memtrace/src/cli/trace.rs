@@ -202,7 +202,7 @@ pub(super) fn best_unwind() -> Unwind {
 
 fn options(arguments: &TraceArguments, look: Look, categories: Vec<Category>, verbose: u8, is_live: bool) -> Options {
     let selection = arguments.target.selection();
-    let defaults = if categories.iter().any(|category| category.kernel_source().is_some()) {
+    let defaults = if categories.iter().any(|category| category.is_kernel()) {
         Capacities::of_kernel()
     } else {
         Capacities::of(selection.scope(arguments.follow))

@@ -222,9 +222,10 @@ impl<R: Reading> MemoryHistory<R> {
     #[must_use]
     pub fn report(&self, limit: Option<Limit>) -> Option<Memory> {
         self.latest?;
-        let judgement = self.judge();
+        let series = self.series();
+        let judgement = trend::judge(&points(&series), &self.recent);
         let time_to_limit = limit.and_then(|limit| time_to_limit(&limit, &judgement));
-        Some(Memory { judgement, limit, time_to_limit, series: R::series(self.series()) })
+        Some(Memory { judgement, limit, time_to_limit, series: R::series(series) })
     }
 }
 

@@ -158,6 +158,12 @@ impl Category {
         self.page_kind().is_some()
     }
 
+    /// Whether it is the kernel's own.
+    #[must_use]
+    pub fn is_kernel(self) -> bool {
+        self.kernel_source().is_some()
+    }
+
     /// What its pages hold, where it is of pages.
     #[must_use]
     pub fn page_kind(self) -> Option<PageKind> {

@@ -123,7 +123,7 @@ impl Census {
         for process in &mut report.processes {
             let Some(entry) = NonZeroU32::new(process.pid).and_then(|pid| self.entries.get(&pid)) else { continue };
             if let (Some(told), Some(seen)) = (&mut process.memory, entry.memory.report()) {
-                *told = Memory { series: told.series.clone(), ..seen };
+                (told.judgement, told.limit, told.time_to_limit) = (seen.judgement, seen.limit, seen.time_to_limit);
             }
         }
     }

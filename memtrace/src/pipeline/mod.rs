@@ -145,7 +145,7 @@ pub type Sink<'a> = &'a mut dyn FnMut(&mut Report, bool) -> io::Result<()>;
 pub async fn run(options: &Options, sink: Sink<'_>) -> Result<Option<ExitStatus>, PipelineError> {
     check_machine()?;
     let mut signals = Signals::new()?;
-    if options.categories.iter().any(|category| category.kernel_source().is_some()) {
+    if options.categories.iter().any(|category| category.is_kernel()) {
         kernel_memory::run(options, &mut signals, sink).await?;
         return Ok(None);
     }

@@ -446,9 +446,7 @@ impl Session {
         self.over.extend(ended.map(|followed| (followed.id, Over::Ended)));
         self.close_books()?;
         self.read()?;
-        if let Some(census) = &mut self.census {
-            census.read(&self.selection.processes()?, elapsed);
-        }
+        self.read_census(elapsed)?;
         let mut report = self.report(elapsed)?;
         sink(&mut report, true).map_err(PipelineError::Write)
     }
@@ -492,10 +490,10 @@ impl Session {
     /// Looks at the memory of every selected process. Those that have grown become targets: from then on it is told which
     /// of their stacks make it grow. Returns how long the look took.
     fn take_census(&mut self) -> Result<Duration, PipelineError> {
-        let Some(census) = &mut self.census else { return Ok(Duration::ZERO) };
         let begun = status::own_cpu_time();
-        census.read(&self.selection.processes()?, self.started.elapsed());
+        self.read_census(self.started.elapsed())?;
         let cost = status::own_cpu_time().saturating_sub(begun);
+        let Some(census) = &self.census else { return Ok(cost) };
         let grown: Vec<NonZeroU32> =
             census.grown_by(WORTH_A_LOOK_BYTES).filter(|pid| !self.targets.has_pid(*pid)).collect();
         if grown.is_empty() || !self.tells_stacks {
@@ -513,6 +511,14 @@ impl Session {
             }
         }
         Ok(cost)
+    }
+
+    /// Reads the memory of every selected process, where that is looked at.
+    fn read_census(&mut self, elapsed: Duration) -> Result<(), PipelineError> {
+        if let Some(census) = &mut self.census {
+            census.read(&self.selection.processes()?, elapsed);
+        }
+        Ok(())
     }
 
     /// The time of a reading after which blocks belong to generation `next`.
