@@ -86,14 +86,14 @@ fn a_burst_is_let_go_within_a_second_and_looked_at_closely_again_when_it_is_over
 
 #[test]
 fn windows_tell_what_a_busy_target_allocates_and_keeps() {
-    // How much work there is between allocations: how much a probe costs against that is what is not known for sure, so that the
-    // intervals are for programs of all kinds.
-    const WORK: [&str; 3] = ["3000", "8000", "30000"];
-    // MEMTRACE_COVERAGE_RUNS=200 is what docs/PERFORMANCE.md has.
+    // MEMTRACE_COVERAGE_RUNS, some hundred together, is what docs/PERFORMANCE.md has.
     let runs: u32 = std::env::var("MEMTRACE_COVERAGE_RUNS").map_or(3, |runs| runs.parse().unwrap());
+    // How much work there is between allocations: how much a probe costs against that is what is not known for sure, so that the
+    // intervals are for programs of all kinds. But all figures of a run are off together, and a few runs tell only of one kind.
+    let loads: &[&str] = if runs < 50 { &["8000"] } else { &["3000", "8000", "30000"] };
     let program = compile("load.c", &FRAME_POINTERS);
     let mut tallies: std::collections::BTreeMap<(&str, String), Tally> = std::collections::BTreeMap::new();
-    for work in WORK.iter().cycle().take(runs as usize) {
+    for work in loads.iter().cycle().take(runs as usize) {
         let mut target = Target::start(Command::new(&program).arg(work));
         assert_eq!(target.line(), "ready");
         let pid = target.pid().to_string();
@@ -128,8 +128,8 @@ fn windows_tell_what_a_busy_target_allocates_and_keeps() {
     println!("{coverage:.3} of all {of}");
     // Some windows see no burst.
     assert!(of >= if support::is_emulated() { 12 } else { 30 } * runs, "too few sites: {of}");
-    // All figures of a run are off together, by what a probe costs: of three runs one may miss, which it does one time in ten.
-    assert!(coverage > if runs < 50 { 0.5 } else { 0.9 }, "{coverage}");
+    // In an emulator a run has but one window, with which all its figures stand or fall: of three runs one may miss.
+    assert!(coverage > if support::is_emulated() { 0.5 } else { 0.85 }, "{coverage}");
     // In an emulator a probe costs what it likes, and estimates are as far off as their intervals say.
     if support::is_emulated() {
         return;
