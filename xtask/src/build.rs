@@ -6,12 +6,13 @@ use anyhow::{Context, Result};
 
 use crate::{
     setup,
-    shell::{cargo, root, run, target},
+    shell::{Progress, cargo, root, run, target},
 };
 
 /// Builds everything. Returns memtrace's path.
 pub(crate) fn build(release: bool) -> Result<PathBuf> {
     let object = bpf_object()?;
+    let _progress = Progress::of("building memtrace");
     let mut command = cargo();
     command.args(["build", "--quiet", "--package", "memtrace"]).env("MEMTRACE_BPF_OBJECT", object);
     if release {
@@ -24,6 +25,7 @@ pub(crate) fn build(release: bool) -> Result<PathBuf> {
 /// Builds the BPF object, or leaves it as it is where nothing has changed. Returns its path.
 pub(crate) fn bpf_object() -> Result<PathBuf> {
     let toolchain = setup::bpf_toolchain()?;
+    let _progress = Progress::of("building the BPF object");
     let folder = target().join("bpf");
     let mut command = match toolchain.rustup_toolchain {
         Some(toolchain) => {

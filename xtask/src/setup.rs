@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::shell::{as_root, cargo, read, run, say, target, which};
+use crate::shell::{Progress, as_root, cache, cargo, read, run, say, which};
 
 /// The bpf-linker that is installed where none is there that fits.
 const BPF_LINKER_VERSION: &str = "0.13.0";
@@ -85,23 +85,27 @@ fn llvm_release(version: &str) -> Option<u32> {
 
 /// A bpf-linker whose LLVM is not older than the compiler's: it reads the compiler's bitcode.
 ///
-/// A bpf-linker does not tell which LLVM it has, so one of our own is built, beside a note of that. Who
-/// has a fitting one names it in `BPF_LINKER`.
+/// A bpf-linker does not tell which LLVM it has, so one of our own is built, beside a note of that: once for all clones. A fitting
+/// one that is there already can be named in `BPF_LINKER`.
 fn linker(at_least: u32) -> Result<PathBuf> {
     if let Some(given) = std::env::var_os("BPF_LINKER") {
         return Ok(given.into());
     }
-    let folder = target().join("bpf-linker");
+    let folder = cache().join(format!("bpf-linker-{BPF_LINKER_VERSION}"));
     let (own, note) = (folder.join("bin/bpf-linker"), folder.join("llvm-release"));
     let built_with = fs::read_to_string(&note).ok().and_then(|text| text.trim().parse::<u32>().ok());
     if own.is_file() && built_with.is_some_and(|release| release >= at_least) {
         return Ok(own);
     }
     let (release, prefix) = llvm_prefix(at_least)?;
-    say(&format!("building bpf-linker {BPF_LINKER_VERSION} with LLVM {release}, once; this takes a minute or two"));
+    say(&format!("building bpf-linker {BPF_LINKER_VERSION} with LLVM {release} in {}, once", folder.display()));
+    let _progress = Progress::of("building bpf-linker");
     let mut install = cargo();
     install
-        .args(["install", "--quiet", "--locked", "--force", "bpf-linker", "--version", BPF_LINKER_VERSION])
+        // LLVM does the work, and is not built here: the linker links as fast without optimisation, and is there in a third of the
+        // time.
+        .args(["install", "--quiet", "--locked", "--force", "--debug"])
+        .args(["bpf-linker", "--version", BPF_LINKER_VERSION])
         .args(["--no-default-features", "--features", &format!("llvm-{release}")])
         .arg("--root")
         .arg(&folder)
@@ -148,6 +152,7 @@ pub(crate) fn apt_install(packages: &[&str]) -> Result<()> {
         bail!("please install what Debian calls {}", missing.join(", "));
     }
     say(&format!("installing {}", missing.join(", ")));
+    let _progress = Progress::of("installing packages");
     let quiet =
         |command: &mut Command| -> Result<()> { read(command.env("DEBIAN_FRONTEND", "noninteractive")).map(drop) };
     let install = || quiet(as_root("apt-get").args(["install", "-y", "--no-install-recommends"]).args(&missing));

@@ -3,6 +3,9 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    sync::mpsc::{RecvTimeoutError, Sender, channel},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +18,37 @@ pub(crate) fn root() -> &'static Path {
 /// The folder for what is built.
 pub(crate) fn target() -> PathBuf {
     root().join("target")
+}
+
+/// The folder for what all clones of a user share (the XDG Base Directory Specification's, for this program); that for what is
+/// built where there is no home.
+pub(crate) fn cache() -> PathBuf {
+    let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+    base.filter(|base| base.is_absolute()).map_or_else(target, |base| base.join("memtrace"))
+}
+
+/// How long a task may be silent.
+const SILENCE: Duration = Duration::from_secs(15);
+
+/// Says now and then, until it is dropped, that a task goes on: for commands that print nothing for minutes.
+pub(crate) struct Progress {
+    /// Dropped with this, which ends the thread.
+    _goes_on: Sender<()>,
+}
+
+impl Progress {
+    /// Of a task that is called this.
+    pub(crate) fn of(task: &str) -> Self {
+        let (goes_on, ended) = channel::<()>();
+        let (task, begun) = (task.to_owned(), Instant::now());
+        thread::spawn(move || {
+            while ended.recv_timeout(SILENCE) == Err(RecvTimeoutError::Timeout) {
+                say(&format!("still {task}, for {} s", begun.elapsed().as_secs()));
+            }
+        });
+        Self { _goes_on: goes_on }
+    }
 }
 
 /// Says what is being done, on stderr.

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::{
     build, lint, setup,
-    shell::{cargo, root, run, say, target},
+    shell::{Progress, cargo, root, run, say, target},
 };
 
 /// What the tests trace and compare with, as Debian packages.
@@ -70,6 +70,7 @@ pub(crate) fn prepare() -> Result<Command> {
 /// Builds the Rust program that tests trace, with one allocator, to where they look for it. (It is not of our
 /// workspace, whose machine for tests on another kernel has no cargo.)
 fn build_rust_program(allocator: &str, features: &[&str]) -> Result<()> {
+    let _progress = Progress::of("building a program that tests trace");
     let mut build = cargo();
     build.args(["build", "--quiet", "--release", "--locked", "--manifest-path"]);
     build.arg(root().join("memtrace/tests/programs/rust/Cargo.toml"));

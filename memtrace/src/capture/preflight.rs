@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use super::kernel;
+
 /// The outcome of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -29,6 +31,7 @@ pub fn checks() -> Vec<Check> {
     let release = release().unwrap_or_default();
     let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
     let mut checks = vec![
+        Check { name: "BPF object", outcome: object(kernel::has_object()) },
         Check { name: "machine", outcome: machine(std::env::consts::ARCH) },
         Check { name: "kernel", outcome: kernel(&release) },
         Check { name: "proc", outcome: proc() },
@@ -87,6 +90,13 @@ impl Capability {
 fn effective(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
     u64::from_str_radix(line.trim(), 16).ok()
+}
+
+fn object(is_there: bool) -> Outcome {
+    if is_there {
+        return Outcome::Ok("built in".into());
+    }
+    Outcome::Missing("this memtrace was built without its BPF object".into(), "`cargo xtask build` builds both".into())
 }
 
 fn machine(architecture: &str) -> Outcome {
@@ -193,6 +203,12 @@ fn uprobes(devices: &Path) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_build_without_the_bpf_object_says_how_to_make_one_with_it() {
+        assert!(matches!(object(true), Outcome::Ok(_)));
+        assert!(matches!(object(false), Outcome::Missing(_, hint) if hint.contains("cargo xtask build")));
+    }
 
     #[test]
     fn kernels_are_compared_by_number() {

@@ -53,7 +53,13 @@ use self::{
 };
 use super::{images::Scope, preflight, tracefs::TracefsError};
 
+/// The kernel side, as `cargo xtask` has built it; empty where only this crate was built (see `build.rs`).
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtrace-ebpf.o"));
+
+/// Whether this memtrace has a kernel side to load.
+pub(super) const fn has_object() -> bool {
+    !OBJECT.is_empty()
+}
 
 /// How much each map can hold. All of it is allocated at load: an insert must not fail for want of
 /// memory at a moment when the kernel cannot wait for some.
