@@ -12,6 +12,7 @@ use std::{
     sync::OnceLock,
 };
 
+use super::leader;
 use crate::model::memory::Limit;
 
 /// More than a process's list of groups has: a line for each hierarchy, of which there are some ten, none longer than a path.
@@ -45,7 +46,7 @@ pub fn memory_limit(pid: u32) -> Option<Limit> {
     let hierarchy =
         HIERARCHY.get_or_init(|| mounted(&fs::read_to_string("/proc/self/mounts").unwrap_or_default())).as_ref()?;
     let mut list = Vec::new();
-    File::open(format!("/proc/{pid}/cgroup")).ok()?.take(MAX_LIST_BYTES).read_to_end(&mut list).ok()?;
+    File::open(format!("/proc/{}/cgroup", leader::speaker(pid))).ok()?.take(MAX_LIST_BYTES).read_to_end(&mut list).ok()?;
     limit_of(hierarchy, &group_in(&list, hierarchy.is_v2)?)
 }
 
