@@ -14,6 +14,8 @@ pub enum EventKind {
     Forked = 3,
     /// A target is about to end by itself, and waits until it is let go.
     Ending = 4,
+    /// A target is about to become another program, or to fail to, and waits until it is let go.
+    Replacing = 5,
 }
 
 /// A code that names no [`EventKind`].
@@ -29,6 +31,7 @@ impl TryFrom<u32> for EventKind {
             2 => Ok(Self::Exec),
             3 => Ok(Self::Forked),
             4 => Ok(Self::Ending),
+            5 => Ok(Self::Replacing),
             other => Err(UnknownEvent(other)),
         }
     }
@@ -40,7 +43,7 @@ impl TryFrom<u32> for EventKind {
 pub struct Event {
     /// An [`EventKind`] code.
     pub kind: u32,
-    /// The process's thread group id: of a fork, the child's; of an end, the thread that ends it.
+    /// The process's thread group id: of a fork, the child's; of what is about to happen, the thread that does it.
     pub tgid: u32,
     /// Where the program stands from now on; [`ProcessSlot::NONE`] where it is no target.
     pub slot: ProcessSlot,
@@ -66,7 +69,8 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_own_code() {
-        for kind in [EventKind::ImageMapped, EventKind::Exec, EventKind::Forked, EventKind::Ending] {
+        let kinds = [EventKind::ImageMapped, EventKind::Exec, EventKind::Forked, EventKind::Ending, EventKind::Replacing];
+        for kind in kinds {
             assert_eq!(EventKind::try_from(kind as u32), Ok(kind));
         }
         assert_eq!(EventKind::try_from(0), Err(UnknownEvent(0)));
