@@ -16,6 +16,8 @@ pub enum EventKind {
     Ending = 4,
     /// As [`EventKind::Exec`], by a thread that was not the first of its process.
     ExecByThread = 5,
+    /// A target is about to become another program, or to fail to, and waits until it is let go.
+    Replacing = 6,
 }
 
 /// A code that names no [`EventKind`].
@@ -32,6 +34,7 @@ impl TryFrom<u32> for EventKind {
             3 => Ok(Self::Forked),
             4 => Ok(Self::Ending),
             5 => Ok(Self::ExecByThread),
+            6 => Ok(Self::Replacing),
             other => Err(UnknownEvent(other)),
         }
     }
@@ -43,8 +46,8 @@ impl TryFrom<u32> for EventKind {
 pub struct Event {
     /// An [`EventKind`] code.
     pub kind: u32,
-    /// The process's number in memtrace's own pid namespace: of a fork, the child's; of an end, the thread that ends it; of an
-    /// image, 0.
+    /// The process's number in memtrace's own pid namespace: of a fork, the child's; of what is about to happen, the thread that does
+    /// it; of an image, 0.
     pub tgid: u32,
     /// Where the program stands from now on; [`ProcessSlot::NONE`] where it is no target.
     pub slot: ProcessSlot,
@@ -70,7 +73,9 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_own_code() {
-        for kind in [EventKind::ImageMapped, EventKind::Exec, EventKind::Forked, EventKind::Ending] {
+        use EventKind::{Ending, Exec, ExecByThread, Forked, ImageMapped, Replacing};
+        let kinds = [ImageMapped, Exec, Forked, Ending, ExecByThread, Replacing];
+        for kind in kinds {
             assert_eq!(EventKind::try_from(kind as u32), Ok(kind));
         }
         assert_eq!(EventKind::try_from(0), Err(UnknownEvent(0)));

@@ -33,7 +33,10 @@ use aya_ebpf::{
     macros::{fentry, fexit, raw_tracepoint, tracepoint, uprobe, uretprobe},
     programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext, TracePointContext},
 };
-use memtrace_common::kernel_memory::{PER_CPU, SLAB, VMALLOC};
+use memtrace_common::{
+    event::EventKind,
+    kernel_memory::{PER_CPU, SLAB, VMALLOC},
+};
 use target::Task;
 
 /// Entry of a function that hands out a new block.
@@ -206,7 +209,14 @@ fn area_mapped(ctx: RawTracePointContext) -> i32 {
 /// A target is about to end: a function of the C library that ends it is called.
 #[uprobe]
 fn process_end(ctx: ProbeContext) -> u32 {
-    task::stop_before_end(&ctx);
+    task::stop_before_end(&ctx, EventKind::Ending);
+    0
+}
+
+/// A target is about to become another program: a function of the C library that makes it one is called.
+#[uprobe]
+fn process_replace(ctx: ProbeContext) -> u32 {
+    task::stop_before_end(&ctx, EventKind::Replacing);
     0
 }
 

@@ -207,9 +207,10 @@ pub(crate) fn stop_after_mapping_code(ctx: &RawTracePointContext) {
     stop_and_announce_mapping(&target);
 }
 
-/// The current process is about to end: it is stopped before it does, until user space has looked at its memory.
+/// The current process is about to end, or to become another program: it is stopped before it does, until user space has looked
+/// at its memory.
 #[inline(always)]
-pub(crate) fn stop_before_end(ctx: &impl EbpfContext) {
+pub(crate) fn stop_before_end(ctx: &impl EbpfContext, kind: EventKind) {
     let Some(target) = Target::current() else { return };
     // A child that is in its parent's memory (vfork) ends alone; and nobody would answer where nobody counts.
     let Some(control) = CONTROL.get(0).filter(|control| control.stop_on_image != 0) else { return };
@@ -219,7 +220,7 @@ pub(crate) fn stop_before_end(ctx: &impl EbpfContext) {
     debug!(ctx, "process {} is about to end", target.tgid);
     stop_if_asked(control);
     let thread = number_of_current(target.tid);
-    announce(Event { kind: EventKind::Ending as u32, tgid: thread, slot: target.slot, previous: target.slot });
+    announce(Event { kind: kind as u32, tgid: thread, slot: target.slot, previous: target.slot });
 }
 
 /// Stops the current process before it returns to its own code, where user space wants that.

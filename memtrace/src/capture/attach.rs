@@ -125,8 +125,14 @@ const WAYS_OUT: [(&str, Handler); 8] = [
 ];
 
 /// The functions through which every way to end a process by itself goes, in glibc and musl, after all that programs do at
-/// exit. (The system call itself cannot be stopped: signals are heeded after a call, and from this one nobody returns.)
-const ENDS: [(&str, Handler); 2] = [("_exit", Handler::ProcessEnd), ("_Exit", Handler::ProcessEnd)];
+/// exit, and those through which it becomes another program. (The system call itself cannot be stopped: signals are heeded after a
+/// call, and from this one nobody returns.)
+const ENDS: [(&str, Handler); 4] = [
+    ("_exit", Handler::ProcessEnd),
+    ("_Exit", Handler::ProcessEnd),
+    ("execve", Handler::ProcessReplace),
+    ("fexecve", Handler::ProcessReplace),
+];
 
 /// What the probes run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

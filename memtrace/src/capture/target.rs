@@ -321,6 +321,21 @@ impl Target {
         !mappings.is_empty() && mappings.iter().all(|mapping| mapping.end <= 1 << 32)
     }
 
+    /// Why nothing is hooked in it, in words for people.
+    #[must_use]
+    pub fn why_nothing_is_hooked(&self, images: &Images) -> String {
+        let opened: Vec<&Image> = self.images.iter().filter_map(|index| images.image(*index)).collect();
+        match (self.images.len(), opened.len()) {
+            (0, _) => "it ended before memtrace could look at it".to_owned(),
+            _ if self.is_32_bit() => "it is a 32-bit program; memtrace traces 64-bit ones".to_owned(),
+            (_, 0) => "none of its images is an ELF file of a 64-bit program".to_owned(),
+            _ if opened.iter().all(|image| !image.has_interpreter() && !image.has_symbols()) => {
+                "it is linked statically and stripped, so its allocator has no name to be found by".to_owned()
+            }
+            (_, count) => format!("none of its {count} images defines an allocator that memtrace knows"),
+        }
+    }
+
     /// The places of a stack's return addresses, and whether all of them are there.
     ///
     /// A frame pointer that was no frame pointer leads the walk out of the code: it is cut there.

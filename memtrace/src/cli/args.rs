@@ -89,9 +89,19 @@ pub(super) struct TraceArguments {
     #[command(flatten)]
     pub(super) target: TargetArguments,
 
-    /// Trace children of --pid or -- CMD as well, from their first instruction
-    #[arg(long, help_heading = "Target", conflicts_with_all = ["comm", "cgroup", "all"])]
-    pub(super) follow: bool,
+    /// Trace children of --pid or -- CMD as well, from their first instruction; after CMD's end as long as any of its session
+    /// lives, with `=daemons` also as long as those do that have left it
+    #[arg(
+        long,
+        value_enum,
+        value_name = "UNTIL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "session",
+        help_heading = "Target",
+        conflicts_with_all = ["comm", "cgroup", "all"]
+    )]
+    pub(super) follow: Option<FollowArgument>,
 
     /// Stop after this time [30s, 5min, 1h30m]
     #[arg(long, value_name = "TIME", value_parser = positive_duration)]
@@ -168,7 +178,7 @@ pub(super) struct TraceArguments {
 #[command(next_help_heading = "Gate")]
 pub(super) struct GateArguments {
     /// End with status 3 if the last report has leak suspects, and tell them on stderr; of -- CMD, what nothing points to
-    /// any more at its end (--at-exit) is one too
+    /// any more at its end (--at-exit) is one too. With status 4 if that could not be checked, and tell why
     ///
     /// A command that fails by itself keeps its own status. With -- CMD and no --tier, every allocation is traced (--tier
     /// exact), so that the outcome is the same each time.
@@ -178,7 +188,8 @@ pub(super) struct GateArguments {
     /// When -- CMD ends, look which of its blocks nothing points to any more: those are leak suspects
     ///
     /// Its end is put off for as long as that takes: about a second for a GiB of heap, half a minute at most. It
-    /// takes every allocation (--tier exact). Blocks that can still be reached are none, however long they were kept.
+    /// takes every allocation (--tier exact). Blocks that can still be reached are none, however long they were kept. Where it
+    /// cannot be looked, the status is 4.
     #[arg(long)]
     pub(super) at_exit: bool,
 
@@ -383,6 +394,14 @@ pub(super) enum UnwindArgument {
     Fp,
     /// By call frame information, as exceptions and debuggers do
     Dwarf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum FollowArgument {
+    /// While a followed process of the command's session lives
+    Session,
+    /// While any followed process lives
+    Daemons,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -2,6 +2,7 @@
 
 use std::{fmt::Display, io, path::Path, process::ExitCode};
 
+use super::gate::UNSEEN;
 use crate::{
     capture::{attach::AttachError, kernel::KernelError, target::TargetError},
     pipeline::{KernelMemoryError, PipelineError},
@@ -62,8 +63,13 @@ impl Failure {
         Self {
             message: "no verdict for --fail-on-leak: whoever read the reports went away before the last".into(),
             hint: "write them to a file, with -o".into(),
-            status: FAILURE,
+            status: UNSEEN,
         }
+    }
+
+    /// The same failure of a run that was asked to check something.
+    pub(super) fn of_gate(self) -> Self {
+        Self { status: UNSEEN, ..self }
     }
 
     /// An image cannot be used.

@@ -1,17 +1,20 @@
-//! What makes a run fail: suspects that neither a list of suppressions nor an older report lets pass.
+//! What makes a run fail: suspects that neither a list of suppressions nor an older report lets pass, and what was to be checked
+//! and was not.
 
-use std::{fs, path::Path, process::ExitCode};
+use std::{collections::BTreeSet, fs, path::Path, process::ExitCode};
 
 use super::{args::GateArguments, failure::Failure};
 use crate::{
+    capture::target::TargetError,
     model::{
-        at_exit::AtExit,
         frame::Frame,
         gate::{Baseline, Gate, Tally, remains},
         report::{Process, Report, Site},
         suppressions::Suppressions,
         units,
+        unseen::{Cause, Outcome, Question, Unseen},
     },
+    pipeline::PipelineError,
     report::{
         baseline,
         suspects::{culprit, place},
@@ -20,47 +23,50 @@ use crate::{
 
 /// Exit status where suspects remain.
 pub(super) const SUSPECTS: u8 = 3;
-/// Suspects that are told on stderr; the report has all.
+/// Exit status where something was to be checked and was not.
+pub(super) const UNSEEN: u8 = 4;
+/// Suspects that are told on stderr, and what was not checked; the report has all.
 const TOLD: usize = 10;
 
 /// The gate of a run, and what has come to it.
 pub(super) struct Gatekeeper {
     gate: Gate,
     fails: bool,
+    /// What is asked of the run; nothing where no gate was asked for.
+    question: Option<Question>,
     /// What the last report has, once there is one.
     verdict: Option<Verdict>,
 }
 
 /// What there is to say of the last report.
 struct Verdict {
-    /// How many suspects remain.
-    remaining: usize,
-    /// What is told of them and of what was not looked at, a line each.
+    outcome: Outcome,
+    /// What is told of it, a line each.
     lines: Vec<String>,
 }
 
 impl Gatekeeper {
-    /// Reads the files that the arguments name.
-    pub(super) fn new(arguments: &GateArguments) -> Result<Self, Failure> {
+    /// Reads the files that the arguments name. `question` is what a gate asks of such a run.
+    pub(super) fn new(arguments: &GateArguments, question: Question) -> Result<Self, Failure> {
         let suppressions = arguments.suppressions.as_deref().map(read_suppressions).transpose()?.unwrap_or_default();
         let baseline = arguments.baseline.as_deref().map(read_baseline).transpose()?;
-        Ok(Self { gate: Gate { suppressions, baseline }, fails: arguments.fail_on_leak, verdict: None })
+        let question = arguments.looks_at_exit().then_some(question);
+        Ok(Self { gate: Gate { suppressions, baseline }, fails: arguments.fail_on_leak, question, verdict: None })
     }
 
     /// Marks a report's suspects.
     pub(super) fn look_at(&mut self, report: &mut Report, is_last: bool) {
         let used = self.gate.mark(report);
-        if !is_last {
-            return;
-        }
+        let Some(question) = self.question.filter(|_| is_last) else { return };
         let unused = self.gate.suppressions.patterns.iter().enumerate().filter(|(index, _)| !used.contains(index));
         unused.for_each(|(_, pattern)| log::info!("{pattern} has let no suspect pass"));
-        let tally = Tally::of(report.processes.iter().flat_map(|process| &process.sites));
-        let mut lines: Vec<String> = report.processes.iter().filter_map(unchecked).collect();
-        if self.fails && tally.remaining > 0 {
-            lines.extend(suspects(report, &tally));
+        let outcome = Outcome::of(report, question);
+        let mut lines = not_checked(&outcome, question);
+        if self.fails && outcome.tally.remaining > 0 {
+            lines.extend(suspects(report, &outcome.tally));
         }
-        self.verdict = Some(Verdict { remaining: tally.remaining, lines });
+        report.gate = Some(outcome.clone());
+        self.verdict = Some(Verdict { outcome, lines });
     }
 
     /// Tells on stderr what there is to say of the last report.
@@ -71,11 +77,20 @@ impl Gatekeeper {
     /// The status to end with, of a run that would end with `status` otherwise and has succeeded or not.
     pub(super) fn status(&self, status: ExitCode, has_succeeded: bool) -> Result<ExitCode, Failure> {
         match &self.verdict {
-            _ if !self.fails || !has_succeeded => Ok(status),
-            Some(Verdict { remaining: 0, .. }) => Ok(status),
-            Some(_) => Ok(ExitCode::from(SUSPECTS)),
+            _ if self.question.is_none() || !has_succeeded => Ok(status),
+            Some(verdict) if self.fails && verdict.outcome.tally.remaining > 0 => Ok(ExitCode::from(SUSPECTS)),
+            Some(verdict) if !verdict.outcome.unseen.is_empty() => Ok(ExitCode::from(UNSEEN)),
+            Some(_) => Ok(status),
             None => Err(Failure::no_verdict()),
         }
+    }
+
+    /// Whether a run that failed so has failed to check what it was asked to: nothing could be hooked.
+    pub(super) fn could_not_look(&self, error: &PipelineError) -> bool {
+        use TargetError::{Attach, NoAllocator, NoImage};
+        let is_unhooked =
+            matches!(error, PipelineError::Target(NoAllocator { .. } | NoImage { .. } | Attach(_)));
+        self.question.is_some() && is_unhooked
     }
 }
 
@@ -93,10 +108,45 @@ fn read_baseline(path: &Path) -> Result<Baseline, Failure> {
     baseline::parse(&text).map_err(|error| Failure::baseline(path, &error))
 }
 
-/// That a command's memory was not looked at is worth knowing: leaks may be missed.
-fn unchecked(process: &Process) -> Option<String> {
-    let Some(AtExit::Unchecked(why)) = &process.at_exit else { return None };
-    Some(format!("memtrace: {} (pid {}) not checked for reachability: {why}", process.comm, process.pid))
+/// What was not checked, with the next step for each cause: leaks may be missed.
+fn not_checked(outcome: &Outcome, question: Question) -> Vec<String> {
+    let how = match question {
+        Question::Ends => "not checked for reachability",
+        Question::Growth { .. } => "not judged",
+    };
+    let line = |unseen: &Unseen| match &unseen.process {
+        Some((pid, comm)) => format!("memtrace: {comm} (pid {pid}) {how}: {}", unseen.why.reason),
+        None => format!("memtrace: not checked: {}", unseen.why.reason),
+    };
+    let all: Vec<&Unseen> = outcome.ended_early.iter().chain(&outcome.unseen).collect();
+    let mut lines: Vec<String> = all.iter().take(TOLD).map(|unseen| line(unseen)).collect();
+    if all.len() > TOLD {
+        lines.push(format!("memtrace: … and {} more", units::count((all.len() - TOLD) as u64)));
+    }
+    let causes: BTreeSet<Cause> = outcome.unseen.iter().map(|unseen| unseen.why.cause).collect();
+    lines.extend(causes.into_iter().map(|cause| format!("hint: {}", hint(cause))));
+    lines
+}
+
+/// The next step where something was not checked.
+fn hint(cause: Cause) -> &'static str {
+    match cause {
+        Cause::NoAllocator => {
+            "trace a 64-bit build that keeps its symbols, or name its functions with --alloc and --free; -v lists the images searched"
+        }
+        Cause::NotHooked => "run `memtrace doctor`; -v says what was hooked",
+        Cause::Tier => "leave out --tier: a gate takes every allocation",
+        Cause::Losses => "make the table that was full larger, with --max-blocks, --max-sites, --max-stacks or --max-threads",
+        Cause::Refused => "does a debugger hold it? `memtrace doctor` says what is missing",
+        Cause::TooMuch => "check a smaller run: a look takes 16 GiB and half a minute at most",
+        Cause::Killed | Cause::EndNotSeen => "let the program end by itself, through exit or _exit of its C library",
+        Cause::Stopped => "let the command end by itself: give it more time, or leave out --duration",
+        Cause::Daemon => "--follow=daemons waits for daemons as well",
+        Cause::NotFollowed => "--max-processes makes room for more",
+        Cause::LeftOut => "check fewer processes in one run",
+        Cause::TooEarly => "trace for longer, with --duration 60s or without --duration",
+        Cause::Nothing => "is the command, or the process, there? -v says what was found",
+    }
 }
 
 /// The suspects that remain.

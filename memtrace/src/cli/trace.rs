@@ -11,7 +11,7 @@ use std::{
 use tokio::runtime::Runtime;
 
 use super::{
-    args::{CategoryArgument, LinksArgument, TierArgument, TraceArguments, UnwindArgument},
+    args::{CategoryArgument, FollowArgument, LinksArgument, TargetArguments, TierArgument, TraceArguments, UnwindArgument},
     failure::Failure,
     gate::Gatekeeper,
     output::Output,
@@ -25,6 +25,7 @@ use crate::{
     model::{
         budget::{Budget, Closeness},
         report::{Category, Tier},
+        unseen::Question,
     },
     pipeline::{self, Look, Options, PipelineError},
 };
@@ -36,7 +37,7 @@ pub(super) fn run(arguments: &TraceArguments, verbose: u8) -> Result<ExitCode, F
     check_kernel(arguments)?;
     check_gate(arguments)?;
     let (look, categories) = look(arguments)?;
-    let mut gatekeeper = Gatekeeper::new(&arguments.gate)?;
+    let mut gatekeeper = Gatekeeper::new(&arguments.gate, question(arguments))?;
     let mut output = Output::open(&arguments.report)?;
     let options = options(arguments, look, categories, verbose, output.is_live());
     let mut sink = |report: &mut _, is_last| {
@@ -51,7 +52,10 @@ pub(super) fn run(arguments: &TraceArguments, verbose: u8) -> Result<ExitCode, F
         Ok(None) => gatekeeper.status(ExitCode::SUCCESS, true),
         Ok(Some(status)) => gatekeeper.status(command_status(status), status.success()),
         Err(error) => {
-            failed(error, arguments.report.output.as_deref()).and_then(|status| gatekeeper.status(status, true))
+            let could_not_look = gatekeeper.could_not_look(&error);
+            let failed = failed(error, arguments.report.output.as_deref());
+            let failed = failed.map_err(|failure| if could_not_look { failure.of_gate() } else { failure });
+            failed.and_then(|status| gatekeeper.status(status, true))
         }
     }
 }
@@ -83,7 +87,7 @@ fn check_kernel(arguments: &TraceArguments) -> Result<(), Failure> {
         refused("other categories", "run memtrace twice, at the same time if you like")
     } else if !target.command_line.is_empty() {
         refused("-- CMD", "start memtrace first, with --comm NAME or without any target, and then CMD")
-    } else if *follow {
+    } else if follow.is_some() {
         refused("--follow", "use --comm or --cgroup, or leave it out for all of the host")
     } else if !alloc.is_empty() {
         refused("--alloc and --free", "leave them out")
@@ -172,6 +176,16 @@ fn looks_at_exit(arguments: &TraceArguments, categories: &[CategoryArgument]) ->
     arguments.gate.looks_at_exit() && !arguments.target.command_line.is_empty() && is_of_heap
 }
 
+/// What a gate asks of such a run.
+fn question(arguments: &TraceArguments) -> Question {
+    let TargetArguments { pids, command_line, .. } = &arguments.target;
+    if looks_at_exit(arguments, &arguments.categories) {
+        Question::Ends
+    } else {
+        Question::Growth { each: !pids.is_empty() || !command_line.is_empty() }
+    }
+}
+
 /// How to attach probes.
 fn links(argument: LinksArgument) -> Option<Links> {
     match argument {
@@ -205,7 +219,7 @@ fn options(arguments: &TraceArguments, look: Look, categories: Vec<Category>, ve
     let defaults = if categories.iter().any(|category| category.is_kernel()) {
         Capacities::of_kernel()
     } else {
-        Capacities::of(selection.scope(arguments.follow))
+        Capacities::of(selection.scope(arguments.follow.is_some()))
     };
     let mut capacities = arguments.capacities.capacities(defaults);
     let mut programs = if arguments.empty_probes { Programs::Empty } else { Programs::Tracing };
@@ -215,7 +229,8 @@ fn options(arguments: &TraceArguments, look: Look, categories: Vec<Category>, ve
     Options {
         capacities,
         selection,
-        follow: arguments.follow,
+        follow: arguments.follow.is_some(),
+        waits_for_daemons: arguments.follow == Some(FollowArgument::Daemons),
         categories,
         duration: arguments.duration,
         interval: arguments.interval.or(is_live.then_some(LIVE_INTERVAL)),

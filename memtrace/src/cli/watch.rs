@@ -84,6 +84,7 @@ fn options(arguments: &WatchArguments, verbose: u8) -> Options {
         capacities: Capacities::of(Scope::Targets),
         selection,
         follow: false,
+        waits_for_daemons: false,
         categories: vec![Category::Heap],
         duration: Some(arguments.capture),
         interval: None,

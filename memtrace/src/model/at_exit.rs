@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{
     survival::Amount,
     units,
+    unseen::Unchecked,
     verdict::{Judgement, Verdict},
 };
 
@@ -17,8 +18,8 @@ const SURE: f64 = 0.99;
 pub enum AtExit {
     /// Its memory.
     Checked(Checked),
-    /// Nothing, for this reason: one that follows `not checked for reachability: `.
-    Unchecked(String),
+    /// Nothing.
+    Unchecked(Unchecked),
 }
 
 /// What came of a look at a program's memory.

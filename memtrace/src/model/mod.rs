@@ -24,5 +24,6 @@ pub mod threshold;
 pub mod trend;
 pub mod unexplained;
 pub mod units;
+pub mod unseen;
 pub mod verdict;
 pub mod windows;

@@ -16,6 +16,7 @@ use super::{
     sizes::SizeHistogram,
     survival::{Amount, Survival},
     trend,
+    unseen::Outcome,
     verdict::{Judgement, Verdict},
 };
 
@@ -450,6 +451,8 @@ pub struct Report {
     pub processes: Vec<Process>,
     /// Targets that have ended and are not among them.
     pub unlisted: Unlisted,
+    /// The gate's outcome, in the last report of a run that has one.
+    pub gate: Option<Outcome>,
 }
 
 /// Targets of which only the sum is kept.
@@ -459,6 +462,10 @@ pub struct Unlisted {
     pub processes: u64,
     /// What they allocated and freed, all together.
     pub totals: Totals,
+    /// Leak suspects of theirs that are at no site of the report either.
+    pub suspects: usize,
+    /// Those that were not looked at when they ended, although that was asked for.
+    pub unchecked: u64,
 }
 
 /// What folded stacks and flame graphs weigh by.

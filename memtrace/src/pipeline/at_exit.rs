@@ -19,6 +19,7 @@ use thiserror::Error;
 use super::{area_book::AreaBook, profile::health};
 use crate::{
     capture::{
+        images::Images,
         kernel::{FoundBlock, Kernel, KernelError},
         target::Target,
     },
@@ -28,6 +29,7 @@ use crate::{
         report::HealthKind,
         survival::Amount,
         units,
+        unseen::{Cause, Unchecked},
     },
     process::{
         contents::{Bounds, Contents, ContentsError},
@@ -65,11 +67,13 @@ pub(super) struct Findings {
 
 /// Why there was no look: it follows `not checked for reachability: `.
 #[derive(Debug, Error)]
-pub(super) enum Unchecked {
+pub(super) enum LookError {
     #[error("this tier does not record every block; use --tier exact")]
     Tier,
     #[error("what was lost ({0}) may have pointed to what is left")]
     Losses(String),
+    #[error("it became another program before it could be looked at")]
+    Replaced,
     #[error(transparent)]
     Hold(#[from] HoldError),
     #[error(transparent)]
@@ -82,15 +86,29 @@ pub(super) enum Unchecked {
     Kernel(#[from] KernelError),
 }
 
-/// Looks at a target that `ending`, one of its threads, is about to end.
-pub(super) fn look(target: &Target, ending: u32, areas: &AreaBook, kernel: &Kernel) -> Result<Findings, Unchecked> {
+/// Looks at a target that `ending`, one of its threads, is about to end; 0 where that may yet go on. A program that holds no block
+/// has lost none.
+pub(super) fn look(
+    target: &Target,
+    ending: u32,
+    holds_any: bool,
+    areas: &AreaBook,
+    kernel: &Kernel,
+) -> Result<Findings, LookError> {
     let begun = Instant::now();
     let pid = target.pid.get();
     if kernel.sample_bytes().is_some() || kernel.is_adaptive() {
-        return Err(Unchecked::Tier);
+        return Err(LookError::Tier);
     }
     no_losses(target, kernel)?;
+    if !holds_any {
+        return Ok(Findings::default());
+    }
     let held = Held::hold(pid, ending)?;
+    // Others may have let it go on; from here on nobody can.
+    if !kernel.still_runs(target.slot)? {
+        return Err(LookError::Replaced);
+    }
     let mut blocks = kernel.blocks(target.slot);
     blocks.sort_unstable_by_key(|block| block.address);
     let mut reach =
@@ -101,7 +119,7 @@ pub(super) fn look(target: &Target, ending: u32, areas: &AreaBook, kernel: &Kern
     let mut contents = Contents::open(pid, BOUNDS)?;
     for stretch in roots::stretches(&mappings, &areas.areas(), &stack_pointers) {
         contents.read(stretch.start, stretch.end, stretch.shared, |start, memory| {
-            reach.scan(start, memory, stretch.source).map_err(Unchecked::from)
+            reach.scan(start, memory, stretch.source).map_err(LookError::from)
         })?;
     }
     let mut findings = sum(&blocks, &reach.reached());
@@ -118,22 +136,50 @@ pub(super) fn look(target: &Target, ending: u32, areas: &AreaBook, kernel: &Kern
     Ok(findings)
 }
 
-/// How a target has ended that was not looked at, as far as that can be told.
-pub(super) fn how_it_ended(target: &Target) -> String {
+impl From<LookError> for Unchecked {
+    fn from(error: LookError) -> Self {
+        let cause = match &error {
+            LookError::Tier => Cause::Tier,
+            LookError::Losses(_) => Cause::Losses,
+            LookError::Hold(HoldError::Gone) => Cause::Killed,
+            LookError::Replaced => Cause::EndNotSeen,
+            LookError::Contents(ContentsError::TooSlow(_) | ContentsError::TooMuch(_))
+            | LookError::TooManyPointers(_) => Cause::TooMuch,
+            LookError::Hold(_) | LookError::Maps(_) | LookError::Contents(_) | LookError::Kernel(_) => Cause::Refused,
+        };
+        Self { cause, reason: error.to_string() }
+    }
+}
+
+/// Why a target was not looked at that has ended; `refused` is what kept memtrace from hooking it.
+pub(super) fn why_unchecked(target: &Target, images: &Images, refused: Option<String>) -> Unchecked {
+    if let Some(reason) = refused {
+        return Unchecked { cause: Cause::NotHooked, reason };
+    }
+    if target.allocators.is_empty() {
+        return Unchecked { cause: Cause::NoAllocator, reason: target.why_nothing_is_hooked(images) };
+    }
     let pid = Pid::from_raw(target.pid.get().cast_signed());
     // It stays there for whoever waits for it. Of others than our own children nobody tells us.
     match waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT) {
-        Ok(WaitStatus::Signaled(_, signal, _)) => format!("killed by signal {}", signal as i32),
-        _ => "it ended without calling its C library's _exit, or was killed".to_owned(),
+        Ok(WaitStatus::Signaled(_, signal, _)) => {
+            Unchecked { cause: Cause::Killed, reason: format!("killed by signal {}", signal as i32) }
+        }
+        _ => {
+            let reason = "it ended without calling its C library's _exit, or was killed".to_owned();
+            Unchecked { cause: Cause::EndNotSeen, reason }
+        }
     }
 }
 
 /// What is not recorded cannot be followed: every block behind it would look lost.
-fn no_losses(target: &Target, kernel: &Kernel) -> Result<(), Unchecked> {
-    let counters = health(&kernel.process(target.slot)?, Counter::is_of_process);
+fn no_losses(target: &Target, kernel: &Kernel) -> Result<(), LookError> {
+    // Where blocks are freed, and which of two stacks they are charged to, changes nothing of what is reached.
+    let matters = |counter: Counter| !matches!(counter, Counter::FreeSidesFull | Counter::SiteCollisions);
+    let counters = health(&kernel.process(target.slot)?, |counter| counter.is_of_process() && matters(counter));
     let lost = counters.iter().filter(|counter| counter.kind == HealthKind::Loss && counter.count > 0);
     let lost: Vec<String> = lost.map(|counter| format!("{} {}", counter.name, units::count(counter.count))).collect();
-    if lost.is_empty() { Ok(()) } else { Err(Unchecked::Losses(lost.join(", "))) }
+    if lost.is_empty() { Ok(()) } else { Err(LookError::Losses(lost.join(", "))) }
 }
 
 /// How the blocks of a target are placed.

@@ -216,6 +216,7 @@ impl Session {
             not_seen: self.not_seen.clone(),
             processes,
             unlisted: Unlisted::default(),
+            gate: None,
         })
     }
 

@@ -4,6 +4,8 @@ mod area_book;
 mod at_exit;
 pub mod census;
 mod cycles;
+mod daemons;
+mod ended;
 mod generation_book;
 mod kernel_book;
 mod kernel_memory;
@@ -50,6 +52,8 @@ pub struct Options {
     pub selection: Selection,
     /// Whether children of targets are targets as well.
     pub follow: bool,
+    /// Whether those that have left the session of a command are waited for as well.
+    pub waits_for_daemons: bool,
     /// What reports are of.
     pub categories: Vec<Category>,
     /// When to stop; `None`: when the target ends or a signal comes.

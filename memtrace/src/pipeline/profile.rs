@@ -37,7 +37,7 @@ use crate::{
         survival::Amount,
         trend::Judgement,
         unexplained::unexplained_rss_bytes,
-        verdict::Surroundings,
+        verdict::{LONG_ENOUGH, Surroundings, Verdict},
         windows::{Cohort, Fit, Window},
     },
     process::{memory, status},
@@ -60,6 +60,14 @@ pub(super) struct Counted {
     pub(super) requested: Requested,
     /// Where blocks of its sites were freed, of those that were asked for.
     pub(super) free_sides: Vec<(FreeSide, u64)>,
+}
+
+impl Counted {
+    /// How many blocks it holds.
+    pub(super) fn live_heap_objects(&self) -> u64 {
+        let heap = self.sites.iter().filter(|(_, site)| category(site) == Category::Heap);
+        heap.map(|(_, site)| site.alloc().objects.saturating_sub(site.freed().objects)).sum()
+    }
 }
 
 /// When a reading is made.
@@ -468,16 +476,10 @@ impl Profile {
 
     /// The sites, those of the same places taken together, in the order of reports.
     fn merged_sites(&self, view: &View<'_>, symbolizer: &mut Symbolizer, resident: &Judgement) -> Vec<Site> {
-        let View { categories, images, now, .. } = *view;
+        let View { images, now, .. } = *view;
         let places = self.stacks.values().flat_map(|stack| stack.places.iter().copied());
         symbolizer.symbolize(images.all(), places);
-        let identities: Vec<u64> = images.all().iter().map(|image| identity(&image.name)).collect();
-        let mut merged: HashMap<(&[CodePlace], bool, Category), Parts<'_>> = HashMap::new();
-        let nowhere = PlacedStack { places: Vec::new(), complete: false, tentative: false };
-        for (index, tracked) in self.sites.iter().filter(|(_, site)| categories.contains(&site.category)) {
-            let stack = self.stacks.get(&tracked.stack).unwrap_or(&nowhere);
-            merged.entry((&stack.places, stack.complete, tracked.category)).or_default().push((*index, tracked));
-        }
+        let identities = identities(images);
         let surroundings = self.surroundings(now, resident);
         let site = |((places, complete, category), parts): ((&[CodePlace], bool, Category), Parts<'_>)| {
             let (indices, parts): (Vec<SiteIndex>, Vec<&TrackedSite>) = parts.into_iter().unzip();
@@ -489,9 +491,37 @@ impl Profile {
                 ..tracked_site::merged(category, &parts, now, &surroundings)
             }
         };
-        let mut sites: Vec<Site> = merged.into_iter().map(site).collect();
+        let mut sites: Vec<Site> = self.merged(view.categories).into_iter().map(site).collect();
         report::sort(&mut sites);
         sites
+    }
+
+    /// Which sites are one: those of the same places.
+    fn merged(&self, categories: &[Category]) -> HashMap<(&[CodePlace], bool, Category), Parts<'_>> {
+        let mut merged: HashMap<(&[CodePlace], bool, Category), Parts<'_>> = HashMap::new();
+        for (index, tracked) in self.sites.iter().filter(|(_, site)| categories.contains(&site.category)) {
+            let stack = self.stacks.get(&tracked.stack);
+            let (places, complete) = stack.map_or((&[][..], false), |stack| (&stack.places[..], stack.complete));
+            merged.entry((places, complete, tracked.category)).or_default().push((*index, tracked));
+        }
+        merged
+    }
+
+    /// The leak suspects, by the ids that their sites have in reports, where images have these `identities`.
+    pub(super) fn suspects(&self, view: &View<'_>, identities: &[u64]) -> Vec<u64> {
+        let has_lost = |site: &TrackedSite| site.left.is_some_and(|left| left.unreachable.objects > 0);
+        if view.now < LONG_ENOUGH && !self.sites.values().any(has_lost) {
+            return Vec::new();
+        }
+        let resident = self.memory.report().map(|memory| memory.judgement).unwrap_or_default();
+        let surroundings = self.surroundings(view.now, &resident);
+        let is_suspect = |category, parts: &Parts<'_>| {
+            let parts: Vec<&TrackedSite> = parts.iter().map(|(_, part)| *part).collect();
+            tracked_site::merged(category, &parts, view.now, &surroundings).judgement.verdict == Verdict::LeakSuspect
+        };
+        let merged = self.merged(view.categories).into_iter();
+        let suspects = merged.filter(|((_, _, category), parts)| is_suspect(*category, parts));
+        suspects.map(|((places, _, category), _)| site_id(places, category, identities)).collect()
     }
 }
 
@@ -547,6 +577,11 @@ fn site_id(places: &[CodePlace], category: Category, identities: &[u64]) -> u64 
         CodePlace::File { image, file_offset } => mix(mix(hash ^ identities[*image]) ^ file_offset),
         CodePlace::Address(address, _) => mix(hash ^ address),
     })
+}
+
+/// What stands for each image in the ids of sites.
+pub(super) fn identities(images: &Images) -> Vec<u64> {
+    images.all().iter().map(|image| identity(&image.name)).collect()
 }
 
 /// A hash of an image's build id, or of its path where it has none.

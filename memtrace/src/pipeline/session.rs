@@ -23,9 +23,10 @@ use tokio::{
 use super::{
     Look, Options, PipelineError, Sink,
     census::Census,
+    daemons::CommandSession,
     profile::{Time, health},
     steering::{Helm, Steering},
-    targets::{Over, TargetId, Targets},
+    targets::{Beginning, Over, Stopped, TargetId, Targets},
     watch::{self, Exit, Signals, Stop},
 };
 use crate::{
@@ -79,8 +80,8 @@ pub(super) struct Session {
     stops_on_image: bool,
     /// Whether it is looked at what programs leave behind that have begun under our eyes.
     looks_at_exit: bool,
-    /// Those that are stopped before they end: where, and by which thread.
-    ending: Vec<(ProcessSlot, u32)>,
+    /// Those that are stopped before they end: where, by which thread, and why.
+    ending: Vec<(ProcessSlot, u32, Stopped)>,
     /// Every process that is selected, where probes find none of them: those that grow become targets.
     census: Option<Census>,
     /// Whether stacks of those that grow are told: the kernel may refuse, maybe days after the start.
@@ -196,7 +197,7 @@ impl Session {
     pub(super) fn add(&mut self, target: Target) -> Result<Option<ProcessSlot>, PipelineError> {
         let is_first = self.targets.live().next().is_none();
         let Some(slot) = self.kernel.open_process(target.pid.get(), is_first)? else { return Ok(None) };
-        self.follow_new(target, slot, false);
+        self.follow_new(target, slot, None);
         Ok(Some(slot))
     }
 
@@ -363,6 +364,7 @@ impl Session {
         sink: Sink<'_>,
         child: Option<&Child>,
     ) -> Result<(), PipelineError> {
+        let command = child.map(|child| CommandSession::of(child.id(), options.follow, options.waits_for_daemons));
         let deadline = options.duration.map(|duration| Deadline::now() + duration);
         let mut next_tick = Deadline::now() + TICK;
         let mut next_report = options.interval.map(|interval| Deadline::now() + interval);
@@ -370,7 +372,7 @@ impl Session {
         let mut closing = None;
         self.read()?;
         let mut next_act = self.steering.as_ref().map(Steering::deadline);
-        while !self.is_done(child) {
+        while !self.is_done(command.as_ref()) {
             self.look_before_ends()?;
             if !self.over.is_empty() {
                 closing.get_or_insert_with(|| Deadline::now() + CLOSING);
@@ -381,7 +383,9 @@ impl Session {
                 stop = signals.next() => {
                     // A terminal sends its signals to the command as well; it decides when to end.
                     match (child, stop) {
-                        (Some(child), Stop::Politely(_)) => watch::forward(child.id(), stop.signal()),
+                        (Some(child), Stop::Politely(_)) if self.is_there(child.id()) => {
+                            watch::forward(child.id(), stop.signal());
+                        }
                         _ => break,
                     }
                 }
@@ -422,18 +426,22 @@ impl Session {
                 }
             }
         }
-        self.finish(sink)
+        self.finish(command.as_ref(), sink)
     }
 
     /// Whether there is nothing left to follow.
-    fn is_done(&self, child: Option<&Child>) -> bool {
-        let begins_by_itself = self.selection.begins_by_itself();
-        let ended = |pid: u32| NonZeroU32::new(pid).is_none_or(|pid| !self.targets.has_pid(pid));
-        !begins_by_itself && (self.targets.live().next().is_none() || child.is_some_and(|child| ended(child.id())))
+    fn is_done(&self, command: Option<&CommandSession>) -> bool {
+        let pids = || self.targets.live().map(|followed| followed.target.pid);
+        let is_over = command.is_some_and(|command| command.is_over(pids()));
+        !self.selection.begins_by_itself() && (pids().next().is_none() || is_over)
+    }
+
+    fn is_there(&self, pid: u32) -> bool {
+        NonZeroU32::new(pid).is_some_and(|pid| self.targets.has_pid(pid))
     }
 
     /// Stops counting, reads everything once more and makes the last report.
-    fn finish(&mut self, sink: Sink<'_>) -> Result<(), PipelineError> {
+    fn finish(&mut self, command: Option<&CommandSession>, sink: Sink<'_>) -> Result<(), PipelineError> {
         let elapsed = self.started.elapsed();
         self.set_control(false)?;
         self.steer(Steering::end)?;
@@ -446,6 +454,10 @@ impl Session {
         let ended = self.targets.live().filter(|followed| watch::has_ended(followed.target.pid.get()));
         self.over.extend(ended.map(|followed| (followed.id, Over::Ended)));
         self.close_books()?;
+        if let Some(command) = command {
+            self.targets.leave(|target| command.why_left(target));
+            command.tell_daemons(self.targets.live().map(|followed| &followed.target), self.looks_at_exit);
+        }
         self.read()?;
         self.read_census(elapsed)?;
         let mut report = self.report(elapsed)?;
@@ -469,6 +481,7 @@ impl Session {
             not_seen: Vec::new(),
             processes,
             unlisted,
+            gate: None,
         })
     }
 
@@ -610,11 +623,16 @@ impl Session {
                     self.targets.unbind(event.previous, &mut self.kernel);
                     self.begin_program(event)?;
                 }
-                Ok(EventKind::Forked) => self.begin_child(event),
+                Ok(EventKind::Forked) => {
+                    // It was not stopped: an answer could take back the stop before its end.
+                    self.begin_child(event);
+                    continue;
+                }
                 Ok(EventKind::ImageMapped) => self.look_again(event.slot)?,
-                Ok(EventKind::Ending) => {
+                Ok(kind @ (EventKind::Ending | EventKind::Replacing)) => {
                     // Let go once it was looked at.
-                    self.ending.push((event.slot, event.tgid));
+                    let why = if kind == EventKind::Ending { Stopped::ToEnd } else { Stopped::ToBeReplaced };
+                    self.ending.push((event.slot, event.tgid, why));
                     continue;
                 }
                 Err(unknown) => log::warn!("unknown event {}", unknown.0),
@@ -643,13 +661,16 @@ impl Session {
 
     /// Looks at what those leave behind that are stopped before they end, and lets them go.
     fn look_before_ends(&mut self) -> Result<(), PipelineError> {
-        for (slot, thread) in std::mem::take(&mut self.ending) {
+        let ending = std::mem::take(&mut self.ending);
+        if ending.iter().any(|(slot, ..)| self.targets.waits_for_a_last_look(*slot)) {
+            self.read()?;
+            // All that they have mapped was told before their ends were, and is there by now.
+            let events = self.take_vm_events();
+            self.targets.change_address_spaces(&events);
+        }
+        for (slot, thread, why) in ending {
             if self.targets.waits_for_a_last_look(slot) {
-                self.read()?;
-                // All that it has mapped was told before its end was, and is there by now.
-                let events = self.take_vm_events();
-                self.targets.change_address_spaces(&events);
-                self.targets.look_before_end(slot, thread, &self.kernel);
+                self.targets.look_before_end(slot, thread, why, &self.kernel);
             }
             self.resume(slot);
         }
@@ -678,7 +699,7 @@ impl Session {
             self.over.push((replaced, Over::Replaced));
         }
         if event.slot != ProcessSlot::NONE {
-            self.follow_new(next, event.slot, self.looks_at_exit);
+            self.follow_new(next, event.slot, self.looks_at_exit.then_some(Beginning::Program));
             self.look_again(event.slot)?;
         }
         Ok(())
@@ -691,13 +712,12 @@ impl Session {
             Some(parent) => parent.target.child(pid),
             None => Target::find(pid).unwrap_or_else(|_| Target::vanished(pid)),
         };
-        // What it has from its parent is in no book, so nobody could tell what that points to.
-        self.follow_new(child, event.slot, false);
+        self.follow_new(child, event.slot, self.looks_at_exit.then_some(Beginning::Forked));
     }
 
-    fn follow_new(&mut self, mut target: Target, slot: ProcessSlot, looks_at_exit: bool) {
+    fn follow_new(&mut self, mut target: Target, slot: ProcessSlot, begins: Option<Beginning>) {
         target.slot = slot;
-        let (id, is_there) = self.targets.add(target, looks_at_exit);
+        let (id, is_there) = self.targets.add(target, begins);
         if !is_there {
             self.over.push((id, Over::Ended));
         }

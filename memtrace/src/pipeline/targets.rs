@@ -15,7 +15,8 @@ use tokio::{sync::mpsc::UnboundedSender, task::JoinHandle};
 
 use super::{
     area_book::AreaBook,
-    at_exit::{self, how_it_ended},
+    at_exit,
+    ended::Ended,
     profile::{Counted, Profile, Reading, Time, View, are_pages},
     vm_book::VmBook,
     watch::Exit,
@@ -27,21 +28,15 @@ use crate::{
         target::{Target, TargetError},
     },
     model::{
-        at_exit::AtExit,
+        at_exit::{AtExit, Checked},
         overhead::TrapCost,
         report::{Category, Process, Unlisted},
+        unseen::{Cause, Unchecked},
         windows::{Cohort, Window},
     },
     process::{mapping_log::MappingLog, maps},
     symbolize::Symbolizer,
 };
-
-/// How many targets that have ended are kept with their sites: those that allocated most. Of the others only
-/// the sums are.
-const MAX_ENDED: usize = 256;
-
-/// How many sites they may have together: a compiler has tens of thousands, a kilobyte each.
-const MAX_ENDED_SITES: usize = 1 << 16;
 
 /// Names a target for the whole run: slots are used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,6 +65,69 @@ pub(super) struct Followed {
 struct ExitBook {
     areas: AreaBook,
     found: Option<AtExit>,
+    /// What was found when it was about to become another program.
+    replaced: Option<AtExit>,
+    /// Whether it began as a copy of its parent.
+    is_forked: bool,
+    /// What kept memtrace from hooking something in it.
+    refused: Option<String>,
+}
+
+/// How a target begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beginning {
+    /// As a program, with nothing.
+    Program,
+    /// As a copy of its parent: what was the allocator's then is known of neither as blocks nor as free, so all of it may hold
+    /// pointers. What its own calls map afterwards is known, as of a program.
+    Forked,
+}
+
+/// Why a target is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stopped {
+    /// It is about to end.
+    ToEnd,
+    /// It is about to become another program.
+    ToBeReplaced,
+}
+
+impl Followed {
+    /// Its process has become another program: what was found just before that is what it left.
+    fn note_replaced(&mut self, counted: Option<&Counted>, images: &Images) {
+        let Some(exit) = &mut self.exit else { return };
+        let live = counted.map_or(0, Counted::live_heap_objects);
+        exit.found = match exit.replaced.take() {
+            // A child that has held nothing of its own has left nothing, whatever way it went.
+            None if exit.is_forked && live == 0 => Some(AtExit::Checked(Checked::default())),
+            None => {
+                let why = match at_exit::why_unchecked(&self.target, images, exit.refused.take()) {
+                    Unchecked { cause: Cause::EndNotSeen | Cause::Killed, .. } => Unchecked {
+                        cause: Cause::EndNotSeen,
+                        reason: "it became another program without calling its C library's execve".to_owned(),
+                    },
+                    other => other,
+                };
+                Some(AtExit::Unchecked(why))
+            }
+            found => found,
+        };
+    }
+
+    /// Whether it was to be looked at, and was not.
+    pub(super) fn is_unchecked(&self) -> bool {
+        let found = self.exit.as_ref().and_then(|exit| exit.found.as_ref());
+        matches!(found, Some(AtExit::Unchecked(_)))
+    }
+
+    /// Whether there is something to say of what it left, where it was replaced.
+    fn has_left_something(&self) -> bool {
+        match self.exit.as_ref().and_then(|exit| exit.found.as_ref()) {
+            None => false,
+            Some(AtExit::Checked(checked)) => checked.unreachable.objects > 0,
+            Some(AtExit::Unchecked(_)) => true,
+        }
+    }
 }
 
 impl Drop for Followed {
@@ -89,8 +147,7 @@ pub(super) struct Targets {
     /// What reports are of.
     categories: Vec<Category>,
     live: BTreeMap<ProcessSlot, Followed>,
-    ended: Vec<Followed>,
-    unlisted: Unlisted,
+    ended: Ended,
     /// How many targets there were.
     count: u64,
     ends: UnboundedSender<TargetId>,
@@ -111,8 +168,7 @@ impl Targets {
             images,
             symbolizer: Symbolizer::default(),
             live: BTreeMap::new(),
-            ended: Vec::new(),
-            unlisted: Unlisted::default(),
+            ended: Ended::default(),
             count: 0,
             ends,
         }
@@ -126,9 +182,9 @@ impl Targets {
         self.live.get(&slot)
     }
 
-    /// Follows a target that has a slot; with `looks_at_exit`, one that begins now, of which it will be looked at what it leaves
-    /// behind. Returns what it is called, and whether its process is still there.
-    pub(super) fn add(&mut self, target: Target, looks_at_exit: bool) -> (TargetId, bool) {
+    /// Follows a target that has a slot; `begins` says how, if it does now and it will be looked at what it leaves behind. Returns
+    /// what it is called, and whether its process is still there.
+    pub(super) fn add(&mut self, target: Target, begins: Option<Beginning>) -> (TargetId, bool) {
         self.count += 1;
         let id = TargetId { slot: target.slot, serial: self.count };
         let waiting = Exit::of(target.pid.get()).map(|exit| {
@@ -142,7 +198,8 @@ impl Targets {
         let is_there = waiting.is_ok();
         let mapped = self.follows_mappings().then(|| VmBook::new(maps::data_end(target.pid.get())));
         let profile = Profile::default();
-        let exit = looks_at_exit.then(ExitBook::default);
+        let is_forked = begins == Some(Beginning::Forked);
+        let exit = begins.map(|_| ExitBook { is_forked, ..ExitBook::default() });
         let followed = Followed { id, target, profile, mapped, exit, waiting: waiting.ok(), cut_stacks: 0 };
         self.live.insert(id.slot, followed);
         (id, is_there)
@@ -172,16 +229,38 @@ impl Targets {
         self.get(slot).and_then(|followed| followed.exit.as_ref()).is_some_and(|exit| exit.found.is_none())
     }
 
-    /// Looks at what a target leaves behind that is stopped before its thread `ending` ends it.
-    pub(super) fn look_before_end(&mut self, slot: ProcessSlot, ending: u32, kernel: &Kernel) {
+    /// Looks at what a target leaves behind that is stopped before its `thread` ends it, or makes it another program.
+    pub(super) fn look_before_end(&mut self, slot: ProcessSlot, thread: u32, why: Stopped, kernel: &Kernel) {
         let Some(Followed { target, profile, exit: Some(exit), .. }) = self.live.get_mut(&slot) else { return };
-        exit.found = Some(match at_exit::look(target, ending, &exit.areas, kernel) {
+        // A thread that calls exec may be refused, and go on: it needs all its registers.
+        let ending = if why == Stopped::ToEnd { thread } else { 0 };
+        let looked = match exit.refused.clone() {
+            Some(reason) => Err(Unchecked { cause: Cause::NotHooked, reason }),
+            None => {
+                let holds_any = profile.totals(false).live_objects() > 0;
+                at_exit::look(target, ending, holds_any, &exit.areas, kernel).map_err(Unchecked::from)
+            }
+        };
+        let found = match looked {
             Ok(findings) => {
                 profile.note_left(&findings.sites);
                 AtExit::Checked(findings.checked)
             }
-            Err(why) => AtExit::Unchecked(why.to_string()),
-        });
+            Err(why) => AtExit::Unchecked(why),
+        };
+        match why {
+            Stopped::ToEnd => exit.found = Some(found),
+            Stopped::ToBeReplaced => exit.replaced = Some(found),
+        }
+    }
+
+    /// The run is over: of those that go on, and were to be looked at, nobody will see the end. `why` says what of each.
+    pub(super) fn leave(&mut self, why: impl Fn(&Target) -> Unchecked) {
+        for Followed { target, exit, .. } in self.live.values_mut() {
+            if let Some(ExitBook { found: found @ None, .. }) = exit {
+                *found = Some(AtExit::Unchecked(why(target)));
+            }
+        }
     }
 
     /// Looks at a target's mappings and hooks what is new there.
@@ -189,6 +268,9 @@ impl Targets {
         let Some(followed) = self.live.get_mut(&slot) else { return Ok(()) };
         let known = followed.target.allocators.len();
         let looked = followed.target.look(&mut self.images, kernel);
+        if let (Some(exit), Err(TargetError::Attach(error))) = (&mut followed.exit, &looked) {
+            exit.refused = Some(error.to_string());
+        }
         for allocator in &followed.target.allocators[known..] {
             log::info!("process {}: hooked {} in {}", followed.target.pid, allocator.name, allocator.image);
         }
@@ -313,34 +395,28 @@ impl Targets {
             let reading = Reading { kernel, images: &self.images, time, scale, is_of_pages };
             profile.read(&counted, mapped.as_ref(), target, &reading)?;
             profile.read_blocks(kernel, mapped.as_ref());
-            if let Some(ExitBook { found: found @ None, .. }) = exit {
-                *found = Some(AtExit::Unchecked(how_it_ended(target)));
+            if let Some(ExitBook { found: found @ None, refused, .. }) = exit {
+                *found = Some(AtExit::Unchecked(at_exit::why_unchecked(target, &self.images, refused.take())));
+            }
+        }
+        for (followed, why) in &mut leaving {
+            if *why == Over::Replaced {
+                followed.note_replaced(counted.get(&followed.target.slot), &self.images);
             }
         }
         kernel.recycle(&closed)?;
-        self.ended.extend(leaving.into_iter().filter(|(_, why)| *why == Over::Ended).map(|(followed, _)| followed));
-        self.keep_the_largest();
+        let is_kept = |followed: &Followed, why| why == Over::Ended || followed.has_left_something();
+        let leaving = leaving.into_iter().filter(|(followed, why)| is_kept(followed, *why));
+        let Self { images, categories, .. } = self;
+        let is_adaptive = kernel.is_adaptive();
+        let view = View { categories, images, now: time.elapsed, trap: None, is_adaptive, scale };
+        self.ended.extend(leaving.map(|(followed, _)| followed), &view);
         Ok(())
     }
 
     /// Takes a target out, unless that has happened already and another has its slot.
     fn remove(&mut self, id: TargetId) -> Option<Followed> {
         if self.live.get(&id.slot)?.id == id { self.live.remove(&id.slot) } else { None }
-    }
-
-    fn keep_the_largest(&mut self) {
-        let sites: usize = self.ended.iter().map(|followed| followed.profile.site_count()).sum();
-        if self.ended.len() <= MAX_ENDED && sites <= MAX_ENDED_SITES {
-            return;
-        }
-        let is_of_pages = are_pages(&self.categories);
-        let allocated = |followed: &Followed| followed.profile.totals(is_of_pages).alloc_bytes;
-        self.ended.sort_by_cached_key(|followed| std::cmp::Reverse(allocated(followed)));
-        let kept = how_many_are_kept(self.ended.iter().map(|followed| followed.profile.site_count()));
-        for followed in self.ended.drain(kept..) {
-            self.unlisted.processes += 1;
-            self.unlisted.totals = self.unlisted.totals.plus(&followed.profile.totals(is_of_pages));
-        }
     }
 
     /// The targets as reports have them, most live bytes first, and the sum of those that are not among them.
@@ -352,14 +428,15 @@ impl Targets {
         scale: f64,
     ) -> Result<(Vec<Process>, Unlisted), KernelError> {
         kernel.sweep();
-        let mut processes = Vec::with_capacity(self.live.len() + self.ended.len());
+        let mut processes = Vec::with_capacity(self.live.len() + self.ended.kept.len());
         let Self { images, symbolizer, categories, .. } = self;
         let view = View { categories, images, now, trap, is_adaptive: kernel.is_adaptive(), scale };
-        for Followed { target, profile, mapped, .. } in self.live.values_mut() {
+        for Followed { target, profile, mapped, exit, .. } in self.live.values_mut() {
             profile.read_blocks(kernel, mapped.as_ref());
-            processes.push(profile.report(&view, target, symbolizer, false));
+            let at_exit = exit.as_ref().and_then(|exit| exit.found.clone());
+            processes.push(Process { at_exit, ..profile.report(&view, target, symbolizer, false) });
         }
-        for Followed { target, profile, exit, .. } in &self.ended {
+        for Followed { target, profile, exit, .. } in &self.ended.kept {
             let at_exit = exit.as_ref().and_then(|exit| exit.found.clone());
             processes.push(Process { at_exit, ..profile.report(&view, target, symbolizer, true) });
         }
@@ -367,23 +444,13 @@ impl Targets {
             let weight = |process: &Process| (process.totals.live_bytes(), process.totals.alloc_bytes);
             weight(b).cmp(&weight(a)).then(a.pid.cmp(&b.pid))
         });
-        Ok((processes, self.unlisted))
+        Ok((processes, self.ended.unlisted))
     }
 
     /// Whether any target that is there is this process.
     pub(super) fn has_pid(&self, pid: NonZeroU32) -> bool {
         self.live.values().any(|followed| followed.target.pid == pid)
     }
-}
-
-/// How many of those that have ended, which have so many sites each, stay. Half of what there is room for goes with the
-/// rest, so that not every end makes work. The first always stays: it may be all that was asked for.
-fn how_many_are_kept(sites: impl Iterator<Item = usize>) -> usize {
-    let sums = sites.scan(0usize, |sum, sites| {
-        *sum = sum.saturating_add(sites);
-        Some(*sum)
-    });
-    sums.take(MAX_ENDED / 2).take_while(|sum| *sum <= MAX_ENDED_SITES / 2).count().max(1)
 }
 
 /// Why a target's program is over.
@@ -422,16 +489,4 @@ fn counted(kernel: &Kernel) -> Result<HashMap<ProcessSlot, Counted>, KernelError
         }
     }
     Ok(counted)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_those_that_have_ended_so_many_stay_as_there_is_room_for_with_their_sites() {
-        assert_eq!(how_many_are_kept([10; 1000].into_iter()), MAX_ENDED / 2);
-        assert_eq!(how_many_are_kept([MAX_ENDED_SITES / 4; 10].into_iter()), 2);
-        assert_eq!(how_many_are_kept([2 * MAX_ENDED_SITES, 1].into_iter()), 1);
-    }
 }

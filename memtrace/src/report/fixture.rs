@@ -161,5 +161,6 @@ pub(crate) fn report() -> Report {
             ended: false,
         }],
         unlisted: Unlisted::default(),
+        gate: None,
     }
 }

@@ -11,6 +11,7 @@ use std::{
 use serde::Serialize;
 
 use self::{
+    gate::JsonGate,
     memory::{JsonKernelMemory, JsonLedger, JsonMemory, json_kernel_memory, json_memory},
     site::JsonSites,
 };
@@ -22,6 +23,7 @@ use crate::model::{
     report::{HealthCounter, Process, Report, Steered, Tier, TierChange, Totals},
 };
 
+mod gate;
 mod memory;
 mod site;
 
@@ -47,6 +49,7 @@ struct JsonReport<'a> {
     processes: Vec<JsonProcess<'a>>,
     /// Targets that have ended and are not among `processes`.
     unlisted: JsonUnlisted,
+    gate: Option<JsonGate<'a>>,
 }
 
 #[derive(Serialize)]
@@ -78,6 +81,8 @@ impl<'a> From<&'a Steered> for JsonSteered<'a> {
 #[derive(Serialize)]
 struct JsonUnlisted {
     processes: u64,
+    suspects: usize,
+    unchecked: u64,
     #[serde(flatten)]
     totals: JsonTotals,
 }
@@ -213,7 +218,13 @@ pub fn render(report: &Report, top: Option<usize>, out: &mut dyn Write) -> io::R
         health: counters(&report.health),
         not_seen: &report.not_seen,
         processes: report.processes.iter().map(|process| json_process(process, top)).collect(),
-        unlisted: JsonUnlisted { processes: report.unlisted.processes, totals: (&report.unlisted.totals).into() },
+        unlisted: JsonUnlisted {
+            processes: report.unlisted.processes,
+            suspects: report.unlisted.suspects,
+            unchecked: report.unlisted.unchecked,
+            totals: (&report.unlisted.totals).into(),
+        },
+        gate: report.gate.as_ref().map(JsonGate::from),
     };
     serde_json::to_writer(&mut *out, &json)?;
     writeln!(out)
@@ -261,7 +272,8 @@ fn json_process(process: &Process, top: usize) -> JsonProcess<'_> {
 #[derive(Serialize)]
 struct JsonAtExit<'a> {
     checked: bool,
-    /// Why not.
+    /// Why not, for scripts and for people.
+    cause: Option<&'static str>,
     reason: Option<&'a str>,
     unreachable_bytes: Option<u64>,
     unreachable_objects: Option<u64>,
@@ -271,13 +283,14 @@ struct JsonAtExit<'a> {
 
 impl<'a> From<&'a AtExit> for JsonAtExit<'a> {
     fn from(at_exit: &'a AtExit) -> Self {
-        let (checked, reason) = match at_exit {
+        let (checked, why) = match at_exit {
             AtExit::Checked(checked) => (Some(checked), None),
-            AtExit::Unchecked(why) => (None, Some(why.as_str())),
+            AtExit::Unchecked(why) => (None, Some(why)),
         };
         Self {
             checked: checked.is_some(),
-            reason,
+            cause: why.map(|why| why.cause.name()),
+            reason: why.map(|why| why.reason.as_str()),
             unreachable_bytes: checked.map(|checked| checked.unreachable.bytes),
             unreachable_objects: checked.map(|checked| checked.unreachable.objects),
             read_bytes: checked.map(|checked| checked.read_bytes),

@@ -1,5 +1,5 @@
 //! `JUnit` XML, which every CI shows: a test suite a process, a test case a suspect. Those that something lets pass are skipped
-//! tests, those that remain are failures.
+//! tests, those that remain are failures, and what was to be checked and was not is an error.
 
 use std::io::{self, Write};
 
@@ -7,9 +7,9 @@ use quick_junit::{NonSuccessKind, Report as Document, TestCase, TestCaseStatus, 
 
 use super::suspects::{culprit, marks, place};
 use crate::model::{
-    at_exit::AtExit,
     gate::{is_suspect, remains},
     report::{Process, Report, Site},
+    unseen::Unseen,
 };
 
 /// Writes the report as one document.
@@ -18,11 +18,25 @@ use crate::model::{
 /// Where `out` refuses.
 pub fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let mut document = Document::new("memtrace");
-    document.add_test_suites(report.processes.iter().map(suite));
+    let unseen = report.gate.as_ref().map(|outcome| outcome.unseen.as_slice()).unwrap_or_default();
+    let is_of = |unseen: &Unseen, process: &Process| {
+        unseen.process.as_ref().is_some_and(|(pid, comm)| *pid == process.pid && *comm == process.comm)
+    };
+    document.add_test_suites(report.processes.iter().map(|process| {
+        let own: Vec<&Unseen> = unseen.iter().filter(|unseen| is_of(unseen, process)).collect();
+        suite(process, &own)
+    }));
+    let of_run: Vec<&Unseen> = unseen.iter().filter(|unseen| unseen.process.is_none()).collect();
+    if !of_run.is_empty() {
+        let mut suite = TestSuite::new("memtrace");
+        suite.add_test_cases(of_run.iter().map(|unseen| not_checked(unseen, "memtrace")));
+        document.add_test_suite(suite);
+    }
     document.serialize(out).map_err(io::Error::other)
 }
 
-fn suite(process: &Process) -> TestSuite {
+/// Of a process of which `unseen` was not checked.
+fn suite(process: &Process, unseen: &[&Unseen]) -> TestSuite {
     let mut suite = TestSuite::new(format!("{} (pid {})", process.comm, process.pid));
     let mut add = |name: String, status| {
         let mut case = TestCase::new(name, status);
@@ -32,16 +46,21 @@ fn suite(process: &Process) -> TestSuite {
     suite.add_test_cases(
         process.sites.iter().filter(|site| is_suspect(site)).map(|site| suspect(process, site, &mut add)),
     );
-    if let Some(AtExit::Unchecked(why)) = &process.at_exit {
-        let mut status = TestCaseStatus::skipped();
-        status.set_message(format!("not checked for reachability: {why}"));
-        suite.add_test_case(add("blocks can be reached at exit".to_owned(), status));
-    }
-    if !process.sites.iter().any(remains) {
+    suite.add_test_cases(unseen.iter().map(|unseen| not_checked(unseen, &process.comm)));
+    if unseen.is_empty() && !process.sites.iter().any(remains) {
         // A suite of no tests is an error to some.
         suite.add_test_case(add("no leak suspects".to_owned(), TestCaseStatus::success()));
     }
     suite
+}
+
+fn not_checked(unseen: &Unseen, class: &str) -> TestCase {
+    let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
+    status.set_type(unseen.why.cause.name());
+    status.set_message(format!("not checked: {}", unseen.why.reason));
+    let mut case = TestCase::new("leaks were looked for", status);
+    case.set_classname(class);
+    case
 }
 
 fn suspect(process: &Process, site: &Site, add: &mut impl FnMut(String, TestCaseStatus) -> TestCase) -> TestCase {
@@ -71,7 +90,14 @@ fn suspect(process: &Process, site: &Site, add: &mut impl FnMut(String, TestCase
 mod tests {
     use super::*;
     use crate::{
-        model::{gate::Gate, suppressions::Suppressions, verdict::Verdict},
+        model::{
+            at_exit::AtExit,
+            gate::Gate,
+            report::{HealthCounter, HealthKind},
+            suppressions::Suppressions,
+            unseen::{Cause, Outcome, Question, Unchecked},
+            verdict::Verdict,
+        },
         report::fixture,
     };
 
@@ -85,13 +111,16 @@ mod tests {
     fn suspects_are_failures_unless_something_lets_them_pass() {
         let mut report = fixture::report();
         let process = &mut report.processes[0];
-        process.at_exit = Some(AtExit::Unchecked("killed by signal 9".into()));
+        let why = Unchecked { cause: Cause::Killed, reason: "killed by signal 9".into() };
+        process.at_exit = Some(AtExit::Unchecked(why));
         let known = process.sites[0].clone();
         process.sites[1].judgement.verdict = Verdict::LeakSuspect;
         process.sites.push(known);
         let suppressions = Suppressions::parse("leak:libfoo").unwrap();
         Gate { suppressions, baseline: None }.mark(&mut report);
         report.processes[0].sites[2].in_baseline = true;
+        report.health = vec![HealthCounter { name: "events_full", count: 2, kind: HealthKind::Loss }];
+        report.gate = Some(Outcome::of(&report, Question::Ends));
         assert_eq!(rendered(&report), include_str!("junit.golden"));
     }
 

@@ -14,7 +14,7 @@ use crate::model::{
 pub(super) fn at_exit(process: &Process, out: &mut dyn Write) -> io::Result<()> {
     match &process.at_exit {
         None => Ok(()),
-        Some(AtExit::Unchecked(why)) => writeln!(out, "exit       not checked for reachability: {why}"),
+        Some(AtExit::Unchecked(why)) => writeln!(out, "exit       not checked for reachability: {}", why.reason),
         Some(AtExit::Checked(checked)) => {
             let of = units::count(checked.live.objects);
             match checked.unreachable.objects {
@@ -61,7 +61,13 @@ pub fn place(frame: &Frame) -> String {
 mod tests {
     use super::*;
     use crate::{
-        model::{at_exit::Checked, gate::Gate, suppressions::Suppressions, survival::Amount},
+        model::{
+            at_exit::Checked,
+            gate::Gate,
+            suppressions::Suppressions,
+            survival::Amount,
+            unseen::{Cause, Unchecked},
+        },
         report::fixture,
     };
 
@@ -96,7 +102,8 @@ mod tests {
         let process = &mut report.processes[0];
         assert_eq!(rendered(process), "exit       1 of 4 live blocks are unreachable (1.00 KiB)\n");
         assert_eq!(marks(&process.sites[0]).collect::<Vec<_>>(), ["suppressed by leak:keep"]);
-        process.at_exit = Some(AtExit::Unchecked("killed by signal 9".into()));
+        let why = Unchecked { cause: Cause::Killed, reason: "killed by signal 9".into() };
+        process.at_exit = Some(AtExit::Unchecked(why));
         assert_eq!(rendered(process), "exit       not checked for reachability: killed by signal 9\n");
     }
 }

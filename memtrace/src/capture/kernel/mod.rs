@@ -540,6 +540,16 @@ impl Kernel {
         self.free_slots([slot]).map(|()| None)
     }
 
+    /// Whether the process that a target is in still runs its program: after an exec it stands elsewhere, or nowhere.
+    ///
+    /// # Errors
+    /// Where a map cannot be read.
+    pub fn still_runs(&self, slot: ProcessSlot) -> Result<bool, KernelError> {
+        let tgid = self.process(slot)?.tgid;
+        let slots: BpfHashMap<_, u32, ProcessSlot> = self.map("PROCESS_SLOTS")?;
+        Ok(slots.get(&tgid, 0).is_ok_and(|at| at == slot))
+    }
+
     /// Programs that are over: no thread of theirs can count any more, but their blocks are still there.
     ///
     /// # Errors

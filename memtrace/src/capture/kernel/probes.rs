@@ -58,6 +58,8 @@ pub enum Handler {
     LinkerNotice,
     /// The process is about to end.
     ProcessEnd,
+    /// The process is about to become another program.
+    ProcessReplace,
     /// Nothing, at the entry and at the return: what the probes themselves cost.
     EmptyCall,
     /// Nothing: what the probe itself costs.
@@ -106,7 +108,14 @@ impl Handler {
     const USUAL: [Self; 4] = [Self::Free, Self::ResizeCall, Self::AllocCall, Self::LinkerNotice];
 
     /// Those that only targets need whose allocator may throw, or whose end is waited for.
-    const RARE: [Self; 5] = [Self::AllocRet, Self::AllocEntry, Self::CallLeft, Self::CallCaught, Self::ProcessEnd];
+    const RARE: [Self; 6] = [
+        Self::AllocRet,
+        Self::AllocEntry,
+        Self::CallLeft,
+        Self::CallCaught,
+        Self::ProcessEnd,
+        Self::ProcessReplace,
+    ];
 
     /// With what its probes are in place.
     fn armed_with(self) -> Armed {
@@ -118,6 +127,7 @@ impl Handler {
             | Self::CallCaught
             | Self::LinkerNotice
             | Self::ProcessEnd
+            | Self::ProcessReplace
             | Self::EmptyCall
             | Self::EmptyEntry => Armed::Neither,
         }
@@ -148,6 +158,7 @@ impl Handler {
             Self::CallCaught => &[("call_caught", Entry)],
             Self::LinkerNotice => &[("linker_notice", Entry)],
             Self::ProcessEnd => &[("process_end", Entry)],
+            Self::ProcessReplace => &[("process_replace", Entry)],
             Self::EmptyCall if is_session => &[("empty_call", Both)],
             Self::EmptyCall => &[("empty_return", Return), ("empty_entry", Entry)],
             Self::EmptyEntry => &[("empty_entry", Entry)],
