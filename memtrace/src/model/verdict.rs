@@ -104,7 +104,7 @@ pub struct Surroundings {
 }
 
 /// Before this there is no verdict but that it grows: a leak's blocks must have had the time to grow old.
-const LONG_ENOUGH: Duration = Duration::from_secs(24);
+pub const LONG_ENOUGH: Duration = Duration::from_secs(24);
 /// What a site's bytes are asked for until it grows.
 const OF_SITE: Demands = Demands {
     // Half a minute of generations: as few as make the rest of this sure, where there are no more.

@@ -79,6 +79,8 @@ pub(super) struct Session {
     stops_on_image: bool,
     /// Whether it is looked at what programs leave behind that have begun under our eyes.
     looks_at_exit: bool,
+    /// Those that are stopped before they free their blocks.
+    leaving: Vec<ProcessSlot>,
     /// Those that are stopped before they end: where, and by which thread.
     ending: Vec<(ProcessSlot, u32)>,
     /// Every process that is selected, where probes find none of them: those that grow become targets.
@@ -181,6 +183,7 @@ impl Session {
             census,
             stops_on_image: false,
             looks_at_exit: options.at_exit,
+            leaving: Vec::new(),
             ending: Vec::new(),
             lost_events: 0,
         })
@@ -611,6 +614,10 @@ impl Session {
                     self.ending.push((event.slot, event.tgid));
                     continue;
                 }
+                Ok(EventKind::Leaving) => {
+                    self.note_way_out(event.slot);
+                    continue;
+                }
                 Err(unknown) => log::warn!("unknown event {}", unknown.0),
             }
             self.resume(event.slot);
@@ -635,8 +642,24 @@ impl Session {
         events
     }
 
-    /// Looks at what those leave behind that are stopped before they end, and lets them go.
+    /// A target begins to end. Where it waits, it is read first.
+    fn note_way_out(&mut self, slot: ProcessSlot) {
+        if self.looks_at_exit && self.stops_on_image {
+            self.leaving.push(slot);
+        } else {
+            self.targets.note_way_out(slot, self.started.elapsed());
+        }
+    }
+
+    /// Looks at what those hold and leave behind that are stopped before they free it and before they end, and lets them go.
     fn look_before_ends(&mut self) -> Result<(), PipelineError> {
+        if !self.leaving.is_empty() {
+            self.read()?;
+        }
+        for slot in std::mem::take(&mut self.leaving) {
+            self.targets.note_way_out(slot, self.started.elapsed());
+            self.resume(slot);
+        }
         for (slot, thread) in std::mem::take(&mut self.ending) {
             if self.targets.waits_for_a_last_look(slot) {
                 self.read()?;

@@ -54,6 +54,8 @@ pub enum Handler {
     CallCaught,
     /// The dynamic linker has loaded or unloaded images.
     LinkerNotice,
+    /// The process begins to end: it is about to free its blocks.
+    WayOut,
     /// The process is about to end.
     ProcessEnd,
     /// Nothing, at the entry and at the return: what the probes themselves cost.
@@ -101,7 +103,7 @@ type Served = (&'static str, When);
 
 impl Handler {
     /// Those that nearly every target needs.
-    const USUAL: [Self; 4] = [Self::Free, Self::ResizeCall, Self::AllocCall, Self::LinkerNotice];
+    const USUAL: [Self; 5] = [Self::Free, Self::ResizeCall, Self::AllocCall, Self::LinkerNotice, Self::WayOut];
 
     /// Those that only targets need whose allocator may throw, or whose end is waited for.
     const RARE: [Self; 5] = [Self::AllocRet, Self::AllocEntry, Self::CallLeft, Self::CallCaught, Self::ProcessEnd];
@@ -115,6 +117,7 @@ impl Handler {
             Self::CallLeft
             | Self::CallCaught
             | Self::LinkerNotice
+            | Self::WayOut
             | Self::ProcessEnd
             | Self::EmptyCall
             | Self::EmptyEntry => Armed::Neither,
@@ -145,6 +148,7 @@ impl Handler {
             Self::CallLeft => &[("call_left", Entry)],
             Self::CallCaught => &[("call_caught", Entry)],
             Self::LinkerNotice => &[("linker_notice", Entry)],
+            Self::WayOut => &[("process_leaves", Entry)],
             Self::ProcessEnd => &[("process_end", Entry)],
             Self::EmptyCall if is_session => &[("empty_call", Both)],
             Self::EmptyCall => &[("empty_return", Return), ("empty_entry", Entry)],
