@@ -15,6 +15,7 @@ use super::{
     resident_change::ResidentChange,
     sizes::SizeHistogram,
     survival::{Amount, Survival},
+    teardown::BeforeEnd,
     trend,
     verdict::{Judgement, Verdict},
 };
@@ -308,19 +309,6 @@ pub struct FreedAt {
     pub samples: u64,
     /// From the freeing function itself outwards.
     pub stack: Stack,
-}
-
-/// What was held before a program freed on its way out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BeforeEnd {
-    /// When, after the start.
-    pub at: Duration,
-    /// Bytes that were live then.
-    pub live_bytes: u64,
-    /// Objects that were.
-    pub live_objects: u64,
-    /// Resident memory at that moment; nothing of a single site.
-    pub rss_bytes: Option<u64>,
 }
 
 /// An allocation site; by default, one of which nothing is known.

@@ -54,15 +54,15 @@ impl<K> Descent<K> {
     /// Takes in a reading. Times must not go back. Once the program `leaves`, a height stays the one from before that, unless
     /// more is allocated than ever before: then it goes on working.
     pub fn push(&mut self, at: Duration, live_bytes: u64, leaves: bool, known: impl FnOnce() -> K) {
-        let most = match &mut self.0 {
-            None if live_bytes < LEAST_BYTES => return,
-            None => live_bytes,
-            Some(height) => match height.next(at, live_bytes, leaves) {
-                Some(most) => most,
-                None => return,
-            },
-        };
-        self.0 = Some(Box::new(Height { at, known: known(), most, fall: None }));
+        match &mut self.0 {
+            None if live_bytes < LEAST_BYTES => {}
+            None => self.0 = Some(Box::new(Height { at, known: known(), most: live_bytes, fall: None })),
+            Some(height) => {
+                if let Some(most) = height.next(at, live_bytes, leaves) {
+                    **height = Height { at, known: known(), most, fall: None };
+                }
+            }
+        }
     }
 
     /// The reading before the last fall, where that is part of a way out which began at `way_out`.
@@ -91,6 +91,19 @@ impl<K> Height<K> {
         }
         None
     }
+}
+
+/// What was held before a program freed on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BeforeEnd {
+    /// When, after the start.
+    pub at: Duration,
+    /// Bytes that were live then.
+    pub live_bytes: u64,
+    /// Objects that were.
+    pub live_objects: u64,
+    /// Resident memory at that moment; nothing of a single site.
+    pub rss_bytes: Option<u64>,
 }
 
 /// Whether a teardown has freed most of what was held.

@@ -14,7 +14,7 @@ use memtrace_common::{
 
 use super::{
     at_exit::Left,
-    before_end::{Past, WayOut},
+    before_end::{Past, Together, WayOut},
     generation_book::ObjectUnit,
     memory_book::MemoryBook,
     tracked_site::{self, Parts, TrackedSite},
@@ -245,7 +245,7 @@ impl Profile {
         self.counters = kernel.process(target.slot)?;
         self.counters.counters[Counter::MissedFrees as usize] += mapped.map_or(0, VmBook::missed_frees);
         self.requested = counted.requested;
-        self.past.read(elapsed, self.count(Counter::UnmatchedFrees), usage.as_ref(), self.sites.values());
+        self.past.read(elapsed, self.count(Counter::UnmatchedFrees), usage.as_ref(), &self.sites);
         Ok(())
     }
 
@@ -350,17 +350,14 @@ impl Profile {
         let resident = memory.as_ref().map(|memory| memory.judgement).unwrap_or_default();
         let sites = self.merged_sites(view, symbolizer, &resident, ended);
         let (totals, uncertainty) = self.sums(view, &sites);
+        let together = self.past.together(view.now, ended).filter(|_| !view.is_of_pages());
         Process {
             pid: target.pid.get(),
             comm: target.comm.clone(),
             exe: target.exe.clone(),
             allocators: target.allocators.clone(),
-            unexplained_rss_bytes: self
-                .past
-                .together()
-                .filter(|_| !view.is_of_pages())
-                .and_then(|together| self.unexplained_rss_bytes(together.live_bytes())),
-            ledger: self.ledger(view),
+            unexplained_rss_bytes: together.and_then(|together| self.unexplained_rss_bytes(&together)),
+            ledger: together.and_then(|together| self.ledger(&together)),
             peak: self.peak,
             memory,
             totals,
@@ -371,7 +368,7 @@ impl Profile {
             health: health(&self.counters, Counter::is_of_process),
             sites,
             at_exit: None,
-            before_end: self.past.together().filter(|_| ended && !view.is_of_pages()).map(|together| together.report()),
+            before_end: together.filter(|_| ended).map(|together| together.report()),
             ended,
         }
     }
@@ -458,13 +455,11 @@ impl Profile {
         }
     }
 
-    fn ledger(&self, view: &View<'_>) -> Option<Ledger> {
-        let (rss_at_attach_bytes, rss_bytes) = self.memory.rss_bytes().filter(|_| !view.is_of_pages())?;
-        let together = self.past.together()?;
+    fn ledger(&self, together: &Together) -> Option<Ledger> {
         let lost = Counter::ALL.iter().filter(|counter| counter.kind() == CounterKind::Loss);
         Some(Ledger {
-            rss_at_attach_bytes,
-            rss_bytes,
+            rss_at_attach_bytes: self.memory.history.first()?.rss_bytes(),
+            rss_bytes: together.rss_bytes,
             live_heap_bytes: together.heap.live_bytes(),
             live_mmap_bytes: together.mapped.live_bytes(),
             lost_events: lost.map(|counter| self.count(*counter)).sum(),
@@ -472,9 +467,9 @@ impl Profile {
         })
     }
 
-    fn unexplained_rss_bytes(&self, live_bytes: u64) -> Option<u64> {
-        let history = &self.memory.history;
-        unexplained_rss_bytes(history.first()?.rss_bytes(), history.latest()?.rss_bytes(), live_bytes)
+    fn unexplained_rss_bytes(&self, together: &Together) -> Option<u64> {
+        let first = self.memory.history.first()?;
+        unexplained_rss_bytes(first.rss_bytes(), together.rss_bytes, together.live_bytes())
     }
 
     /// The sites, those of the same places taken together, in the order of reports.

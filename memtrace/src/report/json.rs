@@ -305,9 +305,9 @@ mod tests {
     use crate::{
         model::{
             estimate::{Uncertainty, Variances},
-            report::BeforeEnd,
             resident_change::ResidentChange,
             survival::Amount,
+            teardown::BeforeEnd,
         },
         report::fixture,
     };

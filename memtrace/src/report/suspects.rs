@@ -73,7 +73,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::{at_exit::Checked, gate::Gate, report::BeforeEnd, suppressions::Suppressions, survival::Amount},
+        model::{at_exit::Checked, gate::Gate, suppressions::Suppressions, survival::Amount, teardown::BeforeEnd},
         report::fixture,
     };
 

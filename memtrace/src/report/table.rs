@@ -409,10 +409,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::{
-            report::{BeforeEnd, Totals},
-            survival::Amount,
-        },
+        model::{report::Totals, survival::Amount, teardown::BeforeEnd},
         report::fixture,
     };
 

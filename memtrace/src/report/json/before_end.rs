@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::nanoseconds;
-use crate::model::report::BeforeEnd;
+use crate::model::teardown::BeforeEnd;
 
 /// Of a site.
 #[derive(Serialize)]
