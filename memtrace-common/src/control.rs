@@ -33,6 +33,10 @@ pub struct Control {
 
 const _: () = assert!(size_of::<Control>() == 56);
 
+/// How long a run has gone on before anything is said of growth ([`Control::now_ms`]): until then nobody asks what a program held
+/// when it began to end.
+pub const VERDICTS_FROM_MS: u32 = 24_000;
+
 /// What is recorded of allocations. Frees of what was recorded are, whatever is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u32)]

@@ -18,6 +18,8 @@ pub enum EventKind {
     ExecByThread = 5,
     /// A target is about to become another program, or to fail to, and waits until it is let go.
     Replacing = 6,
+    /// A target begins to end: it frees its blocks from now on. It waits where that was asked for.
+    Leaving = 7,
 }
 
 /// A code that names no [`EventKind`].
@@ -35,6 +37,7 @@ impl TryFrom<u32> for EventKind {
             4 => Ok(Self::Ending),
             5 => Ok(Self::ExecByThread),
             6 => Ok(Self::Replacing),
+            7 => Ok(Self::Leaving),
             other => Err(UnknownEvent(other)),
         }
     }
@@ -73,8 +76,8 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_own_code() {
-        use EventKind::{Ending, Exec, ExecByThread, Forked, ImageMapped, Replacing};
-        let kinds = [ImageMapped, Exec, Forked, Ending, ExecByThread, Replacing];
+        use EventKind::{Ending, Exec, ExecByThread, Forked, ImageMapped, Leaving, Replacing};
+        let kinds = [ImageMapped, Exec, Forked, Ending, ExecByThread, Replacing, Leaving];
         for kind in kinds {
             assert_eq!(EventKind::try_from(kind as u32), Ok(kind));
         }

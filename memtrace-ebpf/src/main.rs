@@ -220,6 +220,13 @@ fn process_replace(ctx: ProbeContext) -> u32 {
     0
 }
 
+/// A target begins to end: it is about to free its blocks.
+#[uprobe]
+fn process_leaves(ctx: ProbeContext) -> u32 {
+    task::announce_way_out(&ctx);
+    0
+}
+
 /// An address space's memory has become more or less; only attached where pages are asked for, as are the next two.
 #[tracepoint]
 fn rss_stat(ctx: TracePointContext) -> u32 {

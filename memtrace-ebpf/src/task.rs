@@ -3,12 +3,12 @@
 use aya_ebpf::{
     EbpfContext, Global,
     bindings::pt_regs,
-    helpers::{bpf_get_current_comm, bpf_probe_read_kernel, bpf_send_signal},
+    helpers::{bpf_get_current_comm, bpf_probe_read_kernel, bpf_send_signal, generated::bpf_get_attach_cookie},
     programs::RawTracePointContext,
 };
 use aya_log_ebpf::debug;
 use memtrace_common::{
-    control::{Adoption, Control},
+    control::{Adoption, Control, VERDICTS_FROM_MS},
     event::{Event, EventKind},
     process::{Counter, Process, ProcessSlot, SlotOfProcess},
 };
@@ -221,6 +221,22 @@ pub(crate) fn stop_before_end(ctx: &impl EbpfContext, kind: EventKind) {
     stop_if_asked(control);
     let thread = number_of_current(target.tid);
     announce(Event { kind: kind as u32, tgid: thread, slot: target.slot, previous: target.slot });
+}
+
+/// The current process begins to end. Where the probe's cookie says so, it is stopped until user space has read what it holds.
+#[inline(always)]
+pub(crate) fn announce_way_out(ctx: &impl EbpfContext) {
+    let Some(target) = Target::current() else { return };
+    let Some(control) = CONTROL.get(0).filter(|control| control.now_ms >= VERDICTS_FROM_MS) else { return };
+    if !is_own(target.slot, target.tgid) {
+        return;
+    }
+    debug!(ctx, "process {} begins to end", target.tgid);
+    // SAFETY: the helper reads the running program's own attachment.
+    if unsafe { bpf_get_attach_cookie(ctx.as_ptr()) } != 0 {
+        stop_if_asked(control);
+    }
+    announce(Event { kind: EventKind::Leaving as u32, tgid: target.tid, slot: target.slot, previous: target.slot });
 }
 
 /// Stops the current process before it returns to its own code, where user space wants that.

@@ -6,7 +6,7 @@ mod support;
 use std::{collections::BTreeMap, fmt::Write, fs, path::PathBuf};
 
 use serde_json::Value;
-use support::corpus::{Half, Program, corpus, live_bytes, seconds, stream, suspects, tmp, trace};
+use support::corpus::{Half, Program, corpus, live_bytes, seconds, stream, suspects, tmp, trace, wanted};
 
 /// The least part of suspects that must leak, and of leaks that must be found.
 const WANTED: f64 = 0.97;
@@ -193,7 +193,7 @@ fn tables(outcomes: &[Outcome], halves: &[(&str, Confusion)]) -> (String, String
 #[test]
 fn leaks_are_suspects_and_innocents_are_not() {
     let (tier, mut arguments) = tier();
-    let (corpus, folder) = (corpus(), folder(&tier));
+    let (corpus, folder) = (wanted(), folder(&tier));
     // Several reports in one run say when the verdict came.
     arguments.extend(["--duration", "60s", "--interval", "10s"]);
     trace(&corpus, &arguments, &folder);
@@ -237,11 +237,7 @@ fn the_exact_and_the_sampled_tier_say_the_same() {
 #[test]
 #[ignore = "takes a quarter of an hour: for when a program is added or changed"]
 fn leaks_go_on_and_innocents_stay_within_what_they_had_in_a_minute() {
-    let (mut corpus, folder) = (corpus(), folder("labels"));
-    if let Ok(only) = std::env::var("MEMTRACE_CORPUS_ONLY") {
-        corpus.retain(|program| only.split(',').any(|part| program.name.contains(part)));
-        assert!(!corpus.is_empty(), "no program's name contains {only:?}");
-    }
+    let (corpus, folder) = (wanted(), folder("labels"));
     trace(&corpus, &["--tier", "exact", "--duration", "150s", "--interval", "2s"], &folder);
     let mut wrong = Vec::new();
     for program in &corpus {
@@ -252,6 +248,12 @@ fn leaks_go_on_and_innocents_stay_within_what_they_had_in_a_minute() {
         let within = |from: f64, to: f64| -> Vec<u64> {
             live.iter().filter(|(at, _)| (from..to).contains(at)).map(|(_, bytes)| *bytes).collect()
         };
+        if program.ends {
+            if !holds_to_the_end(program, &live) {
+                wrong.push(&program.name);
+            }
+            continue;
+        }
         let half_minutes = [0.0, 30.0, 60.0, 90.0, 120.0].map(|from| within(from, from + 30.0));
         let peaks = half_minutes.map(|half_minute| half_minute.into_iter().max().unwrap());
         println!("{}: {}: peaks of half minutes: {peaks:?}", program.name, program.label());
@@ -268,6 +270,24 @@ fn leaks_go_on_and_innocents_stay_within_what_they_had_in_a_minute() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+/// The same of a program that ends: a leak grows in each third of its life, an innocent one has what it needs after half of it, or
+/// lives shortly.
+fn holds_to_the_end(program: &Program, live: &[(f64, u64)]) -> bool {
+    const SHORTLY_S: f64 = 24.0;
+    // The last report is of after its end.
+    let [living @ .., (end, _)] = live else { return false };
+    let most = |from: f64, to: f64| {
+        let within = living.iter().filter(|(at, _)| (from * end..to * end).contains(at));
+        within.map(|(_, bytes)| *bytes).max().unwrap_or(0)
+    };
+    let thirds = [most(0.0, 1.0 / 3.0), most(1.0 / 3.0, 2.0 / 3.0), most(2.0 / 3.0, 1.0)];
+    println!("{}: {}: ends after {end:.0} s, peaks of thirds: {thirds:?}", program.name, program.label());
+    match program.is_leak() {
+        true => thirds.is_sorted_by(|earlier, later| earlier < later),
+        false => *end <= SHORTLY_S || most(0.5, 1.0) as f64 <= most(0.0, 0.5) as f64 * 1.05,
+    }
 }
 
 #[test]

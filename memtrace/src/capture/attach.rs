@@ -94,6 +94,8 @@ pub struct Plan {
 pub struct Survey {
     /// Where the dynamic linker gives notice of what it loads, if the image is one.
     pub linker_notices: Vec<Watched>,
+    /// Where a program begins to end, before it frees its blocks.
+    pub ways_to_end: Vec<Watched>,
     /// Where the C library ends the process.
     pub ends: Vec<Watched>,
     /// Where calls are left by other ways than a return.
@@ -134,6 +136,12 @@ const ENDS: [(&str, Handler); 4] = [
     ("fexecve", Handler::ProcessReplace),
 ];
 
+/// The functions in which a program begins to end: CPython frees its objects in `Py_FinalizeEx`, which newer ones have inlined in
+/// `Py_Exit`; destructors and functions of `atexit` run in `exit`. Found by name alone: any other image's function of that
+/// name tells of an end that does not come, and is forgotten after a minute.
+const WAYS_TO_END: [(&str, Handler); 3] =
+    [("Py_FinalizeEx", Handler::WayOut), ("Py_Exit", Handler::WayOut), ("exit", Handler::WayOut)];
+
 /// What the probes run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Programs {
@@ -155,7 +163,7 @@ pub fn survey(image: &Image, custom: &[CustomFunction]) -> Result<Survey, Attach
     let known = known_names();
     let found = image.functions_where(|name| {
         known.contains(name)
-            || LINKER_NOTICES.iter().chain(&ENDS).chain(&WAYS_OUT).any(|(watched, _)| *watched == name)
+            || watched_names().any(|(watched, _)| *watched == name)
             || custom.iter().any(|function| function.is_called(name))
     })?;
     let mut planner = Planner::new(image, &found);
@@ -164,10 +172,16 @@ pub fn survey(image: &Image, custom: &[CustomFunction]) -> Result<Survey, Attach
     plans.extend(planner.families());
     Ok(Survey {
         linker_notices: watched(&found, &LINKER_NOTICES),
+        ways_to_end: watched(&found, &WAYS_TO_END),
         ends: watched(&found, &ENDS),
         ways_out: watched(&found, &WAYS_OUT),
         plans,
     })
+}
+
+/// Functions that are only watched.
+fn watched_names() -> impl Iterator<Item = &'static (&'static str, Handler)> {
+    LINKER_NOTICES.iter().chain(&WAYS_TO_END).chain(&ENDS).chain(&WAYS_OUT)
 }
 
 /// Where the functions of these names are, each place once.
@@ -449,10 +463,34 @@ pub fn attach_to_watched(
     image: &Image,
     functions: &[Watched],
 ) -> Result<(), AttachError> {
+    attach_with(kernel, pid, image, functions, 0)
+}
+
+/// The same where a program begins to end; with `holds`, it is stopped there until it was looked at.
+///
+/// # Errors
+/// Where the kernel refuses a probe.
+pub fn attach_to_ways_to_end(
+    kernel: &mut Kernel,
+    pid: Option<NonZeroU32>,
+    image: &Image,
+    survey: &Survey,
+    holds: bool,
+) -> Result<(), AttachError> {
+    attach_with(kernel, pid, image, &survey.ways_to_end, u64::from(holds))
+}
+
+fn attach_with(
+    kernel: &mut Kernel,
+    pid: Option<NonZeroU32>,
+    image: &Image,
+    functions: &[Watched],
+    cookie: u64,
+) -> Result<(), AttachError> {
     let mut batches: BTreeMap<Handler, Batch> = BTreeMap::new();
     for Watched { name, handler, at } in functions {
         let file_offset = at.file_offset + place(image, at, CallRoles::NONE).offset;
-        batches.entry(*handler).or_default().add(name, Point { file_offset, cookie: CallRoles::NONE.0 });
+        batches.entry(*handler).or_default().add(name, Point { file_offset, cookie });
     }
     batches.into_iter().try_for_each(|(handler, batch)| batch.attach(kernel, handler, pid, image))
 }

@@ -210,6 +210,7 @@ impl Images {
         };
         if pid.is_some() || self.hooked.insert(index) {
             attach::attach_to_watched(kernel, pid, image, &survey.linker_notices)?;
+            attach::attach_to_ways_to_end(kernel, pid, image, survey, self.holds_ends)?;
             if self.holds_ends {
                 attach::attach_to_watched(kernel, pid, image, &survey.ends)?;
             }

@@ -176,7 +176,7 @@ fn suspects(report: &Report, tally: &Tally) -> Vec<String> {
 fn suspect(process: &Process, site: &Site) -> String {
     let place = culprit(process, &site.stack).map_or_else(|| "(no stack)".to_owned(), place);
     let lost = site.unreachable.filter(|lost| lost.objects > 0);
-    let bytes = units::bytes(lost.map_or(site.totals.live_bytes(), |lost| lost.bytes));
+    let bytes = units::bytes(lost.map_or(site.held_bytes(), |lost| lost.bytes));
     let (sure, reason) = (site.judgement.confidence * 100.0, &site.judgement.reason);
     format!("  {place}: {bytes}, {sure:.0} %: {reason}")
 }

@@ -48,6 +48,12 @@ impl<V: Copy, const MAX: usize> History<V, MAX> {
     pub fn points(&self) -> &[(Duration, V)] {
         &self.points
     }
+
+    /// What is kept of the time up to `end`.
+    #[must_use]
+    pub fn until(&self, end: Duration) -> &[(Duration, V)] {
+        until(&self.points, end)
+    }
 }
 
 impl<V: Figure, const MAX: usize> History<V, MAX> {
@@ -55,9 +61,25 @@ impl<V: Figure, const MAX: usize> History<V, MAX> {
     /// two points.
     #[must_use]
     pub fn slope_per_s(&self) -> f64 {
-        let point = |(at, value): &(Duration, V)| Point { at: at.as_secs_f64(), value: value.as_f64() };
-        rank::sen_slope(&self.points.iter().map(point).collect::<Vec<_>>())
+        slope_per_s(&self.points)
     }
+
+    /// The slope of the time up to `end`.
+    #[must_use]
+    pub fn slope_per_s_until(&self, end: Duration) -> f64 {
+        slope_per_s(self.until(end))
+    }
+}
+
+fn slope_per_s<V: Figure>(points: &[(Duration, V)]) -> f64 {
+    let point = |(at, value): &(Duration, V)| Point { at: at.as_secs_f64(), value: value.as_f64() };
+    rank::sen_slope(&points.iter().map(point).collect::<Vec<_>>())
+}
+
+/// The points of the time up to `end`.
+#[must_use]
+pub fn until<V>(points: &[(Duration, V)], end: Duration) -> &[(Duration, V)] {
+    &points[..points.partition_point(|(at, _)| *at <= end)]
 }
 
 /// A value that has a slope.
@@ -126,6 +148,15 @@ mod tests {
         assert_eq!(sum(&[&one]), one);
         assert_eq!(sum(&[&one, &other]), [(at(0), 1), (at(1), 11), (at(2), 25)]);
         assert_eq!(sum(&[]), []);
+    }
+
+    #[test]
+    fn a_series_can_be_looked_at_up_to_a_moment() {
+        let mut fallen = history((0..20).map(|s| 7 * s));
+        (20..40).for_each(|second| fallen.push(Duration::from_secs(second), 0));
+        assert!((fallen.slope_per_s_until(Duration::from_secs(19)) - 7.0).abs() < 1e-9);
+        assert_eq!(fallen.until(Duration::from_millis(2500)).len(), 3);
+        assert_eq!(fallen.until(Duration::MAX), fallen.points());
     }
 
     #[test]

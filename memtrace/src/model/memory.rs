@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    growth::History,
+    growth::{self, History},
     trend::{self, Judgement, Trend},
 };
 
@@ -208,6 +208,13 @@ impl<R: Reading> MemoryHistory<R> {
         trend::judge(&points(&self.series()), &self.recent)
     }
 
+    /// Which way it went up to `end`.
+    #[must_use]
+    pub fn judge_until(&self, end: Duration) -> Judgement {
+        let series = self.series();
+        trend::judge(&points(growth::until(&series, end)), growth::until(&self.recent, end))
+    }
+
     /// From the first reading to the last.
     #[must_use]
     pub fn series(&self) -> Vec<(Duration, R)> {
@@ -287,6 +294,15 @@ mod tests {
         assert_eq!(grown.report(None).unwrap().time_to_limit, None);
         let full = Limit { max_bytes: 1, used_bytes: 2 };
         assert_eq!(time_to_limit(&full, &grown.judge()), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_fall_does_not_hide_which_way_memory_went_before() {
+        let mut fallen = history(60, 100);
+        (61..70).for_each(|second| fallen.push(Duration::from_secs(second), usage(1000)));
+        assert_ne!(fallen.judge().trend, Trend::Increasing);
+        assert_eq!(fallen.judge_until(Duration::from_secs(60)).trend, Trend::Increasing);
+        assert_eq!(fallen.judge_until(Duration::from_secs(70)), fallen.judge());
     }
 
     #[test]

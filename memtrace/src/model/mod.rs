@@ -20,6 +20,7 @@ pub mod resident_change;
 pub mod sizes;
 pub mod suppressions;
 pub mod survival;
+pub mod teardown;
 pub mod threshold;
 pub mod trend;
 pub mod unexplained;

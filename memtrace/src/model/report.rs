@@ -15,6 +15,7 @@ use super::{
     resident_change::ResidentChange,
     sizes::SizeHistogram,
     survival::{Amount, Survival},
+    teardown::BeforeEnd,
     trend,
     unseen::Outcome,
     verdict::{Judgement, Verdict},
@@ -298,7 +299,7 @@ pub struct HealthCounter {
 pub fn sort(sites: &mut [Site]) {
     sites.sort_by_key(|site| {
         let is_suspect = site.judgement.verdict == Verdict::LeakSuspect;
-        (Reverse((is_suspect, site.totals.live_bytes(), site.totals.alloc_bytes)), site.id)
+        (Reverse((is_suspect, site.held_bytes(), site.totals.alloc_bytes)), site.id)
     });
 }
 
@@ -326,6 +327,9 @@ pub struct Site {
     pub growth_bytes_per_s: f64,
     /// What is thought of it, how sure that is and why.
     pub judgement: Judgement,
+    /// What it held before its program freed it on its way out, where it had grown until then: its judgement and its slope are as
+    /// of that moment.
+    pub before_end: Option<BeforeEnd>,
     /// What of it could not be reached when its program was about to end; nothing where that was not looked at.
     pub unreachable: Option<Amount>,
     /// The suppression that lets it pass although it is a suspect, as its line has it.
@@ -396,11 +400,19 @@ pub struct Process {
     pub sites: Vec<Site>,
     /// What was looked at when it was about to end; nothing where that was not asked for, or it has not ended.
     pub at_exit: Option<AtExit>,
+    /// What was live when its resident memory was read last; nothing where it has not ended, or nothing is traced but pages.
+    pub before_end: Option<BeforeEnd>,
     /// Whether it had ended when the report was made.
     pub ended: bool,
 }
 
 impl Site {
+    /// Its live bytes or, where its program freed them on its way out, those from before.
+    #[must_use]
+    pub fn held_bytes(&self) -> u64 {
+        self.before_end.map_or(self.totals.live_bytes(), |before| before.live_bytes)
+    }
+
     /// Where its true figures lie; nothing where they are known.
     #[must_use]
     pub fn intervals(&self) -> Option<Intervals> {

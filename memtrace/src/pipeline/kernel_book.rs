@@ -165,7 +165,7 @@ impl Book {
                 id: site_id(&stack, category),
                 truncated,
                 stack,
-                ..tracked_site::merged(category, &parts, now, &surroundings)
+                ..tracked_site::merged(category, &parts, now, &surroundings, None)
             }
         };
         let mut sites: Vec<Site> = merged.into_iter().map(site).collect();

@@ -32,11 +32,6 @@ impl MemoryBook {
         self.history.push(elapsed, usage);
     }
 
-    /// Resident memory when it was first read and now, in bytes.
-    pub(super) fn rss_bytes(&self) -> Option<(u64, u64)> {
-        Some((self.history.first()?.rss_bytes(), self.history.latest()?.rss_bytes()))
-    }
-
     /// What its cgroup may have, and has by now: what was read, and what the process has come to have since.
     pub(super) fn limit(&self) -> Option<Limit> {
         let (Limit { max_bytes, used_bytes }, then) = self.limit?;

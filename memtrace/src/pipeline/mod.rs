@@ -2,6 +2,7 @@
 
 mod area_book;
 mod at_exit;
+mod before_end;
 pub mod census;
 mod cycles;
 mod daemons;

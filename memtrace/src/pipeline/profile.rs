@@ -14,6 +14,7 @@ use memtrace_common::{
 
 use super::{
     at_exit::Left,
+    before_end::{Past, Together, WayOut},
     generation_book::ObjectUnit,
     memory_book::MemoryBook,
     tracked_site::{self, Parts, TrackedSite},
@@ -121,6 +122,7 @@ pub(super) struct Profile {
     /// Its live bytes; where nothing but pages is traced, how much more is resident than at first.
     live_bytes: History<i64>,
     memory: MemoryBook,
+    past: Past,
     counters: KernelProcess,
     requested: Requested,
     /// How its resident memory has changed, where that is told.
@@ -197,6 +199,7 @@ impl Profile {
     ) -> Result<(), KernelError> {
         let Reading { kernel, images, time, scale, is_of_pages } = reading;
         let (elapsed, scale) = (time.elapsed, *scale);
+        let leaves = self.past.leaves(elapsed);
         self.has_tentative = false;
         let fit = self.fit_of_windows(counted, scale);
         for (id, site) in &counted.sites {
@@ -226,6 +229,7 @@ impl Profile {
             } else {
                 tracked.survival = None;
             }
+            tracked.follow_descent(elapsed, leaves);
         }
         for (side, _) in &counted.free_sides {
             self.place(kernel, target, images, side.stack)?;
@@ -238,7 +242,8 @@ impl Profile {
         let more = if *is_of_pages { self.resident_change.bytes() } else { live_bytes.cast_signed() };
         self.live_bytes.push(elapsed, more);
         self.note_peak(elapsed, live_bytes);
-        if let Some(usage) = memory::usage(target.pid.get()) {
+        let usage = memory::usage(target.pid.get());
+        if let Some(usage) = usage {
             self.memory.note(target.pid.get(), usage, elapsed);
         }
         if let Some(now) = status::cpu_time(target.pid.get()) {
@@ -248,6 +253,7 @@ impl Profile {
         self.counters = kernel.process(target.slot)?;
         self.counters.counters[Counter::MissedFrees as usize] += mapped.map_or(0, VmBook::missed_frees);
         self.requested = counted.requested;
+        self.past.read(elapsed, self.count(Counter::UnmatchedFrees), usage.as_ref(), &self.sites);
         Ok(())
     }
 
@@ -289,6 +295,11 @@ impl Profile {
     /// Windows begin, or begin again.
     pub(super) fn begin_windows(&mut self, counted: &Counted) {
         self.windows.begin(&counted.sites);
+    }
+
+    /// The program says that it begins to end.
+    pub(super) fn note_way_out(&mut self, at: Duration) {
+        self.past.note_way_out(at);
     }
 
     /// Takes in what was left at exit.
@@ -345,17 +356,16 @@ impl Profile {
     pub(super) fn report(&self, view: &View<'_>, target: &Target, symbolizer: &mut Symbolizer, ended: bool) -> Process {
         let memory = self.memory.report();
         let resident = memory.as_ref().map(|memory| memory.judgement).unwrap_or_default();
-        let sites = self.merged_sites(view, symbolizer, &resident);
+        let sites = self.merged_sites(view, symbolizer, &resident, ended);
         let (totals, uncertainty) = self.sums(view, &sites);
+        let together = self.past.together(view.now, ended).filter(|_| !view.is_of_pages());
         Process {
             pid: target.pid.get(),
             comm: target.comm.clone(),
             exe: target.exe.clone(),
             allocators: target.allocators.clone(),
-            unexplained_rss_bytes: (!view.is_of_pages())
-                .then(|| self.unexplained_rss_bytes(self.totals(false).live_bytes()))
-                .flatten(),
-            ledger: self.ledger(view),
+            unexplained_rss_bytes: together.and_then(|together| self.unexplained_rss_bytes(&together)),
+            ledger: together.and_then(|together| self.ledger(&together)),
             peak: self.peak,
             memory,
             totals,
@@ -366,6 +376,7 @@ impl Profile {
             health: health(&self.counters, Counter::is_of_process),
             sites,
             at_exit: None,
+            before_end: together.filter(|_| ended).map(|together| together.report()),
             ended,
         }
     }
@@ -452,35 +463,39 @@ impl Profile {
         }
     }
 
-    fn ledger(&self, view: &View<'_>) -> Option<Ledger> {
-        let (rss_at_attach_bytes, rss_bytes) = self.memory.rss_bytes().filter(|_| !view.is_of_pages())?;
-        let live = |category| {
-            let sites = self.sites.values().filter(|site| site.category == category);
-            sites.map(|site| site.totals.live_bytes()).sum()
-        };
+    fn ledger(&self, together: &Together) -> Option<Ledger> {
         let lost = Counter::ALL.iter().filter(|counter| counter.kind() == CounterKind::Loss);
         Some(Ledger {
-            rss_at_attach_bytes,
-            rss_bytes,
-            live_heap_bytes: live(Category::Heap),
-            live_mmap_bytes: live(Category::Mmap),
+            rss_at_attach_bytes: self.memory.history.first()?.rss_bytes(),
+            rss_bytes: together.rss_bytes,
+            live_heap_bytes: together.heap.live_bytes(),
+            live_mmap_bytes: together.mapped.live_bytes(),
             lost_events: lost.map(|counter| self.count(*counter)).sum(),
             unmatched_frees: self.count(Counter::UnmatchedFrees),
         })
     }
 
-    fn unexplained_rss_bytes(&self, live_bytes: u64) -> Option<u64> {
-        let history = &self.memory.history;
-        unexplained_rss_bytes(history.first()?.rss_bytes(), history.latest()?.rss_bytes(), live_bytes)
+    fn unexplained_rss_bytes(&self, together: &Together) -> Option<u64> {
+        let first = self.memory.history.first()?;
+        unexplained_rss_bytes(first.rss_bytes(), together.rss_bytes, together.live_bytes())
     }
 
     /// The sites, those of the same places taken together, in the order of reports.
-    fn merged_sites(&self, view: &View<'_>, symbolizer: &mut Symbolizer, resident: &Judgement) -> Vec<Site> {
+    fn merged_sites(
+        &self,
+        view: &View<'_>,
+        symbolizer: &mut Symbolizer,
+        resident: &Judgement,
+        ended: bool,
+    ) -> Vec<Site> {
         let View { images, now, .. } = *view;
         let places = self.stacks.values().flat_map(|stack| stack.places.iter().copied());
         symbolizer.symbolize(images.all(), places);
         let identities = identities(images);
         let surroundings = self.surroundings(now, resident);
+        let surroundings_until = |end| self.past.surroundings(&self.live_bytes, &self.memory.history, end);
+        let since = self.past.way_out(now, ended);
+        let way_out = since.map(|since| WayOut { since, surroundings: &surroundings_until });
         let site = |((places, complete, category), parts): ((&[CodePlace], bool, Category), Parts<'_>)| {
             let (indices, parts): (Vec<SiteIndex>, Vec<&TrackedSite>) = parts.into_iter().unzip();
             Site {
@@ -488,7 +503,7 @@ impl Profile {
                 truncated: !complete,
                 stack: places.iter().map(|place| symbolizer.frames(*place)).collect(),
                 freed_at: self.freed_at(&indices, symbolizer),
-                ..tracked_site::merged(category, &parts, now, &surroundings)
+                ..tracked_site::merged(category, &parts, now, &surroundings, way_out.as_ref())
             }
         };
         let mut sites: Vec<Site> = self.merged(view.categories).into_iter().map(site).collect();

@@ -80,6 +80,8 @@ pub(super) struct Session {
     stops_on_image: bool,
     /// Whether it is looked at what programs leave behind that have begun under our eyes.
     looks_at_exit: bool,
+    /// Those that are stopped before they free their blocks.
+    leaving: Vec<ProcessSlot>,
     /// Those that are stopped before they end: where, by which thread, and why.
     ending: Vec<(ProcessSlot, u32, Stopped)>,
     /// Every process that is selected, where probes find none of them: those that grow become targets.
@@ -183,6 +185,7 @@ impl Session {
             census,
             stops_on_image: false,
             looks_at_exit: options.at_exit,
+            leaving: Vec::new(),
             ending: Vec::new(),
             lost_events: 0,
         })
@@ -635,6 +638,10 @@ impl Session {
                     self.ending.push((event.slot, event.tgid, why));
                     continue;
                 }
+                Ok(EventKind::Leaving) => {
+                    self.note_way_out(event.slot);
+                    continue;
+                }
                 Err(unknown) => log::warn!("unknown event {}", unknown.0),
             }
             self.resume(event.slot);
@@ -659,8 +666,24 @@ impl Session {
         events
     }
 
-    /// Looks at what those leave behind that are stopped before they end, and lets them go.
+    /// A target begins to end. Where it waits, it is read first.
+    fn note_way_out(&mut self, slot: ProcessSlot) {
+        if self.looks_at_exit && self.stops_on_image {
+            self.leaving.push(slot);
+        } else {
+            self.targets.note_way_out(slot, self.started.elapsed());
+        }
+    }
+
+    /// Looks at what those hold and leave behind that are stopped before they free it and before they end, and lets them go.
     fn look_before_ends(&mut self) -> Result<(), PipelineError> {
+        if !self.leaving.is_empty() {
+            self.read()?;
+        }
+        for slot in std::mem::take(&mut self.leaving) {
+            self.targets.note_way_out(slot, self.started.elapsed());
+            self.resume(slot);
+        }
         let ending = std::mem::take(&mut self.ending);
         if ending.iter().any(|(slot, ..)| self.targets.waits_for_a_last_look(*slot)) {
             self.read()?;

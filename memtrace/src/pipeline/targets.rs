@@ -229,6 +229,13 @@ impl Targets {
         self.get(slot).and_then(|followed| followed.exit.as_ref()).is_some_and(|exit| exit.found.is_none())
     }
 
+    /// A target begins to end.
+    pub(super) fn note_way_out(&mut self, slot: ProcessSlot, at: Duration) {
+        if let Some(followed) = self.live.get_mut(&slot) {
+            followed.profile.note_way_out(at);
+        }
+    }
+
     /// Looks at what a target leaves behind that is stopped before its `thread` ends it, or makes it another program.
     pub(super) fn look_before_end(&mut self, slot: ProcessSlot, thread: u32, why: Stopped, kernel: &Kernel) {
         let Some(Followed { target, profile, exit: Some(exit), .. }) = self.live.get_mut(&slot) else { return };

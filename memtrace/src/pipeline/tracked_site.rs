@@ -9,6 +9,7 @@ use memtrace_common::{
 
 use super::{
     at_exit::Left,
+    before_end::{self, Known, WayOut},
     generation_book::{GenerationBook, ObjectUnit},
     profile::Time,
 };
@@ -20,7 +21,8 @@ use crate::model::{
     report::{Category, Site, Totals},
     sizes::SizeHistogram,
     survival::Survival,
-    verdict::{Evidence, Surroundings, judge, judge_growth, touched},
+    teardown::Descent,
+    verdict::{Evidence, LONG_ENOUGH, Surroundings, judge, judge_growth, touched},
 };
 
 /// Sites that are one in reports.
@@ -48,6 +50,8 @@ pub(super) struct TrackedSite {
     pub(super) sizes: SizeHistogram,
     /// What was left of it at exit; nothing where that was not looked at.
     pub(super) left: Option<Left>,
+    /// Where its live bytes fell last, and what was known before.
+    pub(super) descent: Descent<Known>,
 }
 
 /// From how many generations on blocks are old: older than eight seconds.
@@ -73,6 +77,22 @@ impl TrackedSite {
             at_peak_bytes: 0,
             sizes: SizeHistogram::default(),
             left: None,
+            descent: Descent::default(),
+        }
+    }
+
+    /// What is known of it now.
+    pub(super) fn known(&self) -> Known {
+        let uncertainty = self.uncertainty.into_iter().chain(self.of_windows).reduce(|sum, more| sum.plus(&more));
+        Known { totals: self.totals, uncertainty, survival: self.survival }
+    }
+
+    /// Follows its live bytes down; `leaves` says whether the program is about to end.
+    pub(super) fn follow_descent(&mut self, at: Duration, leaves: bool) {
+        // What falls before there is any verdict needs none.
+        if at >= LONG_ENOUGH && matches!(self.category, Category::Heap | Category::Mmap) {
+            let known = self.known();
+            self.descent.push(at, self.totals.live_bytes(), leaves, || known);
         }
     }
 
@@ -105,13 +125,23 @@ impl TrackedSite {
     }
 }
 
-/// The site that is made of all that allocate at the same places, but for these places.
-pub(super) fn merged(category: Category, parts: &[&TrackedSite], now: Duration, surroundings: &Surroundings) -> Site {
+/// What has become of the blocks of several sites; of some it may not be known, and then of none.
+pub(super) fn sum_of_survivals(survivals: impl Iterator<Item = Option<Survival>>) -> Option<Survival> {
+    survivals.collect::<Option<Vec<_>>>()?.into_iter().reduce(|sum, more| sum.plus(&more))
+}
+
+/// The site that is made of all that allocate at the same places, but for these places; with a `way_out`, of a program that
+/// ends.
+pub(super) fn merged(
+    category: Category,
+    parts: &[&TrackedSite],
+    now: Duration,
+    surroundings: &Surroundings,
+    way_out: Option<&WayOut<'_>>,
+) -> Site {
     let totals = parts.iter().fold(Totals::default(), |sum, part| sum.plus(&part.totals));
     let uncertainties = parts.iter().flat_map(|part| [part.uncertainty, part.of_windows]);
-    // Of some it may not be known, and then of none.
-    let survivals: Option<Vec<Survival>> = parts.iter().map(|part| part.survival).collect();
-    let survival = survivals.and_then(|known| known.into_iter().reduce(|sum, more| sum.plus(&more)));
+    let survival = sum_of_survivals(parts.iter().map(|part| part.survival));
     let series = |of: fn(&TrackedSite) -> &SiteHistory| {
         growth::sum(&parts.iter().map(|part| of(part).points()).collect::<Vec<_>>())
     };
@@ -133,16 +163,14 @@ pub(super) fn merged(category: Category, parts: &[&TrackedSite], now: Duration, 
         Category::Kernel(_) => judge_growth(&evidence),
         Category::Heap | Category::Mmap => judge(&evidence),
     };
-    Site {
+    let site = Site {
         id: 0,
         category,
         totals,
         uncertainty,
         growth_bytes_per_s: parts.iter().map(|part| part.live_bytes.slope_per_s()).sum(),
-        judgement: match left {
-            Some(Left { live, unreachable }) => at_exit::judge(by_growth, live, unreachable),
-            None => by_growth,
-        },
+        judgement: by_growth,
+        before_end: None,
         unreachable: left.map(|left| left.unreachable),
         suppressed_by: None,
         in_baseline: false,
@@ -157,5 +185,17 @@ pub(super) fn merged(category: Category, parts: &[&TrackedSite], now: Duration, 
         oldest_age: oldest.map(|born_ms| now.saturating_sub(Duration::from_millis(born_ms))),
         truncated: false,
         stack: Stack::default(),
+    };
+    // That something is lost is told first, whatever else was freed.
+    let is_lost = left.is_some_and(|left| left.unreachable.objects > 0);
+    let site = match way_out.filter(|_| !is_lost) {
+        Some(way_out) => before_end::judged(site, parts, way_out),
+        None => site,
+    };
+    match left {
+        Some(Left { live, unreachable }) => {
+            Site { judgement: at_exit::judge(site.judgement, live, unreachable), ..site }
+        }
+        None => site,
     }
 }

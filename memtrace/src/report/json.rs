@@ -11,6 +11,7 @@ use std::{
 use serde::Serialize;
 
 use self::{
+    before_end::JsonBeforeEnd,
     gate::JsonGate,
     memory::{JsonKernelMemory, JsonLedger, JsonMemory, json_kernel_memory, json_memory},
     site::JsonSites,
@@ -23,6 +24,7 @@ use crate::model::{
     report::{HealthCounter, Process, Report, Steered, Tier, TierChange, Totals},
 };
 
+mod before_end;
 mod gate;
 mod memory;
 mod site;
@@ -112,6 +114,8 @@ struct JsonProcess<'a> {
     overhead: Option<JsonOverhead>,
     health: BTreeMap<&'static str, u64>,
     at_exit: Option<JsonAtExit<'a>>,
+    /// Nothing unless the process has ended.
+    before_end: Option<JsonBeforeEnd>,
     sites: JsonSites<'a>,
     sites_left_out: usize,
 }
@@ -263,6 +267,7 @@ fn json_process(process: &Process, top: usize) -> JsonProcess<'_> {
         overhead: process.overhead.map(JsonOverhead::from),
         health: counters(&process.health),
         at_exit: process.at_exit.as_ref().map(JsonAtExit::from),
+        before_end: process.before_end.map(JsonBeforeEnd::from),
         sites: JsonSites(shown),
         sites_left_out: left_out.len(),
     }
@@ -315,6 +320,7 @@ mod tests {
             estimate::{Uncertainty, Variances},
             resident_change::ResidentChange,
             survival::Amount,
+            teardown::BeforeEnd,
         },
         report::fixture,
     };
@@ -389,6 +395,35 @@ mod tests {
         render(&unread, None, &mut out).unwrap();
         let schema: Value = serde_json::from_str(include_str!("../../../docs/schema.json")).unwrap();
         assert!(jsonschema::is_valid(&schema, &serde_json::from_slice(&out).unwrap()));
+    }
+
+    #[test]
+    fn what_was_held_before_an_end_is_told_beside_what_was_counted() {
+        let mut report = fixture::report();
+        let before =
+            BeforeEnd { at: Duration::from_secs(9), live_bytes: 8192, live_objects: 8, rss_bytes: Some(1 << 20) };
+        let process = &mut report.processes[0];
+        process.before_end = Some(before);
+        let site = &mut process.sites[0];
+        (site.totals, site.before_end) = (Totals::new(8192, 8, 8192, 8), Some(BeforeEnd { rss_bytes: None, ..before }));
+        let mut out = Vec::new();
+        render(&report, None, &mut out).unwrap();
+        let report: Value = serde_json::from_slice(&out).unwrap();
+        let schema: Value = serde_json::from_str(include_str!("../../../docs/schema.json")).unwrap();
+        assert!(jsonschema::is_valid(&schema, &report));
+        let process = &report["processes"][0];
+        assert_eq!(
+            (&process["before_end"]["live_bytes"], &process["before_end"]["rss_bytes"]),
+            (&8192.into(), &(1 << 20).into())
+        );
+        let [freed, other] = [0, 1].map(|index| &process["sites"][index]);
+        assert_eq!((&freed["freed_at_end"], &freed["live_bytes"]), (&true.into(), &0.into()));
+        assert_eq!(
+            (&freed["before_end"]["live_objects"], &freed["before_end"]["at_ns"]),
+            (&8.into(), &9_000_000_000_u64.into())
+        );
+        assert_eq!(freed["before_end"]["growth_bytes_per_s"], freed["growth_bytes_per_s"]);
+        assert_eq!((&other["freed_at_end"], &other["before_end"]), (&false.into(), &Value::Null));
     }
 
     #[test]

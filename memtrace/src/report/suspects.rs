@@ -30,6 +30,16 @@ pub(super) fn at_exit(process: &Process, out: &mut dyn Write) -> io::Result<()> 
     }
 }
 
+/// Writes what was live when resident memory was read last, where the process has freed since: both are told of one moment.
+pub(super) fn before_end(process: &Process, out: &mut dyn Write) -> io::Result<()> {
+    let Some(before) = process.before_end.filter(|before| before.live_bytes != process.totals.live_bytes()) else {
+        return Ok(());
+    };
+    let (live, objects) = (units::bytes(before.live_bytes), units::count(before.live_objects));
+    let resident = before.rss_bytes.map_or_else(String::new, |bytes| format!(" with {} of RSS", units::bytes(bytes)));
+    writeln!(out, "before end {live} live in {objects} objects{resident}, after {}", units::duration(before.at))
+}
+
 /// What lets a suspect pass, for its row.
 pub(super) fn marks(site: &Site) -> impl Iterator<Item = String> {
     let suppressed = site.suppressed_by.as_ref().map(|pattern| format!("suppressed by {pattern}"));
@@ -59,6 +69,8 @@ pub fn place(frame: &Frame) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::{
         model::{
@@ -66,6 +78,7 @@ mod tests {
             gate::Gate,
             suppressions::Suppressions,
             survival::Amount,
+            teardown::BeforeEnd,
             unseen::{Cause, Unchecked},
         },
         report::fixture,
@@ -85,6 +98,23 @@ mod tests {
         // All of it lies there, as in a static program.
         process.allocators[0].image = "/usr/bin/demo".into();
         assert_eq!(place(culprit(process, &process.sites[0].stack).unwrap()), "keep demo.c:30");
+    }
+
+    #[test]
+    fn live_bytes_are_told_of_the_moment_of_resident_memory() {
+        let mut report = fixture::report();
+        let process = &mut report.processes[0];
+        let told = |process: &Process| {
+            let mut out = Vec::new();
+            before_end(process, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(told(process), "", "it has not ended");
+        let at = Duration::from_millis(39_600);
+        process.before_end = Some(BeforeEnd { at, live_bytes: 8 << 20, live_objects: 8000, rss_bytes: Some(9 << 20) });
+        assert_eq!(told(process), "before end 8.00 MiB live in 8,000 objects with 9.00 MiB of RSS, after 39.6 s\n");
+        process.before_end = Some(BeforeEnd { at, live_bytes: 4196, live_objects: 5, rss_bytes: None });
+        assert_eq!(told(process), "", "it has freed nothing since");
     }
 
     #[test]

@@ -83,6 +83,7 @@ fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Resul
             from_what(report),
         )?;
     }
+    suspects::before_end(process, out)?;
     memory::render(process, out)?;
     if let Some(ledger) = &process.ledger {
         writeln!(out, "ledger     {}", ledger_line(ledger))?;
@@ -244,8 +245,9 @@ fn told(health: &[HealthCounter], kind: HealthKind) -> String {
 }
 
 fn sites(tier: Tier, process: &Process, top: usize, width: Option<u16>, out: &mut dyn Write) -> io::Result<()> {
-    // What holds nothing now is of no interest here, whatever it did before.
-    let holding: Vec<&Site> = process.sites.iter().filter(|site| site.totals.live_objects() > 0).collect();
+    // What holds nothing now is of no interest here, unless it grew until it was freed at the end.
+    let is_told = |site: &&Site| site.totals.live_objects() > 0 || site.before_end.is_some();
+    let holding: Vec<&Site> = process.sites.iter().filter(is_told).collect();
     writeln!(out)?;
     if holding.is_empty() {
         let nothing = match tier {
@@ -306,9 +308,10 @@ fn columns(tier: Tier, is_estimated: bool) -> Vec<Column<Site>> {
 /// What is thought of a site, and how sure that is.
 fn verdict(site: &Site) -> String {
     let Judgement { verdict, confidence, .. } = &site.judgement;
+    let freed = if site.before_end.is_some() { "\nfreed at end" } else { "" };
     match confidence {
-        0.0 => verdict.name().to_owned(),
-        sure => format!("{}\n{:.0} %", verdict.name(), sure * 100.0),
+        0.0 => format!("{}{freed}", verdict.name()),
+        sure => format!("{}\n{:.0} %{freed}", verdict.name(), sure * 100.0),
     }
 }
 
@@ -402,8 +405,13 @@ fn frame_line(frame: &Frame) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::{model::survival::Amount, report::fixture};
+    use crate::{
+        model::{report::Totals, survival::Amount, teardown::BeforeEnd},
+        report::fixture,
+    };
 
     fn rendered(top: Option<usize>) -> String {
         let mut out = Vec::new();
@@ -450,6 +458,20 @@ mod tests {
             "pages      7.00 MiB more than at first, 0 B/s   (became resident 8.00 MiB, given back 1.00 MiB; 54.0 MiB \
              copied on write)"
         );
+    }
+
+    #[test]
+    fn a_site_that_was_freed_at_the_end_is_shown_though_it_holds_nothing() {
+        let mut report = fixture::report();
+        let site = &mut report.processes[0].sites[0];
+        site.totals = Totals::new(8192, 8, 8192, 8);
+        site.before_end =
+            Some(BeforeEnd { at: Duration::from_secs(9), live_bytes: 8192, live_objects: 8, rss_bytes: None });
+        let mut out = Vec::new();
+        render(&report, None, None, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("   0 B        0  +410 B/s   8.00 KiB   9.5 s  leak-suspect  keep"), "{text}");
+        assert!(text.contains("freed at end"), "{text}");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! A program of `tests/programs/corpus` says in its first comment what it is: `leak: FUNCTION, …` names functions of which
 //! one is on the stack of whatever leaks, `innocent` that nothing does; `half: tuned` that the judge may be changed by
-//! looking at it, `half: measured` that it may not; `also: plugin` that it is compiled once more, as a library. Of
+//! looking at it, `half: measured` that it may not; `also: plugin` that it is compiled once more, as a library; `ends` that it
+//! ends by itself within a minute, after it has freed all that it holds. Of
 //! Python programs only the interpreter's own functions can be told, of which its loop is on every stack.
 
 use std::{
@@ -50,6 +51,8 @@ pub(crate) struct Program {
     pub(crate) half: Half,
     /// Functions that leak; none in an innocent one.
     pub(crate) leaks: Vec<String>,
+    /// Whether it ends by itself.
+    pub(crate) ends: bool,
     has_plugin: bool,
 }
 
@@ -64,11 +67,21 @@ pub(crate) fn corpus() -> Vec<Program> {
     all
 }
 
+/// Those of the corpus whose names contain one of the parts in `MEMTRACE_CORPUS_ONLY`; all where nothing is said.
+pub(crate) fn wanted() -> Vec<Program> {
+    let mut corpus = corpus();
+    if let Ok(only) = std::env::var("MEMTRACE_CORPUS_ONLY") {
+        corpus.retain(|program| only.split(',').any(|part| program.name.contains(part)));
+        assert!(!corpus.is_empty(), "no program's name contains {only:?}");
+    }
+    corpus
+}
+
 impl Program {
     fn read(source: &Path) -> Self {
         let text = fs::read_to_string(source).unwrap();
         let comment = text.lines().map_while(|line| line.strip_prefix("// ").or_else(|| line.strip_prefix("# ")));
-        let (mut leaks, mut half, mut has_plugin) = (None, None, false);
+        let (mut leaks, mut half, mut ends, mut has_plugin) = (None, None, false, false);
         for line in comment {
             if let Some(functions) = line.strip_prefix("leak: ") {
                 leaks = Some(functions.split(", ").map(str::to_owned).collect());
@@ -77,6 +90,7 @@ impl Program {
                 "innocent" => leaks = Some(Vec::new()),
                 "half: tuned" => half = Some(Half::Tuned),
                 "half: measured" => half = Some(Half::Measured),
+                "ends" => ends = true,
                 "also: plugin" => has_plugin = true,
                 _ => {}
             }
@@ -84,7 +98,7 @@ impl Program {
         let name = source.file_name().unwrap().to_str().unwrap().to_owned();
         let leaks = leaks.unwrap_or_else(|| panic!("{name} has no label"));
         let half = half.unwrap_or_else(|| panic!("{name} is in no half"));
-        Self { name, source: source.to_owned(), half, leaks, has_plugin }
+        Self { name, source: source.to_owned(), half, leaks, ends, has_plugin }
     }
 
     pub(crate) fn is_leak(&self) -> bool {
@@ -183,7 +197,7 @@ fn trace_one(program: &Program, command: &mut Command, arguments: &[&str], folde
     let status = tracer(target.pid(), arguments, folder, &program.name).status().unwrap();
     let messages = folder.join(format!("{}.log", program.name));
     assert!(status.success(), "{}: {}", program.name, fs::read_to_string(messages).unwrap());
-    assert!(target.is_alive(), "{} has ended", program.name);
+    assert_eq!(target.is_alive(), !program.ends, "{} has ended, or has not", program.name);
     let last = stream(folder, &program.name).pop().unwrap();
     fs::write(folder.join(format!("{}.json", program.name)), format!("{last:#}\n")).unwrap();
 }

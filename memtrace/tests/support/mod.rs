@@ -347,12 +347,13 @@ pub(crate) fn assert_sums(process: &Value) {
 
 /// The ids of the BPF programs that memtrace's own processes hold in the kernel.
 pub(crate) fn kernel_programs() -> Vec<String> {
-    const OURS: [&str; 8] = [
+    const OURS: [&str; 9] = [
         "alloc_entry",
         "alloc_return",
         "free_entry",
         "process_exec",
         "process_end",
+        "process_leaves",
         "syscall_exit",
         "area_mapped",
         "kmem_",

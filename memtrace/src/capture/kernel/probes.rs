@@ -56,6 +56,8 @@ pub enum Handler {
     CallCaught,
     /// The dynamic linker has loaded or unloaded images.
     LinkerNotice,
+    /// The process begins to end: it is about to free its blocks.
+    WayOut,
     /// The process is about to end.
     ProcessEnd,
     /// The process is about to become another program.
@@ -105,7 +107,7 @@ type Served = (&'static str, When);
 
 impl Handler {
     /// Those that nearly every target needs.
-    const USUAL: [Self; 4] = [Self::Free, Self::ResizeCall, Self::AllocCall, Self::LinkerNotice];
+    const USUAL: [Self; 5] = [Self::Free, Self::ResizeCall, Self::AllocCall, Self::LinkerNotice, Self::WayOut];
 
     /// Those that only targets need whose allocator may throw, or whose end is waited for.
     const RARE: [Self; 6] = [
@@ -126,6 +128,7 @@ impl Handler {
             Self::CallLeft
             | Self::CallCaught
             | Self::LinkerNotice
+            | Self::WayOut
             | Self::ProcessEnd
             | Self::ProcessReplace
             | Self::EmptyCall
@@ -157,6 +160,7 @@ impl Handler {
             Self::CallLeft => &[("call_left", Entry)],
             Self::CallCaught => &[("call_caught", Entry)],
             Self::LinkerNotice => &[("linker_notice", Entry)],
+            Self::WayOut => &[("process_leaves", Entry)],
             Self::ProcessEnd => &[("process_end", Entry)],
             Self::ProcessReplace => &[("process_replace", Entry)],
             Self::EmptyCall if is_session => &[("empty_call", Both)],

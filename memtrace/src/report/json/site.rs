@@ -8,7 +8,7 @@ use serde::{
 };
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{JsonIntervals, JsonTotals, nanoseconds};
+use super::{JsonIntervals, JsonTotals, before_end::JsonSiteBeforeEnd, nanoseconds};
 use crate::model::{
     frame::{Frame, Stack},
     report::{FreedAt, KernelSource, PageKind, Site},
@@ -76,6 +76,9 @@ struct JsonSite<'a> {
     verdict: &'static str,
     confidence: f64,
     reason: &'a str,
+    /// Whether it grew until its program freed it on its way out.
+    freed_at_end: bool,
+    before_end: Option<JsonSiteBeforeEnd>,
     unreachable_bytes: Option<u64>,
     unreachable_objects: Option<u64>,
     suppressed_by: Option<&'a str>,
@@ -168,6 +171,8 @@ fn json_site<'a>(site: &'a Site, places: &'a Places) -> JsonSite<'a> {
         verdict: site.judgement.verdict.name(),
         confidence: site.judgement.confidence,
         reason: &site.judgement.reason,
+        freed_at_end: site.before_end.is_some(),
+        before_end: site.before_end.as_ref().map(|before| JsonSiteBeforeEnd::new(before, site.growth_bytes_per_s)),
         unreachable_bytes: site.unreachable.map(|amount| amount.bytes),
         unreachable_objects: site.unreachable.map(|amount| amount.objects),
         suppressed_by: site.suppressed_by.as_deref(),
