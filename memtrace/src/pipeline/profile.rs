@@ -231,7 +231,7 @@ impl Profile {
         self.live_bytes.push(elapsed, more);
         self.note_peak(elapsed, live_bytes);
         if let Some(usage) = memory::usage(target.pid.get()) {
-            self.memory.note(target.pid.get(), usage, elapsed);
+            self.memory.note(target.pid.get(), usage, elapsed, kernel.tables_bytes());
         }
         if let Some(now) = status::cpu_time(target.pid.get()) {
             let (first, _) = self.cpu.unwrap_or((now, now));
