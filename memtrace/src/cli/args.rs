@@ -14,7 +14,7 @@ use memtrace_common::{
 
 use super::watch_args::WatchArguments;
 use crate::{
-    capture::{allocators::custom::CustomFunction, kernel::Capacities, selection::Selection},
+    capture::{allocators::custom::CustomFunction, kernel::Asked, selection::Selection},
     model::report::{Category, KernelSource, PageKind, Weight},
 };
 
@@ -358,14 +358,14 @@ fn capacity() -> clap::builder::RangedI64ValueParser<u32> {
 }
 
 impl CapacityArguments {
-    pub(super) fn capacities(&self, default: Capacities) -> Capacities {
-        Capacities {
-            blocks: self.max_blocks.unwrap_or(default.blocks),
-            sites: self.max_sites.unwrap_or(default.sites),
-            stacks: self.max_stacks.unwrap_or(default.stacks),
-            threads: self.max_threads.unwrap_or(default.threads),
-            rows: self.max_rows.unwrap_or(default.rows),
-            processes: self.max_processes.unwrap_or(default.processes),
+    pub(super) fn asked(&self) -> Asked {
+        Asked {
+            blocks: self.max_blocks,
+            sites: self.max_sites,
+            stacks: self.max_stacks,
+            threads: self.max_threads,
+            rows: self.max_rows,
+            processes: self.max_processes,
         }
     }
 }

@@ -103,6 +103,7 @@ impl From<PipelineError> for Failure {
     fn from(error: PipelineError) -> Self {
         let hint = match &error {
             PipelineError::Preflight(_, hint) => format!("{hint}; `memtrace doctor` shows everything"),
+            PipelineError::Headroom(error) => error.hint().into(),
             PipelineError::Selection(_) => {
                 "see `ls /sys/fs/cgroup` and /proc/PID/cgroup; groups of cgroup v1 cannot be used".into()
             }

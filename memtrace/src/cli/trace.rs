@@ -221,13 +221,15 @@ fn options(arguments: &TraceArguments, look: Look, categories: Vec<Category>, ve
     } else {
         Capacities::of(selection.scope(arguments.follow.is_some()))
     };
-    let mut capacities = arguments.capacities.capacities(defaults);
+    let mut asked = arguments.capacities.asked();
+    let mut capacities = defaults.halved(0, &asked);
     let mut programs = if arguments.empty_probes { Programs::Empty } else { Programs::Tracing };
     if look == Look::Fixed(Tier::Growth) {
-        (capacities.blocks, programs) = (1, Programs::Nothing);
+        (capacities.blocks, asked.blocks, programs) = (1, None, Programs::Nothing);
     }
     Options {
         capacities,
+        asked,
         selection,
         follow: arguments.follow.is_some(),
         waits_for_daemons: arguments.follow == Some(FollowArgument::Daemons),

@@ -14,7 +14,7 @@ use super::{
     watch_args::{OnThreshold, WatchArguments},
 };
 use crate::{
-    capture::{attach::Programs, images::Scope, kernel::Capacities},
+    capture::{attach::Programs, images::Scope, kernel::{Asked, Capacities}},
     model::{
         budget::{Budget, Closeness},
         report::{Category, Report},
@@ -82,6 +82,7 @@ fn options(arguments: &WatchArguments, verbose: u8) -> Options {
     let selection = arguments.target.selection();
     Options {
         capacities: Capacities::of(Scope::Targets),
+        asked: Asked::default(),
         selection,
         follow: false,
         waits_for_daemons: false,

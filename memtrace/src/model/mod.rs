@@ -9,6 +9,7 @@ pub mod estimate;
 pub mod frame;
 pub mod gate;
 pub mod growth;
+pub mod headroom;
 pub mod ledger;
 pub mod memory;
 pub mod overhead;

@@ -37,6 +37,8 @@ pub struct Census {
     buffer: Vec<u8>,
     /// How many processes there were.
     count: u64,
+    /// What memtrace's tables take in the kernel meanwhile.
+    pub(super) tables_bytes: u64,
 }
 
 /// A process.
@@ -64,13 +66,13 @@ impl Census {
     /// leave. That one has ended is no error.
     pub fn read(&mut self, pids: &[NonZeroU32], elapsed: Duration) {
         let selected: HashSet<NonZeroU32> = pids.iter().copied().collect();
-        let Self { entries, buffer, count } = self;
-        entries.retain(|pid, entry| selected.contains(pid) && entry.read(buffer, elapsed).is_some());
+        let Self { entries, buffer, count, tables_bytes } = self;
+        entries.retain(|pid, entry| selected.contains(pid) && entry.read(buffer, elapsed, *tables_bytes).is_some());
         let open = entries.values().filter(|entry| entry.status.is_some()).count();
         let mut free = MAX_OPEN.saturating_sub(open);
         for pid in selected {
             if let std::collections::btree_map::Entry::Vacant(vacant) = entries.entry(pid)
-                && let Some(entry) = Entry::begin(pid, *count + 1, free > 0, buffer, elapsed)
+                && let Some(entry) = Entry::begin(pid, *count + 1, free > 0, buffer, (elapsed, *tables_bytes))
             {
                 free -= usize::from(entry.status.is_some());
                 *count += 1;
@@ -151,7 +153,13 @@ fn growth(process: &Process) -> f64 {
 
 impl Entry {
     /// A process that is seen for the first time; nothing where it has ended, or has no memory.
-    fn begin(pid: NonZeroU32, serial: u64, keep: bool, buffer: &mut Vec<u8>, elapsed: Duration) -> Option<Self> {
+    fn begin(
+        pid: NonZeroU32,
+        serial: u64,
+        keep: bool,
+        buffer: &mut Vec<u8>,
+        (elapsed, tables_bytes): (Duration, u64),
+    ) -> Option<Self> {
         let mut seen = |status: Status| {
             let (usage, name) = account(status.read(buffer)?)?;
             Some((usage, name, status))
@@ -168,12 +176,12 @@ impl Entry {
             status: keep.then_some(status),
             memory: MemoryBook::default(),
         };
-        entry.memory.note(pid.get(), usage, elapsed);
+        entry.memory.note(pid.get(), usage, elapsed, tables_bytes);
         Some(entry)
     }
 
     /// Looks at it once more; nothing once it has ended.
-    fn read(&mut self, buffer: &mut Vec<u8>, elapsed: Duration) -> Option<()> {
+    fn read(&mut self, buffer: &mut Vec<u8>, elapsed: Duration, tables_bytes: u64) -> Option<()> {
         let pid = self.pid.get();
         let kept = self.status.as_ref().and_then(|status| status.read(buffer)).and_then(account);
         let (usage, name) = match kept {
@@ -191,7 +199,7 @@ impl Entry {
             self.name = name;
             self.rename()?;
         }
-        self.memory.note(pid, usage, elapsed);
+        self.memory.note(pid, usage, elapsed, tables_bytes);
         Some(())
     }
 

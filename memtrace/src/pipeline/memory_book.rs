@@ -23,10 +23,10 @@ pub(super) struct MemoryBook {
 }
 
 impl MemoryBook {
-    /// Takes in what the process `pid` has, `elapsed` after the start.
-    pub(super) fn note(&mut self, pid: u32, usage: Usage, elapsed: Duration) {
+    /// Takes in what the process `pid` has, `elapsed` after the start; memtrace has tables of so many bytes in the kernel.
+    pub(super) fn note(&mut self, pid: u32, usage: Usage, elapsed: Duration, tables_bytes: u64) {
         if elapsed >= self.limit_due {
-            self.limit = cgroup::memory_limit(pid).map(|limit| (limit, usage.rss_bytes()));
+            self.limit = cgroup::memory_limit(pid, tables_bytes).map(|limit| (limit, usage.rss_bytes()));
             self.limit_due = elapsed + if self.limit.is_some() { LIMIT_EVERY } else { NO_LIMIT_EVERY };
         }
         self.history.push(elapsed, usage);

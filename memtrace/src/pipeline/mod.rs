@@ -8,6 +8,7 @@ mod cycles;
 mod daemons;
 mod ended;
 mod generation_book;
+mod headroom;
 mod kernel_book;
 mod kernel_memory;
 pub mod lookout;
@@ -31,7 +32,7 @@ use crate::{
         allocators::custom::CustomFunction,
         attach::Programs,
         command,
-        kernel::{Capacities, KernelError, Links, Unwind},
+        kernel::{Asked, Capacities, KernelError, Links, Unwind},
         preflight, privileges,
         selection::{Selection, SelectionError},
         target::{Target, TargetError},
@@ -40,8 +41,9 @@ use crate::{
         budget::{Budget, Closeness},
         report::{Category, Report, Tier},
     },
-    process::task_type::TaskTypeError,
+    process::{oom, task_type::TaskTypeError},
 };
+pub use headroom::TooLittle;
 pub use kernel_memory::KernelMemoryError;
 use session::Session;
 use watch::{Exit, Signals};
@@ -61,8 +63,10 @@ pub struct Options {
     pub duration: Option<Duration>,
     /// How often to report in between; `None`: not at all.
     pub interval: Option<Duration>,
-    /// How much the kernel side can hold.
+    /// How much the kernel side can hold, and what of it was asked for: all else may have to be less.
     pub capacities: Capacities,
+    /// See [`Options::capacities`].
+    pub asked: Asked,
     /// How stacks are walked.
     pub unwind: Unwind,
     /// How probes are attached; by the best means that the kernel has where nothing is said.
@@ -103,6 +107,9 @@ pub enum PipelineError {
     /// Something that is always needed is missing.
     #[error("{0}")]
     Preflight(String, String),
+    /// There is no room for memtrace beside its targets.
+    #[error(transparent)]
+    Headroom(#[from] TooLittle),
     /// Nothing can be selected.
     #[error(transparent)]
     Selection(#[from] SelectionError),
@@ -149,8 +156,10 @@ pub type Sink<'a> = &'a mut dyn FnMut(&mut Report, bool) -> io::Result<()>;
 /// Where tracing cannot begin, or a report cannot be written. Whatever happens, nothing stays attached.
 pub async fn run(options: &Options, sink: Sink<'_>) -> Result<Option<ExitStatus>, PipelineError> {
     check_machine()?;
+    let options = &headroom::fitted(options)?;
     let mut signals = Signals::new()?;
     if options.categories.iter().any(|category| category.is_kernel()) {
+        volunteer();
         kernel_memory::run(options, &mut signals, sink).await?;
         return Ok(None);
     }
@@ -159,6 +168,7 @@ pub async fn run(options: &Options, sink: Sink<'_>) -> Result<Option<ExitStatus>
         if let Selection::Pids(pids) = &options.selection {
             pids.iter().try_for_each(|pid| session::find(*pid).map(drop))?;
         }
+        volunteer();
         let mut session = Session::start(options)?;
         session.attach()?;
         session.count(false)?;
@@ -171,6 +181,7 @@ pub async fn run(options: &Options, sink: Sink<'_>) -> Result<Option<ExitStatus>
     let waiting = command::fork(command).map_err(failed)?;
     let pid = NonZeroU32::new(waiting.pid).ok_or_else(|| failed(io::Error::other("the child has no pid")))?;
     let exit = Exit::of(pid.get()).map_err(failed)?;
+    volunteer();
     let mut session = Session::start(options)?;
     session.add(Target::find(pid)?)?;
     session.count(true)?;
@@ -182,6 +193,13 @@ pub async fn run(options: &Options, sink: Sink<'_>) -> Result<Option<ExitStatus>
     session.outlive(&mut signals, exit, child.id()).await;
     let status = child.wait().map_err(|source| PipelineError::Wait { what: "the command", source })?;
     outcome.map(|()| Some(status))
+}
+
+/// Where memory is short, memtrace goes before its targets do. (The command, where there is one, was forked before.)
+fn volunteer() {
+    if let Err(error) = oom::volunteer() {
+        log::warn!("cannot be the first to go where memory is short: {error}");
+    }
 }
 
 /// What is left to do takes few. (The command, where there is one, was forked before, and keeps what it had.)

@@ -244,7 +244,7 @@ impl Profile {
         self.note_peak(elapsed, live_bytes);
         let usage = memory::usage(target.pid.get());
         if let Some(usage) = usage {
-            self.memory.note(target.pid.get(), usage, elapsed);
+            self.memory.note(target.pid.get(), usage, elapsed, kernel.tables_bytes());
         }
         if let Some(now) = status::cpu_time(target.pid.get()) {
             let (first, _) = self.cpu.unwrap_or((now, now));

@@ -24,6 +24,7 @@ use super::{
     Look, Options, PipelineError, Sink,
     census::Census,
     daemons::CommandSession,
+    headroom,
     profile::{Time, health},
     steering::{Helm, Steering},
     targets::{Beginning, Over, Stopped, TargetId, Targets},
@@ -104,7 +105,7 @@ impl Session {
         }
         let is_growth = options.look == Look::Fixed(Tier::Growth);
         // Without probes, nothing need be in place before a program begins: `/proc` is soon enough.
-        let census = (is_growth && selection.begins_by_itself()).then(Census::default);
+        let mut census = (is_growth && selection.begins_by_itself()).then(Census::default);
         let adoption = if census.is_some() { Adoption::default() } else { selection.adoption(*follow) };
         let forks = adoption != Adoption::default();
         let cgroup = selection.open_cgroup()?;
@@ -112,7 +113,7 @@ impl Session {
             Look::Fixed(tier) => (tier.sample_bytes(), false),
             Look::Within { sample_bytes, .. } => (Some(sample_bytes), true),
         };
-        let mut kernel = Kernel::load(Settings {
+        let settings = Settings {
             capacities: options.capacities,
             unwind: options.unwind,
             debug_lines: options.debug_lines,
@@ -123,8 +124,10 @@ impl Session {
             address_spaces: options.categories.contains(&Category::Mmap) || options.at_exit,
             pages: options.categories.iter().any(|category| category.is_pages()),
             hooks: !is_growth,
-        })?;
+        };
+        let mut kernel = headroom::load(settings, &options.asked)?;
         log_memory(&kernel);
+        census.iter_mut().for_each(|census| census.tables_bytes = kernel.tables_bytes());
         let trap = if is_growth { None } else { what_a_probe_costs(&mut kernel) };
         if !is_growth {
             log::info!("probes are attached by {}", kernel.links());

@@ -1,7 +1,7 @@
 //! What memory a process's cgroup may have, of either version of cgroups.
 //!
-//! In: a pid. Out: the limit that will be reached first, of its group and those above it. The groups' names are the
-//! system's users' choice; they are followed, never shown.
+//! In: a pid. Out: the limit that will be reached first, of its group and those above it; and of memtrace's own, where its
+//! memory is charged. The groups' names are the system's users' choice; they are followed, never shown.
 
 use std::{
     ffi::OsStr,
@@ -12,14 +12,18 @@ use std::{
     sync::OnceLock,
 };
 
-use super::leader;
-use crate::model::memory::Limit;
+use super::{leader, memory};
+use crate::model::{headroom::Room, memory::Limit};
 
 /// More than a process's list of groups has: a line for each hierarchy, of which there are some ten, none longer than a path.
 const MAX_LIST_BYTES: u64 = 1 << 16;
 
 /// What cgroup v1 says where there is no limit is the greatest multiple of a page; anything near it means the same.
 const UNLIMITED_BYTES: u64 = 1 << 62;
+
+/// Of how many processes of a group, and of groups below it, it is asked what they have had at their peaks: a group with more
+/// has room for memtrace.
+const MAX_PEAKS: usize = 1024;
 
 /// Where the memory of groups is accounted for, and how that is called there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,17 +41,72 @@ impl Hierarchy {
             ["memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"]
         }
     }
+
+    /// Past this the group's processes are slowed down until they have given memory back: v2 alone has it.
+    fn soft_limit(&self) -> Option<&'static str> {
+        self.is_v2.then_some("memory.high")
+    }
+
+    /// The group of a process, as a path below the root.
+    fn group_of(&self, process: &str) -> Option<PathBuf> {
+        let mut list = Vec::new();
+        File::open(format!("/proc/{process}/cgroup")).ok()?.take(MAX_LIST_BYTES).read_to_end(&mut list).ok()?;
+        group_in(&list, self.is_v2)
+    }
 }
 
-/// The limit with least room of those of the process's cgroup and all above it; `None` where there is none, or none can be read.
-#[must_use]
-pub fn memory_limit(pid: u32) -> Option<Limit> {
+fn hierarchy() -> Option<&'static Hierarchy> {
     static HIERARCHY: OnceLock<Option<Hierarchy>> = OnceLock::new();
-    let hierarchy =
-        HIERARCHY.get_or_init(|| mounted(&fs::read_to_string("/proc/self/mounts").unwrap_or_default())).as_ref()?;
-    let mut list = Vec::new();
-    File::open(format!("/proc/{}/cgroup", leader::speaker(pid))).ok()?.take(MAX_LIST_BYTES).read_to_end(&mut list).ok()?;
-    limit_of(hierarchy, &group_in(&list, hierarchy.is_v2)?)
+    HIERARCHY.get_or_init(|| mounted(&fs::read_to_string("/proc/self/mounts").unwrap_or_default())).as_ref()
+}
+
+/// The limit with least room of those of the process's cgroup and all above it; `None` where there is none, or none can be
+/// read. Where memtrace is in that group as well, the memory that it takes there, with tables of so many bytes in the kernel,
+/// is left out: it goes when memtrace does.
+#[must_use]
+pub fn memory_limit(pid: u32, tables_bytes: u64) -> Option<Limit> {
+    let hierarchy = hierarchy()?;
+    let (group, mut limit) = limit_of(hierarchy, &hierarchy.group_of(&leader::speaker(pid).to_string())?)?;
+    if hierarchy.group_of("self").is_some_and(|own| own.starts_with(&group)) {
+        let own = memory::usage(std::process::id()).map_or(0, |usage| usage.anon_bytes);
+        limit.used_bytes = limit.used_bytes.saturating_sub(own.saturating_add(tables_bytes));
+    }
+    Some(limit)
+}
+
+/// What room there is where memtrace's own memory is charged: in its cgroup or one above it, whichever has least; `None`
+/// where none of them has a limit.
+#[must_use]
+pub fn own_room() -> Option<Room> {
+    let hierarchy = hierarchy()?;
+    // A group whose path is not told from here is at least below what is mounted, as containers have it.
+    let own = hierarchy.group_of("self").unwrap_or_default();
+    own.ancestors().filter_map(|group| room_of(hierarchy, group)).min_by_key(Room::free_bytes)
+}
+
+fn room_of(hierarchy: &Hierarchy, group: &Path) -> Option<Room> {
+    let folder = hierarchy.root.join(group);
+    let soft = hierarchy.soft_limit().and_then(|name| limit_at(hierarchy, &folder, name));
+    let limit = [limit_at(hierarchy, &folder, hierarchy.names()[0]), soft].into_iter().flatten();
+    let limit = limit.min_by_key(|limit| limit.max_bytes)?;
+    let others = processes(&folder).into_iter().filter(|pid| *pid != std::process::id());
+    let peaks = others.filter_map(memory::below_peak_bytes);
+    Some(Room { limit, peaks_bytes: peaks.fold(0, u64::saturating_add) })
+}
+
+/// The processes of a group and those below it, as many of either as matter.
+fn processes(folder: &Path) -> Vec<u32> {
+    let (mut pids, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    let mut at = 0;
+    while let Some(folder) = folders.get(at).filter(|_| pids.len() < MAX_PEAKS).cloned() {
+        let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).take(MAX_PEAKS - pids.len()));
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        folders.extend(below.map(|entry| entry.path()).take(MAX_PEAKS.saturating_sub(folders.len())));
+        at += 1;
+    }
+    pids
 }
 
 /// Where the memory controller is: with cgroup v1, if that has it, since then v2 has not.
@@ -81,18 +140,22 @@ fn group_in(list: &[u8], is_v2: bool) -> Option<PathBuf> {
     relative.components().all(|part| matches!(part, Component::Normal(_))).then(|| relative.to_owned())
 }
 
-/// The limit with least room of a group and all above it.
-fn limit_of(hierarchy: &Hierarchy, group: &Path) -> Option<Limit> {
-    let [max, used, reclaimable] = hierarchy.names();
+/// The limit with least room of a group and all above it, with the group that has it.
+fn limit_of(hierarchy: &Hierarchy, group: &Path) -> Option<(PathBuf, Limit)> {
     let limit = |group: &Path| {
-        let folder = hierarchy.root.join(group);
-        // Where there is no limit, v2 says `max`.
-        let max_bytes = number(&folder.join(max)).filter(|bytes| *bytes < UNLIMITED_BYTES)?;
-        let used_bytes = number(&folder.join(used))?;
-        let given_back = field(&folder.join("memory.stat"), reclaimable).unwrap_or(0);
-        Some(Limit { max_bytes, used_bytes: used_bytes.saturating_sub(given_back) })
+        Some((group.to_owned(), limit_at(hierarchy, &hierarchy.root.join(group), hierarchy.names()[0])?))
     };
-    group.ancestors().filter_map(limit).min_by_key(Limit::room_bytes)
+    group.ancestors().filter_map(limit).min_by_key(|(_, limit)| limit.room_bytes())
+}
+
+/// The limit of this name of the group of a folder.
+fn limit_at(hierarchy: &Hierarchy, folder: &Path, name: &str) -> Option<Limit> {
+    let [_, used, reclaimable] = hierarchy.names();
+    // Where there is no limit, v2 says `max`.
+    let max_bytes = number(&folder.join(name)).filter(|bytes| *bytes < UNLIMITED_BYTES)?;
+    let used_bytes = number(&folder.join(used))?;
+    let given_back = field(&folder.join("memory.stat"), reclaimable).unwrap_or(0);
+    Some(Limit { max_bytes, used_bytes: used_bytes.saturating_sub(given_back) })
 }
 
 fn number(path: &Path) -> Option<u64> {
@@ -126,10 +189,10 @@ mod tests {
         group(folder.path(), "a/b", &(100 * MIB).to_string(), 90 * MIB, 80 * MIB);
         group(folder.path(), "a", &(200 * MIB).to_string(), 150 * MIB, 0);
         let expected = Limit { max_bytes: 200 * MIB, used_bytes: 150 * MIB };
-        assert_eq!(limit_of(&hierarchy, Path::new("a/b")), Some(expected));
+        assert_eq!(limit_of(&hierarchy, Path::new("a/b")), Some(("a".into(), expected)));
         group(folder.path(), "a", "max", 150 * MIB, 0);
         let expected = Limit { max_bytes: 100 * MIB, used_bytes: 10 * MIB };
-        assert_eq!(limit_of(&hierarchy, Path::new("a/b")), Some(expected));
+        assert_eq!(limit_of(&hierarchy, Path::new("a/b")), Some(("a/b".into(), expected)));
         assert_eq!(limit_of(&hierarchy, Path::new("a")), None);
         assert_eq!(limit_of(&hierarchy, Path::new("gone")), None);
     }
@@ -162,11 +225,33 @@ mod tests {
         fs::write(folder.path().join("memory.usage_in_bytes"), "4096\n").unwrap();
         assert_eq!(limit_of(&hierarchy, Path::new("")), None);
         fs::write(folder.path().join("memory.limit_in_bytes"), "8192\n").unwrap();
-        assert_eq!(limit_of(&hierarchy, Path::new("")), Some(Limit { max_bytes: 8192, used_bytes: 4096 }));
+        let expected = Limit { max_bytes: 8192, used_bytes: 4096 };
+        assert_eq!(limit_of(&hierarchy, Path::new("")), Some((PathBuf::new(), expected)));
     }
 
     #[test]
     fn a_process_that_is_gone_has_no_limit() {
-        assert_eq!(memory_limit(4_194_305), None);
+        assert_eq!(memory_limit(4_194_305, 0), None);
+    }
+
+    #[test]
+    fn room_is_what_is_left_below_the_lower_of_two_limits_in_a_group_or_above_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let hierarchy = Hierarchy { root: folder.path().to_owned(), is_v2: true };
+        group(folder.path(), "a", "max", 150 * MIB, 0);
+        assert_eq!(room_of(&hierarchy, Path::new("a")), None);
+        fs::write(folder.path().join("a/memory.high"), (160 * MIB).to_string()).unwrap();
+        group(folder.path(), "a", &(200 * MIB).to_string(), 150 * MIB, 30 * MIB);
+        let limit = Limit { max_bytes: 160 * MIB, used_bytes: 120 * MIB };
+        assert_eq!(room_of(&hierarchy, Path::new("a")), Some(Room { limit, peaks_bytes: 0 }));
+    }
+
+    #[test]
+    fn the_processes_of_a_group_are_found_below_it_as_well() {
+        let folder = tempfile::tempdir().unwrap();
+        group(folder.path(), "a/b", "max", 0, 0);
+        fs::write(folder.path().join("a/cgroup.procs"), "7\n8\n").unwrap();
+        fs::write(folder.path().join("a/b/cgroup.procs"), "9\n").unwrap();
+        assert_eq!(processes(&folder.path().join("a")), [7, 8, 9]);
     }
 }

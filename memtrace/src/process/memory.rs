@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::leader;
-use crate::model::memory::Usage;
+use crate::model::memory::{Limit, Usage};
 
 /// More than any /proc/PID/status has: some 60 lines, of which those with lists of groups, CPUs and memory nodes can be
 /// long. What does not fit lies behind the figures.
@@ -90,14 +90,41 @@ fn parse_kib(text: &[u8]) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
+/// How much less memory a process has than it has had at its peak, in bytes (`VmHWM` less `VmRSS` of proc_pid_status(5)): what
+/// it may want again. `None` once it has none.
+#[must_use]
+pub fn below_peak_bytes(pid: u32) -> Option<u64> {
+    let mut buffer = Vec::new();
+    let status = Status::open(pid).ok()?;
+    let status = status.read(&mut buffer)?;
+    Some(figure(status, b"VmHWM:")?.saturating_sub(figure(status, b"VmRSS:")?))
+}
+
+/// A figure of a file of lines with a name and a number of KiB, in bytes.
+fn figure(text: &[u8], name: &[u8]) -> Option<u64> {
+    text.split(|byte| *byte == b'\n').find_map(|line| parse_kib(line.strip_prefix(name)?))
+}
+
 /// The machine's memory in bytes (`MemTotal` of proc_meminfo(5)).
 ///
 /// # Errors
 /// Where /proc does not say.
 pub fn machine_bytes() -> io::Result<u64> {
-    let text = fs::read_to_string("/proc/meminfo")?;
-    let total = text.lines().find_map(|line| parse_kib(line.strip_prefix("MemTotal:")?.as_bytes()));
-    total.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/meminfo has no MemTotal"))
+    Ok(machine_limit()?.max_bytes)
+}
+
+/// The machine's memory, and what of it cannot be had without taking it from others (`MemTotal` less `MemAvailable`).
+///
+/// # Errors
+/// Where /proc does not say.
+pub fn machine_limit() -> io::Result<Limit> {
+    let text = fs::read("/proc/meminfo")?;
+    let of = |name| {
+        let lacks = || io::Error::new(io::ErrorKind::InvalidData, "/proc/meminfo has no MemTotal or MemAvailable");
+        figure(&text, name).ok_or_else(lacks)
+    };
+    let max_bytes = of(b"MemTotal:")?;
+    Ok(Limit { max_bytes, used_bytes: max_bytes.saturating_sub(of(b"MemAvailable:")?) })
 }
 
 #[cfg(test)]
@@ -147,5 +174,14 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(status.read(&mut buffer).is_none());
+    }
+
+    #[test]
+    fn a_process_that_has_given_memory_back_may_want_it_again() {
+        let status = b"Name:\tx\nVmHWM:\t     300 kB\nVmRSS:\t     100 kB\n";
+        assert_eq!((figure(status, b"VmHWM:"), figure(status, b"VmRSS:")), (Some(300 << 10), Some(100 << 10)));
+        assert!(below_peak_bytes(std::process::id()).is_some() && below_peak_bytes(4_194_305).is_none());
+        let machine = machine_limit().unwrap();
+        assert!(machine.used_bytes > 0 && machine.used_bytes < machine.max_bytes);
     }
 }

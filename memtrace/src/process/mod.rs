@@ -13,6 +13,7 @@ pub mod leader;
 pub mod mapping_log;
 pub mod maps;
 pub mod memory;
+pub mod oom;
 pub mod pid_namespace;
 pub mod roots;
 pub mod status;

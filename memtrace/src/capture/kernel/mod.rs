@@ -1,6 +1,7 @@
 //! The kernel side as user space sees it: loading, maps, their sizes and what they hold.
 
 mod blocks;
+mod capacities;
 mod code;
 mod frees;
 mod mapped;
@@ -40,12 +41,14 @@ use thiserror::Error;
 
 pub use self::{
     blocks::FoundBlock,
+    capacities::{Asked, Capacities, Extras},
     code::RowPlace,
     memory::{KernelMemory, MemorySettings, NEVER_SEEN},
     probes::{Armed, Handler, Links, Point},
 };
 use self::{
     blocks::{BlockTable, LiveBlocks},
+    capacities::{MAX_RANGES, PAGE_BYTES, VM_EVENTS_BYTES},
     code::CodeStore,
     mapped::MappedArray,
     pages::PageLink,
@@ -53,7 +56,7 @@ use self::{
     probes::Probes,
     threads::ThreadCounts,
 };
-use super::{images::Scope, preflight, tracefs::TracefsError};
+use super::{preflight, tracefs::TracefsError};
 use crate::process::task_type::TaskTypeError;
 
 /// The kernel side, as `cargo xtask` has built it; empty where only this crate was built (see `build.rs`).
@@ -64,24 +67,6 @@ pub(super) const fn has_object() -> bool {
     !OBJECT.is_empty()
 }
 
-/// How much each map can hold. All of it is allocated at load: an insert must not fail for want of
-/// memory at a moment when the kernel cannot wait for some.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capacities {
-    /// Blocks that are live at the same time.
-    pub blocks: u32,
-    /// Allocation sites.
-    pub sites: u32,
-    /// Distinct stacks.
-    pub stacks: u32,
-    /// Threads that allocate, at the same time.
-    pub threads: u32,
-    /// Unwind rows, of all images together.
-    pub rows: u32,
-    /// Targets at the same time.
-    pub processes: u32,
-}
-
 /// How stacks are walked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unwind {
@@ -89,40 +74,6 @@ pub enum Unwind {
     Rows,
     /// By frame pointers.
     FramePointers,
-}
-
-/// Ranges of code, of all targets together: room for two thousand processes of thirty each.
-const MAX_RANGES: u32 = 1 << 16;
-
-impl Capacities {
-    /// Enough for the kernel's own memory. Its stacks are many, its processes those that were named.
-    #[must_use]
-    pub fn of_kernel() -> Self {
-        Self { blocks: 1 << 20, sites: 1 << 15, stacks: 1 << 15, threads: 1, rows: 1, processes: 64 }
-    }
-
-    /// Enough for a few processes, or for a host full of them.
-    #[must_use]
-    pub fn of(scope: Scope) -> Self {
-        match scope {
-            Scope::Targets => Self {
-                blocks: 1 << 20,
-                sites: 1 << 15,
-                stacks: 1 << 14,
-                threads: 1 << 13,
-                rows: 1 << 21,
-                processes: 64,
-            },
-            Scope::EveryProcess => Self {
-                blocks: 1 << 20,
-                sites: 1 << 17,
-                stacks: 1 << 16,
-                threads: 1 << 14,
-                rows: 1 << 22,
-                processes: 1 << 12,
-            },
-        }
-    }
 }
 
 /// What could not be done with the kernel side.
@@ -218,6 +169,14 @@ pub enum KernelError {
 }
 
 impl KernelError {
+    /// Whether the kernel had no memory for what was asked for: of its own, or where memtrace's is charged.
+    #[must_use]
+    pub fn is_for_want_of_memory(&self) -> bool {
+        let causes = std::iter::successors(Some(self as &(dyn std::error::Error + 'static)), |error| error.source());
+        let mut codes = causes.filter_map(|error| error.downcast_ref::<io::Error>()?.raw_os_error());
+        codes.any(|code| code == libc::ENOMEM)
+    }
+
     /// Whether a probe was refused because its process has ended.
     fn is_of_no_process(&self) -> bool {
         let code = match self {
@@ -252,6 +211,7 @@ pub struct Kernel {
     /// Where pages are followed.
     pages: Option<PageLink>,
     capacities: Capacities,
+    tables_bytes: u64,
     sample_bytes: Option<u64>,
     is_adaptive: bool,
     sites: MappedArray<Site>,
@@ -293,11 +253,6 @@ pub struct Settings {
     /// Whether what is recorded will change: as [`Control::watch`] says, from then on.
     pub is_adaptive: bool,
 }
-
-/// The room for changes of address spaces that were not read yet, in bytes: some 300,000.
-const VM_EVENTS_BYTES: u32 = 16 << 20;
-/// The least that a ring buffer can have.
-const PAGE_BYTES: u32 = 4096;
 
 /// `BPF_NOEXIST` of `<linux/bpf.h>`: insert only.
 const BPF_NOEXIST: u64 = 1;
@@ -374,6 +329,7 @@ impl Kernel {
             probes,
             pages: None,
             capacities,
+            tables_bytes: capacities.table_bytes(Extras { address_spaces, pages, page_frames: 0 }),
             sample_bytes,
             is_adaptive,
             sites,
@@ -771,6 +727,12 @@ impl Kernel {
     /// Where the log's ring buffer cannot be opened.
     pub fn debug_lines(&mut self) -> io::Result<aya_log::EbpfLogger<&'static dyn log::Log>> {
         aya_log::EbpfLogger::init(&mut self.ebpf).map_err(io::Error::other)
+    }
+
+    /// The memory that all maps together take in the kernel, in bytes: by their sizes, which costs no look at each.
+    #[must_use]
+    pub fn tables_bytes(&self) -> u64 {
+        self.tables_bytes
     }
 
     /// The memory that each map takes in the kernel, in bytes, largest first.
