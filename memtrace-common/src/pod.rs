@@ -3,6 +3,7 @@
 use crate::{
     block::{BlockKey, LiveBlock},
     block_table::Bucket,
+    call::PendingCall,
     control::Control,
     free_side::FreeSide,
     pages::Resident,
@@ -30,6 +31,7 @@ pod!(
     LiveBlock,
     Control,
     FreeSide,
+    PendingCall,
     Process,
     ProcessSlot,
     Resident,

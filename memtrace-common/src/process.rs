@@ -46,11 +46,14 @@ pub enum Counter {
     VmEventsFull = 15,
     /// Stacks that free a site's blocks lost because their table was full: shares of those that are told are too great.
     FreeSidesFull = 16,
+    /// Calls whose return was not seen, though no exception and no longjmp left them: blocks that they handed out are
+    /// missing.
+    ReturnsUnseen = 17,
 }
 
 impl Counter {
     /// Every counter, in the order of [`Process::counters`].
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::BlocksFull,
         Self::SitesFull,
         Self::StacksFull,
@@ -68,6 +71,7 @@ impl Counter {
         Self::ProcessesFull,
         Self::VmEventsFull,
         Self::FreeSidesFull,
+        Self::ReturnsUnseen,
     ];
 
     /// The counter's name in the `health` object of reports.
@@ -91,6 +95,7 @@ impl Counter {
             Self::ProcessesFull => "processes_full",
             Self::VmEventsFull => "vm_events_full",
             Self::FreeSidesFull => "free_sides_full",
+            Self::ReturnsUnseen => "returns_unseen",
         }
     }
 
@@ -151,7 +156,7 @@ pub struct Process {
     pub requested: Requested,
 }
 
-const _: () = assert!(size_of::<Process>() == 192);
+const _: () = assert!(size_of::<Process>() == 208);
 
 /// A process and where it stands, in one word that is read and changed as one.
 #[repr(transparent)]

@@ -14,7 +14,7 @@ use super::{
     watch_args::{OnThreshold, WatchArguments},
 };
 use crate::{
-    capture::{attach::Programs, images::Scope, kernel::Capacities},
+    capture::{attach::Programs, images::Scope, kernel::Capacities, returns::Returns},
     model::{
         budget::{Budget, Closeness},
         report::{Category, Report},
@@ -94,6 +94,7 @@ fn options(arguments: &WatchArguments, verbose: u8) -> Options {
         },
         unwind: trace::best_unwind(),
         links: None,
+        returns: Returns::Auto,
         debug_lines: verbose >= 2,
         custom: Vec::new(),
         programs: Programs::Tracing,

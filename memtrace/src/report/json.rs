@@ -122,6 +122,7 @@ struct JsonPeak {
 struct JsonOverhead {
     calls: u64,
     entries: u64,
+    rets: u64,
     cost_ns: u64,
     cpu_ns: u64,
     share: f64,
@@ -129,9 +130,9 @@ struct JsonOverhead {
 
 impl From<Overhead> for JsonOverhead {
     fn from(overhead: Overhead) -> Self {
-        let Hits { calls, entries } = overhead.hits;
+        let Hits { calls, entries, rets } = overhead.hits;
         let (cost_ns, cpu_ns) = (nanoseconds(overhead.cost), nanoseconds(overhead.cpu));
-        Self { calls, entries, cost_ns, cpu_ns, share: overhead.share() }
+        Self { calls, entries, rets, cost_ns, cpu_ns, share: overhead.share() }
     }
 }
 
