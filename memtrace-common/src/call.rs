@@ -53,9 +53,15 @@ pub enum Trait {
     Unsampled,
     /// Not a function's but a call's: it is under way, and is one of the samples.
     Sampled,
-    /// It may leave by a C++ exception, so its return address must stay what it is: its returns are seen
-    /// by probes on its `ret` instructions.
+    /// It may leave by a C++ exception, so its return address must stay what it is.
     MayThrow,
+    /// Its return address stays what it is: its returns are seen by probes on its `ret` instructions.
+    KeepsReturnAddress,
+    /// A call may switch stacks while it is under way, and return in another thread: each is remembered by the place of
+    /// its return address. Only together with [`Trait::KeepsReturnAddress`].
+    MaySwitchStacks,
+    /// Not a function's but a return's: its value is not where functions return it, but still their first argument.
+    ReturnsArgument,
 }
 
 impl Trait {
@@ -68,6 +74,9 @@ impl Trait {
             Self::Leaf => 36,
             Self::Unsampled => 37,
             Self::Sampled => 38,
+            Self::KeepsReturnAddress => 39,
+            Self::MaySwitchStacks => 40,
+            Self::ReturnsArgument => 41,
         }
     }
 }
@@ -93,6 +102,19 @@ impl CallRoles {
     #[must_use]
     pub const fn is(self, special: Trait) -> bool {
         self.0 & special.bit() != 0
+    }
+
+    /// Nothing but whether the function is special in this way.
+    #[must_use]
+    pub const fn only(self, special: Trait) -> Self {
+        Self(self.0 & special.bit())
+    }
+
+    /// The same function, which is not special in this way.
+    #[inline(always)]
+    #[must_use]
+    pub const fn without(self, special: Trait) -> Self {
+        Self(self.0 & !special.bit())
     }
 
     /// The indices of the arguments that have any role, each as often as it has one.
@@ -138,13 +160,19 @@ pub struct PendingCall {
     pub resized: ResizedBlock,
     /// What the function's arguments mean, and what is special about it.
     pub roles: CallRoles,
-    /// Where the function returns to, if that was left as it was ([`Trait::MayThrow`]); else 0, and the
+    /// Where the function returns to, if that was left as it was ([`Trait::KeepsReturnAddress`]); else 0, and the
     /// kernel's trampoline stands there.
     pub return_address: u64,
     /// 1 once an exception was thrown or a longjmp begun within it, and nothing was caught there since: it
     /// is about to be left, or has been.
-    pub is_left: u64,
+    pub is_left: u32,
+    /// [`crate::control::Control::cohort`] when it was entered: while probes are taken out, returns go unseen.
+    pub cohort: u32,
 }
+
+/// How far apart two places of one stack can be while a hooked call is under way, in bytes: what an allocator has on the
+/// stack where it calls another hooked function. Stacks of coroutines are larger.
+const NEAR_BYTES: u64 = 8192;
 
 impl PendingCall {
     /// Whether the call whose return left the stack pointer at `stack_pointer` is this one.
@@ -167,7 +195,26 @@ impl PendingCall {
     #[must_use]
     pub fn encloses(&self, stack_pointer: u64) -> bool {
         let reach = if self.return_address == 0 { self.stack_pointer } else { self.stack_pointer.wrapping_sub(1) };
-        self.stack_pointer != 0 && self.is_left == 0 && stack_pointer <= reach
+        self.stack_pointer != 0
+            && self.is_left == 0
+            && stack_pointer <= reach
+            && !self.is_on_another_stack(stack_pointer)
+    }
+
+    /// Whether `stack_pointer` is on another stack than this call's, if the call may switch stacks. A call nested so deeply
+    /// that it is [`NEAR_BYTES`] further in is taken for one on another stack, and counts by itself.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_on_another_stack(&self, stack_pointer: u64) -> bool {
+        self.roles.is(Trait::MaySwitchStacks) && self.stack_pointer.abs_diff(stack_pointer) > NEAR_BYTES
+    }
+
+    /// Whether the call that begins at `stack_pointer` was jumped to by this one, and returns in its place: `slot` is what
+    /// stands there, where this one's return address was left alone.
+    #[inline(always)]
+    #[must_use]
+    pub fn has_jumped_to(&self, stack_pointer: u64, slot: u64) -> bool {
+        self.stack_pointer == stack_pointer && self.return_address != 0 && self.return_address == slot
     }
 
     /// An exception was caught by the function that called the C++ library at `stack_pointer`: a call that
@@ -284,6 +331,26 @@ mod tests {
         assert!(call.awaits_return(0x40_1234, Some(TRAMPOLINE)));
         assert!(!call.awaits_return(TRAMPOLINE, Some(TRAMPOLINE)));
         assert!(!call.awaits_return(TRAMPOLINE, None));
+    }
+
+    #[test]
+    fn a_call_that_may_switch_stacks_encloses_only_what_is_near() {
+        let roles = CallRoles::NONE.that(Trait::KeepsReturnAddress).that(Trait::MaySwitchStacks);
+        let call = PendingCall { return_address: 0x40_1234, roles, ..pending(0x10_0000) };
+        assert!(call.encloses(0x10_0000 - 8192));
+        assert!(!call.encloses(0x10_0000 - 8200));
+        assert!(call.is_on_another_stack(0x11_0000) && !call.is_on_another_stack(0x10_0100));
+        assert!(!pending(0x10_0000).is_on_another_stack(0x11_0000));
+        assert!(pending(0x10_0000).encloses(0x1000));
+    }
+
+    #[test]
+    fn a_jump_to_another_function_leaves_place_and_return_address_as_they_were() {
+        let call = PendingCall { return_address: 0x40_1234, ..pending(0x1000) };
+        assert!(call.has_jumped_to(0x1000, 0x40_1234));
+        assert!(!call.has_jumped_to(0x1000, 0x40_1300));
+        assert!(!call.has_jumped_to(0xff8, 0x40_1234));
+        assert!(!pending(0x1000).has_jumped_to(0x1000, 0));
     }
 
     #[test]

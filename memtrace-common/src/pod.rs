@@ -3,6 +3,7 @@
 use crate::{
     block::{BlockKey, LiveBlock},
     block_table::Bucket,
+    call::PendingCall,
     control::Control,
     free_side::FreeSide,
     namespace::{PidLayout, PidNamespace},
@@ -33,6 +34,7 @@ pod!(
     PidNamespace,
     Control,
     FreeSide,
+    PendingCall,
     Process,
     ProcessSlot,
     Resident,

@@ -28,9 +28,8 @@ pub struct Thread {
 pub struct ThreadMemory {
     /// The target that it belongs to.
     pub process: ProcessSlot,
-    /// [`crate::control::Control::cohort`] when its call that is under way was entered: while probes are taken out, returns
-    /// go unseen.
-    pub cohort: u32,
+    /// Makes it whole words.
+    pub unused: u32,
     /// What it has asked for, wherever not all is recorded for good.
     pub requested: Requested,
     /// The call that is under way.
@@ -74,8 +73,10 @@ pub struct Requested {
     pub bytes: u64,
     /// Objects.
     pub objects: u64,
-    /// For how many of them the call's return was trapped as well.
+    /// For how many of them the call's return was trapped as well, at the kernel's trampoline.
     pub returns: u64,
+    /// How often it has executed a `ret` that is probed; counted wherever there are such.
+    pub rets: u64,
     /// How often it has called a function that frees; counted, like what follows, only where what is recorded may change.
     pub frees: u64,
     /// Blocks that it has freed or resized.
@@ -92,6 +93,7 @@ impl Requested {
             bytes: self.bytes.wrapping_add(other.bytes),
             objects: self.objects.wrapping_add(other.objects),
             returns: self.returns.wrapping_add(other.returns),
+            rets: self.rets.wrapping_add(other.rets),
             frees: self.frees.wrapping_add(other.frees),
             ends: self.ends.wrapping_add(other.ends),
             window_ends: self.window_ends.wrapping_add(other.window_ends),
@@ -105,6 +107,7 @@ impl Requested {
             bytes: self.bytes.saturating_sub(before.bytes),
             objects: self.objects.saturating_sub(before.objects),
             returns: self.returns.saturating_sub(before.returns),
+            rets: self.rets.saturating_sub(before.rets),
             frees: self.frees.saturating_sub(before.frees),
             ends: self.ends.saturating_sub(before.ends),
             window_ends: self.window_ends.saturating_sub(before.window_ends),

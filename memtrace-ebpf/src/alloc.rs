@@ -27,9 +27,9 @@ use memtrace_common::{
 
 use crate::{
     atomic::add,
-    blocks, free_side,
+    blocks, calls, free_side,
     maps::{SITES, TRAMPOLINES},
-    registers::{argument_with, requested_bytes},
+    registers::{argument, argument_with, requested_bytes},
     sample, site, stack,
     target::{self, Target, Task},
     threads,
@@ -103,24 +103,24 @@ pub(crate) fn enter_alloc(ctx: &ProbeContext, task: Task) -> Return {
     // What was known of the block before is not looked at then. (All of it, and the compiler would call a function that
     // writes zeros byte by byte.)
     thread.pending.resized.address = 0;
+    calls::remember(&target, thread);
     Return::Awaited
 }
 
 /// Notes a call that has just been entered, but for its kind's own fields.
 #[inline(always)]
 fn await_return(thread: &mut ThreadMemory, regs: &pt_regs, roles: CallRoles, size_bytes: u64) {
-    if sample::is_on() {
+    let keeps_address = roles.is(Trait::KeepsReturnAddress);
+    if sample::is_on() && !keeps_address {
         thread.requested.returns += 1;
-    }
-    if watch::is_adaptive() {
-        thread.cohort = watch::cohort();
     }
     let pending = &mut thread.pending;
     pending.stack_pointer = regs.rsp;
     pending.size_bytes = size_bytes;
     pending.roles = roles;
-    pending.return_address = if roles.is(Trait::MayThrow) { word_at(regs.rsp) } else { 0 };
+    pending.return_address = if keeps_address { word_at(regs.rsp) } else { 0 };
     pending.is_left = 0;
+    pending.cohort = if watch::is_adaptive() { watch::cohort() } else { 0 };
 }
 
 /// Entry of a function that resizes a block.
@@ -145,6 +145,7 @@ pub(crate) fn enter_resize(ctx: &ProbeContext, task: Task) -> Return {
     let is_sampled_as_free = sample::is_on() && address != 0 && size_bytes == 0;
     thread.pending.roles =
         if is_sampled_as_free { roles.that(Trait::Unsampled) } else { as_recorded(thread, roles, size_bytes) };
+    calls::remember(&target, thread);
     Return::Awaited
 }
 
@@ -164,67 +165,71 @@ fn as_recorded(thread: &mut ThreadMemory, roles: CallRoles, size_bytes: u64) -> 
 /// Return of a function that hands out or resizes a block: its caller's code is about to go on.
 #[inline(always)]
 pub(crate) fn leave(ctx: &impl EbpfContext, task: Task) {
+    let Some(target) = Target::counted(task) else { return };
+    let Some(thread) = known_thread(&target) else { return };
     let regs = registers(ctx.as_ptr().cast());
     let caller = Registers { pc: regs.rip, sp: regs.rsp, bp: regs.rbp };
-    end_call(ctx, task, caller, regs.rax, |call| call.return_address == 0);
+    if thread.pending.returns_at(caller.sp) && thread.pending.return_address == 0 {
+        let call = thread.pending;
+        thread.pending.stack_pointer = 0;
+        end_call(ctx, &target, thread, caller, regs.rax, &call);
+    }
 }
 
-/// A `ret` of a function that may throw is about to be executed, by a call of that function or of another
-/// that the same code belongs to.
+/// A `ret` is about to be executed, by a call of a function whose return address is left alone or of another that the same
+/// code belongs to.
 #[inline(always)]
 pub(crate) fn leave_at_ret(ctx: &ProbeContext) {
+    let Some(target) = Target::counted(Task::current()) else { return };
+    let ret = roles(ctx);
+    let may_switch = ret.is(Trait::MaySwitchStacks);
+    // A call may return in a thread that has never entered one.
+    let thread = if may_switch { current_thread(&target) } else { known_thread(&target) };
+    let Some(thread) = thread else { return };
+    thread.requested.rets += 1;
     let regs = registers(ctx.regs);
     // As the registers will be after it. A call with a return probe may share the code, and ends there.
     let caller = Registers { pc: word_at(regs.rsp), sp: regs.rsp + 8, bp: regs.rbp };
-    end_call(ctx, Task::current(), caller, regs.rax, |call| call.return_address == caller.pc);
-}
-
-/// Entry of a function that leaves its callers by other ways than a return: an exception or a longjmp.
-#[inline(always)]
-pub(crate) fn begin_to_leave() {
-    if let Some(thread) = Target::counted(Task::current()).and_then(|target| known_thread(&target)) {
-        thread.pending.is_left = 1;
+    let returned = if ret.is(Trait::ReturnsArgument) { argument(regs, 0) } else { regs.rax };
+    let mut call = thread.pending;
+    let is_own = call.returns_at(caller.sp) && call.return_address == caller.pc;
+    if is_own {
+        thread.pending.stack_pointer = 0;
+    }
+    if may_switch && !(is_own && !call.roles.is(Trait::MaySwitchStacks)) {
+        match calls::take(&target, regs.rsp) {
+            Some(taken) if taken.return_address == caller.pc => call = taken,
+            _ => return,
+        }
+    } else if !is_own {
+        return;
+    }
+    if watch::is_present(call.cohort) {
+        end_call(ctx, &target, thread, caller, returned, &call);
     }
 }
 
-/// Entry of the function with which C++ code begins to handle an exception, once it has been left as far as
-/// it is.
-#[inline(always)]
-pub(crate) fn catch(ctx: &ProbeContext) {
-    if let Some(thread) = Target::counted(Task::current()).and_then(|target| known_thread(&target)) {
-        thread.pending.catch(registers(ctx.regs).rsp);
-    }
-}
-
-/// The call under way has ended with `returned`, if it is this one that returns to `caller`, in a way in
-/// which its return is seen.
+/// A call of the current thread's has ended with `returned`.
 #[inline(always)]
 fn end_call(
     ctx: &impl EbpfContext,
-    task: Task,
+    target: &Target,
+    thread: &mut ThreadMemory,
     caller: Registers,
     returned: u64,
-    is_seen: impl Fn(&PendingCall) -> bool,
+    call: &PendingCall,
 ) {
-    let Some(target) = Target::counted(task) else { return };
-    let Some(thread) = known_thread(&target) else { return };
-    if !thread.pending.returns_at(caller.sp) || !is_seen(&thread.pending) {
-        return;
-    }
-    let call = thread.pending;
-    thread.pending.stack_pointer = 0;
-
-    let address = match new_block(&call, returned) {
+    let address = match new_block(call, returned) {
         Ok(address) => address,
         Err(Unreadable) => return target.count(Counter::OutputUnreadable),
     };
-    if call.resized.address != 0 && settle_resize(&target, &call, address) == Resize::Failed {
+    if call.resized.address != 0 && settle_resize(target, call, address) == Resize::Failed {
         return;
     }
     if address != 0 && !call.roles.is(Trait::Unsampled) {
         // However it came to this.
         let (address, size_bytes) = (forgotten(address, caller.sp), forgotten(call.size_bytes, caller.sp));
-        record(ctx, &target, caller, thread, address, size_bytes, call.roles);
+        record(ctx, target, caller, thread, address, size_bytes, call.roles);
     }
 }
 
@@ -308,7 +313,7 @@ fn was_handed_on(target: &Target, address: u64) -> bool {
 }
 
 #[inline(always)]
-fn registers<'a>(regs: *const pt_regs) -> &'a pt_regs {
+pub(crate) fn registers<'a>(regs: *const pt_regs) -> &'a pt_regs {
     // SAFETY: the context of a uprobe program is the thread's registers, valid while the program runs.
     unsafe { &*regs }
 }
@@ -330,13 +335,8 @@ fn outermost<'a>(target: &Target, regs: &pt_regs) -> Option<&'a mut ThreadMemory
         }
         return None;
     }
-    if watch::is_adaptive() && thread.pending.stack_pointer != 0 {
-        // Its return went unseen, because probes were taken out.
-        thread.pending.stack_pointer = 0;
-        let ResizedBlock { address, block } = thread.pending.resized;
-        if address != 0 && block.site != SiteIndex::NONE {
-            count_freed(&block, target.now_ms);
-        }
+    if thread.pending.stack_pointer != 0 {
+        calls::supersede(target, thread, regs, word_at(regs.rsp));
     }
     Some(thread)
 }
@@ -353,7 +353,7 @@ pub(crate) fn current_thread<'a>(target: &Target) -> Option<&'a mut ThreadMemory
 
 /// What is remembered of the current thread, if it was seen before.
 #[inline(always)]
-fn known_thread<'a>(target: &Target) -> Option<&'a mut ThreadMemory> {
+pub(crate) fn known_thread<'a>(target: &Target) -> Option<&'a mut ThreadMemory> {
     threads::known(target.tid).map(|thread| &mut thread.memory)
 }
 
@@ -367,7 +367,10 @@ pub(crate) fn is_within_call(target: &Target, regs: &pt_regs) -> bool {
 #[inline(always)]
 fn is_nested(target: &Target, thread: &ThreadMemory, regs: &pt_regs) -> bool {
     let pending = &thread.pending;
-    pending.encloses(regs.rsp) && awaits_return(target, pending) && watch::is_present(thread.cohort)
+    pending.encloses(regs.rsp)
+        && awaits_return(target, pending)
+        && watch::is_present(pending.cohort)
+        && calls::is_pending(target, pending)
 }
 
 #[inline(always)]
@@ -422,11 +425,7 @@ fn settle_resize(target: &Target, call: &PendingCall, address: u64) -> Resize {
     let known = resized.block.site != SiteIndex::NONE;
     // One that returns no block has freed the old one, or left it as it was.
     if address == 0 && !call.frees_without_block() {
-        if known && !put(target, resized.address, &resized.block) {
-            // Another thread took the room in between.
-            count_freed(&resized.block, target.now_ms);
-            target.count(Counter::PutBackFull);
-        }
+        put_back(target, resized);
         return Resize::Failed;
     }
     if known {
@@ -437,8 +436,19 @@ fn settle_resize(target: &Target, call: &PendingCall, address: u64) -> Resize {
     Resize::Done
 }
 
+/// Puts the record back that a resize has taken out and is not to settle.
 #[inline(always)]
-fn count_freed(block: &LiveBlock, now_ms: u32) {
+pub(crate) fn put_back(target: &Target, resized: &ResizedBlock) {
+    let is_known = resized.address != 0 && resized.block.site != SiteIndex::NONE;
+    if is_known && !put(target, resized.address, &resized.block) {
+        // Another thread took the room in between.
+        count_freed(&resized.block, target.now_ms);
+        target.count(Counter::PutBackFull);
+    }
+}
+
+#[inline(always)]
+pub(crate) fn count_freed(block: &LiveBlock, now_ms: u32) {
     if watch::is_judged(block.recorded()) {
         return;
     }

@@ -9,6 +9,7 @@
 mod alloc;
 mod atomic;
 mod blocks;
+mod calls;
 mod free_side;
 mod kernel_objects;
 mod kernel_pages;
@@ -94,7 +95,7 @@ fn session(ctx: &ProbeContext, task: Task, is_entry: bool, enter: impl Fn(&Probe
     u32::from(enter(ctx, task) == Return::Skipped)
 }
 
-/// A `ret` of a function that hands out or resizes a block, and may throw.
+/// A `ret` of a function that hands out or resizes a block, and whose return address is left alone.
 #[uprobe]
 fn alloc_ret(ctx: ProbeContext) -> u32 {
     alloc::leave_at_ret(&ctx);
@@ -103,15 +104,15 @@ fn alloc_ret(ctx: ProbeContext) -> u32 {
 
 /// An exception is thrown, or a longjmp begins.
 #[uprobe]
-fn call_left(_ctx: ProbeContext) -> u32 {
-    alloc::begin_to_leave();
+fn call_left(ctx: ProbeContext) -> u32 {
+    calls::begin_to_leave(&ctx);
     0
 }
 
 /// An exception is caught.
 #[uprobe]
 fn call_caught(ctx: ProbeContext) -> u32 {
-    alloc::catch(&ctx);
+    calls::catch(&ctx);
     0
 }
 

@@ -5,7 +5,9 @@ use aya_ebpf::{
     maps::{Array, CgroupArray, HashMap, PerCpuArray, Queue, RingBuf},
 };
 use memtrace_common::{
+    block::BlockKey,
     block_table::{Bucket, FILTER as FILTER_ENTRIES},
+    call::PendingCall,
     control::Control,
     free_side::{FREE_SIDES as FREE_SIDES_COUNT, FreeSide},
     namespace::PidNamespace,
@@ -73,6 +75,11 @@ pub(crate) static TRAMPOLINES: Array<u64> = Array::with_max_entries(1, 0);
 /// Threads that have called a hooked function: [`crate::threads`].
 #[map]
 pub(crate) static THREADS: Array<Thread> = Array::with_max_entries(1, MMAPABLE);
+
+/// Calls under way that may return on another stack, or in another thread: [`crate::calls`]. By the place of their return
+/// address, which is an address like a block's.
+#[map]
+pub(crate) static CALLS: HashMap<BlockKey, PendingCall> = HashMap::with_max_entries(1, 0);
 
 /// A thread that has done nothing yet, at index 0: too large for the BPF stack, so it is kept here.
 #[map]

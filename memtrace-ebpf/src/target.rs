@@ -93,6 +93,7 @@ pub(crate) fn count_requested(slot: ProcessSlot, requested: Requested) {
     add(&raw mut sum.bytes, requested.bytes);
     add(&raw mut sum.objects, requested.objects);
     add(&raw mut sum.returns, requested.returns);
+    add(&raw mut sum.rets, requested.rets);
     add(&raw mut sum.frees, requested.frees);
     add(&raw mut sum.ends, requested.ends);
     add(&raw mut sum.window_ends, requested.window_ends);

@@ -63,7 +63,7 @@ pub(crate) fn end(tid: u32) {
     let ThreadMemory { process, requested, .. } = &thread.memory;
     let (process, requested) = (*process, *requested);
     thread.tid = 0;
-    if requested.objects != 0 || requested.frees != 0 {
+    if requested.objects != 0 || requested.frees != 0 || requested.rets != 0 {
         count_requested(process, requested);
     }
 }

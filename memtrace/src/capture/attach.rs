@@ -14,7 +14,7 @@ use super::{
     allocators::{Effect, FAMILIES, custom::CustomFunction},
     kernel::{Handler, Kernel, KernelError, Point},
     placement::{self, Placement},
-    returns::{self, Linked, Text},
+    returns::{self, Linked, Return, Returns, ReturnsError, Text, Value},
 };
 use crate::{
     process::image::{FunctionAt, Image, ImageError, LinkedFunction},
@@ -75,9 +75,9 @@ pub enum Exit {
     Unseen,
     /// By a return probe.
     ReturnProbe,
-    /// By probes on its `ret` instructions, at these places in the file; those that an earlier hook has
+    /// By probes on the instructions with which it returns, by offset in the file; those that an earlier hook has
     /// already are left out.
-    Rets(Vec<u64>),
+    Rets(Vec<Return>),
 }
 
 /// An allocator that an image defines, and what to hook in it.
@@ -158,7 +158,7 @@ pub enum Programs {
 ///
 /// # Errors
 /// Where the image cannot be read, or lacks a function that the user named.
-pub fn survey(image: &Image, custom: &[CustomFunction]) -> Result<Survey, AttachError> {
+pub fn survey(image: &Image, custom: &[CustomFunction], returns: Returns) -> Result<Survey, AttachError> {
     let custom: Vec<&CustomFunction> = custom.iter().filter(|function| function.is_in(&image.path)).collect();
     let known = known_names();
     let found = image.functions_where(|name| {
@@ -166,7 +166,7 @@ pub fn survey(image: &Image, custom: &[CustomFunction]) -> Result<Survey, Attach
             || watched_names().any(|(watched, _)| *watched == name)
             || custom.iter().any(|function| function.is_called(name))
     })?;
-    let mut planner = Planner::new(image, &found);
+    let mut planner = Planner::new(image, &found, returns);
     // The user's come first: a place that they name is theirs.
     let mut plans = planner.custom(&custom)?;
     plans.extend(planner.families());
@@ -208,22 +208,23 @@ struct Planner<'a> {
     image: &'a Image,
     found: &'a HashMap<String, Vec<FunctionAt>>,
     text: ImageText<'a>,
+    returns: Returns,
     taken: HashSet<u64>,
-    taken_rets: HashSet<u64>,
+    taken_rets: HashSet<Return>,
 }
 
 impl Plan {
     /// Whether calls of these functions may be left by other ways than a return.
     #[must_use]
     pub fn may_be_left(&self) -> bool {
-        self.hooks.iter().any(|hook| hook.roles.is(Trait::MayThrow))
+        self.hooks.iter().any(|hook| hook.roles.is(Trait::KeepsReturnAddress))
     }
 }
 
 impl<'a> Planner<'a> {
-    fn new(image: &'a Image, found: &'a HashMap<String, Vec<FunctionAt>>) -> Self {
+    fn new(image: &'a Image, found: &'a HashMap<String, Vec<FunctionAt>>, returns: Returns) -> Self {
         let text = ImageText { image, found, ranges: OnceCell::new(), linked: OnceCell::new() };
-        Self { image, found, text, taken: HashSet::new(), taken_rets: HashSet::new() }
+        Self { image, found, text, returns, taken: HashSet::new(), taken_rets: HashSet::new() }
     }
 
     fn families(&mut self) -> Vec<Plan> {
@@ -238,7 +239,7 @@ impl<'a> Planner<'a> {
                     for at in self.found.get(&name).into_iter().flatten() {
                         let is_leaf = family.leaves.contains(&function.name);
                         let roles = if is_leaf { function.roles.that(Trait::Leaf) } else { function.roles };
-                        hooks.extend(self.hook(&name, function.effect, roles, *at));
+                        hooks.extend(self.hook(&name, function.effect, roles, *at, family.returns_where_called));
                     }
                 }
             }
@@ -261,7 +262,7 @@ impl<'a> Planner<'a> {
             }
             for name in names {
                 for at in &self.found[name] {
-                    hooks.extend(self.hook(name, function.effect, function.roles, *at));
+                    hooks.extend(self.hook(name, function.effect, function.roles, *at, false));
                 }
             }
         }
@@ -274,30 +275,64 @@ impl<'a> Planner<'a> {
     }
 
     /// A hook of one place, unless it has one or must not have any.
-    fn hook(&mut self, name: &str, effect: Effect, roles: CallRoles, at: FunctionAt) -> Option<Hook> {
+    fn hook(
+        &mut self,
+        name: &str,
+        effect: Effect,
+        roles: CallRoles,
+        at: FunctionAt,
+        returns_where_called: bool,
+    ) -> Option<Hook> {
         if !self.taken.insert(at.file_offset) {
             return None;
         }
+        let may_switch = !returns_where_called || self.returns == Returns::Instruction;
+        let at_rets = roles.is(Trait::MayThrow) || may_switch && self.returns != Returns::Trampoline;
         let exit = match effect {
             Effect::Free => Exit::Unseen,
-            _ if !roles.is(Trait::MayThrow) => Exit::ReturnProbe,
-            _ => Exit::Rets(self.rets(name, &at)?),
+            _ if !at_rets => Exit::ReturnProbe,
+            _ => match self.rets(&at)? {
+                Ok(rets) => Exit::Rets(rets),
+                Err(why) => self.without_rets(name, roles, why)?,
+            },
+        };
+        let roles = match &exit {
+            Exit::Rets(_) if may_switch => roles.that(Trait::KeepsReturnAddress).that(Trait::MaySwitchStacks),
+            Exit::Rets(_) => roles.that(Trait::KeepsReturnAddress),
+            _ => roles,
         };
         let placement = place(self.image, &at, roles);
         Some(Hook { name: name.to_owned(), effect, roles, at, placement, exit })
     }
 
-    /// The places of a function's `ret` instructions. A function of which they cannot all be told is not
-    /// hooked: a return probe would end a program that throws through it.
-    fn rets(&self, name: &str, at: &FunctionAt) -> Option<Vec<u64>> {
+    /// The places of a function's `ret` instructions.
+    fn rets(&self, at: &FunctionAt) -> Option<Result<Vec<Return>, ReturnsError>> {
         let entry = self.image.virtual_offset(at.file_offset)?;
-        match returns::returns(&self.text, entry) {
-            Ok(rets) => rets.into_iter().map(|address| self.image.file_offset(address)).collect(),
-            Err(why) => {
-                let image = self.image.path.display();
-                log::warn!("`{name}` in {image} may throw and is not hooked, what it allocates is not seen: {why}");
-                None
-            }
+        let place = |found: Return| Some(Return { at: self.image.file_offset(found.at)?, ..found });
+        let in_file = |rets: Vec<Return>| rets.into_iter().map(place).collect();
+        returns::returns(&self.text, entry)
+            .map(in_file)
+            .map_or_else(|why| Some(Err(why)), |rets: Option<_>| rets.map(Ok))
+    }
+
+    /// How the return is seen of a function whose `ret` instructions cannot all be told. Where a return probe could end
+    /// the program, it is not hooked.
+    fn without_rets(&self, name: &str, roles: CallRoles, why: ReturnsError) -> Option<Exit> {
+        let image = self.image.path.display();
+        if roles.is(Trait::MayThrow) {
+            log::warn!("`{name}` in {image} may throw and is not hooked, what it allocates is not seen: {why}");
+            None
+        } else if self.returns == Returns::Instruction {
+            log::warn!(
+                "`{name}` in {image} is not hooked, what it allocates is not seen: not all its returns can be found: {why}"
+            );
+            None
+        } else {
+            log::warn!(
+                "`{name}` in {image} gets a return probe, since not all its returns can be found ({why}): if it switches stacks \
+                 while it is under way, the program will crash\nhint: --returns instruction leaves it alone"
+            );
+            Some(Exit::ReturnProbe)
         }
     }
 
@@ -311,6 +346,9 @@ impl<'a> Planner<'a> {
         Plan { name: name.to_owned(), hooks }
     }
 }
+
+/// Functions of the C library to which an allocator's may jump at their end.
+const RETURN_THEIR_FIRST_ARGUMENT: [&str; 3] = ["memset", "memcpy", "memmove"];
 
 /// The code of an image, for the search for returns. What that needs is read at its first question.
 struct ImageText<'a> {
@@ -344,6 +382,9 @@ impl Text for ImageText<'_> {
         let linked = self.linked.get_or_init(|| self.image.linked_functions().unwrap_or_default());
         let function = linked.get(&slot)?;
         let is_hooked = function.own.is_none() && known_names().contains(&function.name);
+        if RETURN_THEIR_FIRST_ARGUMENT.contains(&function.name.as_str()) {
+            return Some(Linked::FirstArgument);
+        }
         match function.own {
             Some(_) if self.found.contains_key(&function.name) => Some(Linked::Hooked),
             Some(address) => Some(Linked::Here(address)),
@@ -431,10 +472,17 @@ impl Hook {
             (Effect::Free, _) => Handler::Free,
             (Effect::Alloc, Exit::Rets(_)) => Handler::AllocEntry,
             (Effect::Alloc, _) => Handler::AllocCall,
+            (Effect::Resize, Exit::Rets(_)) => Handler::ResizeEntry,
             (Effect::Resize, _) => Handler::ResizeCall,
         };
         let rets = if let Exit::Rets(rets) = &self.exit { rets.as_slice() } else { &[] };
-        let ret = |ret: &u64| (Handler::AllocRet, Point { file_offset: *ret, cookie: CallRoles::NONE.0 });
+        let at_ret = if self.effect == Effect::Resize { Handler::ResizeRet } else { Handler::AllocRet };
+        let roles = self.roles.only(Trait::MaySwitchStacks);
+        let ret = |ret: &Return| {
+            let is_argument = ret.value == Value::FirstArgument;
+            let roles = if is_argument { roles.that(Trait::ReturnsArgument) } else { roles };
+            (at_ret, Point { file_offset: ret.at, cookie: roles.0 })
+        };
         rets.iter().map(ret).chain([(handler, entry)]).collect()
     }
 

@@ -1,4 +1,4 @@
-//! What a probe costs on this machine: measured on memtrace itself, which calls two functions that do nothing.
+//! What a probe costs on this machine: measured on memtrace itself, which calls three functions that do nothing.
 
 use std::{arch::naked_asm, num::NonZeroU32, path::Path, time::Instant};
 
@@ -37,6 +37,12 @@ extern "C" fn entered() {
     naked_asm!("nop", "ret")
 }
 
+/// Probed at its `ret`, which the kernel does not emulate.
+#[unsafe(naked)]
+extern "C" fn returning() {
+    naked_asm!("ret")
+}
+
 /// Probed at its entry and at its return.
 #[unsafe(naked)]
 extern "C" fn entered_and_left() {
@@ -51,6 +57,7 @@ pub fn calibrate(kernel: &mut Kernel) -> Result<TrapCost, CalibrationError> {
     Ok(TrapCost {
         entry_ns: cost(kernel, Handler::EmptyEntry, entered)?,
         call_ns: cost(kernel, Handler::EmptyCall, entered_and_left)?,
+        ret_ns: cost(kernel, Handler::EmptyEntry, returning)?,
     })
 }
 

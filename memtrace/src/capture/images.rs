@@ -14,6 +14,7 @@ use super::{
     allocators::custom::CustomFunction,
     attach::{self, AttachError, Plan, Programs, Survey},
     kernel::{Kernel, RowPlace},
+    returns::Returns,
 };
 use crate::{
     model::{frame::ImageName, report::Allocator},
@@ -42,6 +43,8 @@ pub struct Images {
     programs: Programs,
     /// Whether targets are to wait before they end.
     holds_ends: bool,
+    /// How returns are seen.
+    returns: Returns,
     all: Vec<NamedImage>,
     of_file: HashMap<FileId, usize>,
     /// The index of the vdso's image, which is of no file.
@@ -67,11 +70,18 @@ pub struct Images {
 impl Images {
     /// No image yet. With `holds_ends`, targets will wait before they end.
     #[must_use]
-    pub fn new(scope: Scope, programs: Programs, custom: Vec<CustomFunction>, holds_ends: bool) -> Self {
+    pub fn new(
+        scope: Scope,
+        programs: Programs,
+        custom: Vec<CustomFunction>,
+        holds_ends: bool,
+        returns: Returns,
+    ) -> Self {
         Self {
             scope,
             programs,
             holds_ends,
+            returns,
             all: Vec::new(),
             of_file: HashMap::new(),
             vdso: None,
@@ -202,7 +212,7 @@ impl Images {
         let Some(image) = self.all[index].image.as_ref().filter(|_| self.are_hooked()) else { return Ok(Vec::new()) };
         let survey = match self.surveys.entry(index) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(unknown) => unknown.insert(attach::survey(image, &self.custom)?),
+            Entry::Vacant(unknown) => unknown.insert(attach::survey(image, &self.custom, self.returns)?),
         };
         let pid = match self.scope {
             Scope::Targets => Some(pid),

@@ -14,6 +14,19 @@ use std::collections::HashSet;
 use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, OpKind, Register};
 use thiserror::Error;
 
+/// How returns of hooked functions are seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Returns {
+    /// By return probes where the allocator is known to return on the stack that it was called on, and throws nothing; else
+    /// at `ret` instructions where all can be found.
+    #[default]
+    Auto,
+    /// By return probes, but of functions that may throw.
+    Trampoline,
+    /// At `ret` instructions.
+    Instruction,
+}
+
 /// Why not every return of a function could be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ReturnsError {
@@ -31,6 +44,25 @@ pub enum ReturnsError {
 /// The most code that is searched. tcmalloc's `operator new` reaches about 400 instructions.
 const MAX_INSTRUCTIONS: usize = 20_000;
 
+/// A place with which a call can return.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Return {
+    /// The virtual offset of the instruction.
+    pub at: u64,
+    /// What is returned there.
+    pub value: Value,
+}
+
+/// What is returned at an instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Value {
+    /// What the register for returned values holds.
+    Returned,
+    /// What the register for the first argument holds: it jumps to a function that returns that, as `memset` does. The
+    /// return address is where it is at a `ret`.
+    FirstArgument,
+}
+
 /// Where a jump through a table of addresses leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Linked {
@@ -38,6 +70,8 @@ pub enum Linked {
     Here(u64),
     /// To a function that is hooked itself, and is seen to return.
     Hooked,
+    /// To a function that returns its first argument.
+    FirstArgument,
 }
 
 /// An image's code, by virtual offset.
@@ -48,11 +82,11 @@ pub trait Text {
     fn linked(&self, slot: u64) -> Option<Linked>;
 }
 
-/// The virtual offsets of every `ret` with which a call of the function at `entry` can return.
+/// Every place with which a call of the function at `entry` can return.
 ///
 /// # Errors
 /// Where the control flow cannot be followed to its end.
-pub fn returns(text: &impl Text, entry: u64) -> Result<Vec<u64>, ReturnsError> {
+pub fn returns(text: &impl Text, entry: u64) -> Result<Vec<Return>, ReturnsError> {
     let mut search = Search { seen: HashSet::new(), open: vec![entry], returns: Vec::new() };
     while let Some(address) = search.open.pop() {
         if !search.seen.contains(&address) {
@@ -66,7 +100,7 @@ pub fn returns(text: &impl Text, entry: u64) -> Result<Vec<u64>, ReturnsError> {
 struct Search {
     seen: HashSet<u64>,
     open: Vec<u64>,
-    returns: Vec<u64>,
+    returns: Vec<Return>,
 }
 
 impl Search {
@@ -89,11 +123,17 @@ impl Search {
                 FlowControl::Next | FlowControl::Call | FlowControl::IndirectCall | FlowControl::XbeginXabortXend => {}
                 FlowControl::ConditionalBranch => self.open.push(instruction.near_branch_target()),
                 FlowControl::UnconditionalBranch => {
-                    self.open.push(instruction.near_branch_target());
+                    let target = instruction.near_branch_target();
+                    // Not in the stub, which others call: it would be probed for them as well.
+                    if stub_leads(text, target) == Some(Linked::FirstArgument) {
+                        self.returns.push(Return { at: instruction.ip(), value: Value::FirstArgument });
+                    } else {
+                        self.open.push(target);
+                    }
                     return Ok(());
                 }
                 FlowControl::Return if instruction.code() == Code::Retnq => {
-                    self.returns.push(instruction.ip());
+                    self.returns.push(Return { at: instruction.ip(), value: Value::Returned });
                     return Ok(());
                 }
                 FlowControl::Return | FlowControl::IndirectBranch => return self.leave(text, &instruction),
@@ -104,15 +144,31 @@ impl Search {
     }
 
     fn leave(&mut self, text: &impl Text, instruction: &Instruction) -> Result<(), ReturnsError> {
-        let through_table = instruction.op0_kind() == OpKind::Memory && instruction.memory_base() == Register::RIP;
-        let linked = if through_table { text.linked(instruction.ip_rel_memory_address()) } else { None };
-        match linked {
+        match leads(text, instruction) {
             Some(Linked::Here(address)) => self.open.push(address),
             Some(Linked::Hooked) => {}
+            Some(Linked::FirstArgument) => {
+                self.returns.push(Return { at: instruction.ip(), value: Value::FirstArgument });
+            }
             None => return Err(ReturnsError::IndirectJump(instruction.ip())),
         }
         Ok(())
     }
+}
+
+/// Where an indirect jump leads, if it goes through the table of addresses.
+fn leads(text: &impl Text, instruction: &Instruction) -> Option<Linked> {
+    let through_table = instruction.op0_kind() == OpKind::Memory && instruction.memory_base() == Register::RIP;
+    if through_table { text.linked(instruction.ip_rel_memory_address()) } else { None }
+}
+
+/// Where a stub at `address` leads that does nothing but jump through the table of addresses.
+fn stub_leads(text: &impl Text, address: u64) -> Option<Linked> {
+    let code = text.code_from(address)?;
+    let mut decoder = Decoder::with_ip(64, &code, address, DecoderOptions::NONE);
+    let mut instructions = decoder.iter().skip_while(|instruction| instruction.code() == Code::Endbr64);
+    let jump = instructions.next().filter(|jump| jump.flow_control() == FlowControl::IndirectBranch)?;
+    leads(text, &jump)
 }
 
 #[cfg(test)]
@@ -134,7 +190,7 @@ mod tests {
     }
 
     fn found(code: &[u8]) -> Result<Vec<u64>, ReturnsError> {
-        returns(&Bytes(code, None), 0)
+        Ok(returns(&Bytes(code, None), 0)?.into_iter().map(|found| found.at).collect())
     }
 
     #[test]
@@ -167,9 +223,21 @@ mod tests {
     #[test]
     fn jumps_through_the_table_of_addresses_are_followed() {
         let code = [0xff, 0x25, 0xfa, 0, 0, 0, 0x90, 0xc3]; // jmp [rip+0xfa], which is 0x100; nop; ret
-        assert_eq!(returns(&Bytes(&code, Some(Linked::Here(6))), 0), Ok(vec![7]));
+        let end = Return { at: 7, value: Value::Returned };
+        assert_eq!(returns(&Bytes(&code, Some(Linked::Here(6))), 0), Ok(vec![end]));
         assert_eq!(returns(&Bytes(&code, Some(Linked::Hooked)), 0), Ok(vec![]));
         assert_eq!(returns(&Bytes(&code, None), 0), Err(ReturnsError::IndirectJump(0)));
+    }
+
+    #[test]
+    fn a_jump_to_what_returns_its_first_argument_returns_that() {
+        let first_argument = |at| Ok(vec![Return { at, value: Value::FirstArgument }]);
+        let linked = Some(Linked::FirstArgument);
+        // jmp +1; int3; endbr64; jmp [rip+0xf3], which is 0x100
+        let code = [0xeb, 0x01, 0xcc, 0xf3, 0x0f, 0x1e, 0xfa, 0xff, 0x25, 0xf3, 0, 0, 0];
+        assert_eq!(returns(&Bytes(&code, linked), 0), first_argument(0));
+        // The same without a stub.
+        assert_eq!(returns(&Bytes(&code, linked), 3), first_argument(7));
     }
 
     proptest! {

@@ -131,6 +131,14 @@ pub(super) struct TraceArguments {
     #[arg(long, value_enum, default_value_t = LinksArgument::Auto, hide_short_help = true)]
     pub(super) links: LinksArgument,
 
+    /// How to see functions return
+    ///
+    /// While a call with a return probe is under way, its return address is the kernel's, and that is what the program's own
+    /// stack traces show there: jemalloc's heap profiles and the reports of sanitizers lose the callers. A program whose
+    /// allocator switches stacks (coroutines) crashes.
+    #[arg(long, value_enum, default_value_t = ReturnsArgument::Auto)]
+    pub(super) returns: ReturnsArgument,
+
     /// Which memory [default: heap, or pages with --tier growth]
     #[arg(long = "category", value_enum, value_name = "CATEGORY", value_delimiter = ',')]
     pub(super) categories: Vec<CategoryArgument>,
@@ -280,11 +288,12 @@ impl Arguments {
 }
 
 /// What has no meaning for the kernel's own memory, and must not look as if it had: as it is called here, and by users.
-const NOT_OF_KERNEL: [(&str, &str); 7] = [
+const NOT_OF_KERNEL: [(&str, &str); 8] = [
     ("max_overhead", "--max-overhead"),
     ("sample_bytes", "--sample-bytes"),
     ("unwind", "--unwind"),
     ("links", "--links"),
+    ("returns", "--returns"),
     ("max_rows", "--max-rows"),
     ("max_threads", "--max-threads"),
     ("empty_probes", "--empty-probes"),
@@ -414,6 +423,16 @@ pub(super) enum LinksArgument {
     Multi,
     /// The same, and one probe for a call's entry and return (Linux 6.13)
     Session,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ReturnsArgument {
+    /// At instructions of allocators that memtrace does not know and of functions that may throw, else by return probes
+    Auto,
+    /// By return probes, but of functions that may throw
+    Trampoline,
+    /// At `ret` instructions: return addresses stay what they are, and a call costs about twice as much
+    Instruction,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -547,6 +566,7 @@ mod tests {
             "--sample-bytes=1MiB",
             "--unwind=fp",
             "--links=auto",
+            "--returns=auto",
             "--max-rows=1",
             "--max-threads=1",
         ] {

@@ -11,7 +11,7 @@ use std::{
 use tokio::runtime::Runtime;
 
 use super::{
-    args::{CategoryArgument, FollowArgument, LinksArgument, TargetArguments, TierArgument, TraceArguments, UnwindArgument},
+    args::{CategoryArgument, FollowArgument, LinksArgument, ReturnsArgument, TargetArguments, TierArgument, TraceArguments, UnwindArgument},
     failure::Failure,
     gate::Gatekeeper,
     output::Output,
@@ -21,6 +21,7 @@ use crate::{
         attach::Programs,
         kernel::{Capacities, Links, Unwind},
         preflight,
+        returns::Returns,
     },
     model::{
         budget::{Budget, Closeness},
@@ -196,6 +197,15 @@ fn links(argument: LinksArgument) -> Option<Links> {
     }
 }
 
+/// How returns are seen.
+fn returns(argument: ReturnsArgument) -> Returns {
+    match argument {
+        ReturnsArgument::Auto => Returns::Auto,
+        ReturnsArgument::Trampoline => Returns::Trampoline,
+        ReturnsArgument::Instruction => Returns::Instruction,
+    }
+}
+
 /// How to walk stacks. That the kernel cannot do what was not asked for is worth saying.
 fn unwind(argument: UnwindArgument) -> Unwind {
     match argument {
@@ -241,6 +251,7 @@ fn options(arguments: &TraceArguments, look: Look, categories: Vec<Category>, ve
         debug_lines: verbose >= 2,
         custom: arguments.alloc.iter().chain(&arguments.free).cloned().collect(),
         links: links(arguments.links),
+        returns: returns(arguments.returns),
         writes_a_file: arguments.report.output.is_some(),
         programs,
         at_exit: looks_at_exit(arguments, &arguments.categories) && look != Look::Fixed(Tier::Growth),

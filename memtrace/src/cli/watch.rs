@@ -14,7 +14,7 @@ use super::{
     watch_args::{OnThreshold, WatchArguments},
 };
 use crate::{
-    capture::{attach::Programs, images::Scope, kernel::{Asked, Capacities}},
+    capture::{attach::Programs, images::Scope, kernel::{Asked, Capacities}, returns::Returns},
     model::{
         budget::{Budget, Closeness},
         report::{Category, Report},
@@ -96,6 +96,7 @@ fn options(arguments: &WatchArguments, verbose: u8) -> Options {
         },
         unwind: trace::best_unwind(),
         links: None,
+        returns: Returns::Auto,
         debug_lines: verbose >= 2,
         custom: Vec::new(),
         programs: Programs::Tracing,

@@ -51,6 +51,8 @@ pub struct Load {
     pub frees: f64,
     /// How many such seconds there are in one on the clock.
     pub cpu: f64,
+    /// How many `ret`s that are probed are executed for each such call; 0 where returns are seen by return probes.
+    pub rets: f64,
 }
 
 /// What comes after a window.
@@ -63,30 +65,47 @@ pub struct Plan {
 }
 
 impl Load {
-    /// What was done between two readings: so many allocations and frees, in so much CPU time on so much time on the clock,
-    /// of which tracing took `cost`.
+    /// What was done between two readings: so many allocations and frees, and so many `ret`s, in so much CPU time on so much
+    /// time on the clock, of which tracing took `cost`.
     #[must_use]
-    pub fn of(allocs: u64, frees: u64, cpu: Duration, cost: Duration, elapsed: Duration) -> Self {
+    pub fn of(allocs: u64, frees: u64, rets: u64, cpu: Duration, cost: Duration, elapsed: Duration) -> Self {
         let cpu = cpu.as_secs_f64();
         // The kernel counts CPU time in hundredths of a second, and costs are estimates: something is always left.
         let own = (cpu - cost.as_secs_f64()).max(cpu / 20.0).max(1e-3);
-        Self { allocs: allocs as f64 / own, frees: frees as f64 / own, cpu: own / elapsed.as_secs_f64().max(1e-3) }
+        Self {
+            allocs: allocs as f64 / own,
+            frees: frees as f64 / own,
+            cpu: own / elapsed.as_secs_f64().max(1e-3),
+            rets: rets as f64 / (allocs as f64).max(1.0),
+        }
     }
 
     /// The part of the target's CPU time that such a look would take.
     #[must_use]
     pub fn share(&self, closeness: Closeness, trap: TrapCost) -> f64 {
         match closeness {
-            Closeness::All => self.share_of(self.allocs, 0.0, trap),
+            Closeness::All => self.share_of(1.0, trap),
             // One in twenty is resized or sampled, and seen to its return.
-            Closeness::Samples => self.share_of(self.allocs * 0.05, self.allocs * 0.95, trap),
-            Closeness::Windows => self.share_of(0.0, 0.0, trap),
+            Closeness::Samples => self.share_of(0.05, trap),
+            Closeness::Windows => self.share_of_frees(trap),
         }
     }
 
-    /// The same of frees, and of so many calls and entries besides, in a second of the target's own.
-    fn share_of(&self, calls: f64, entries: f64, trap: TrapCost) -> f64 {
-        let cost = Overhead::cost_ns(calls, entries + self.frees, trap) / 1e9;
+    /// The same of frees, and of all allocations, of which such a part is seen to its return if that is seen by a return
+    /// probe: those at `ret`s are hit whatever is recorded.
+    fn share_of(&self, returns: f64, trap: TrapCost) -> f64 {
+        let by_probe = (1.0 - self.rets).max(0.0) * returns;
+        let (calls, entries) = (self.allocs * by_probe, self.allocs * (1.0 - by_probe) + self.frees);
+        self.share_of_ns(Overhead::cost_ns(calls, entries, self.allocs * self.rets, trap))
+    }
+
+    fn share_of_frees(&self, trap: TrapCost) -> f64 {
+        self.share_of_ns(Overhead::cost_ns(0.0, self.frees, 0.0, trap))
+    }
+
+    /// The part of the target's CPU time that so much takes in a second of its own, in nanoseconds.
+    fn share_of_ns(&self, ns: f64) -> f64 {
+        let cost = ns / 1e9;
         cost * self.cpu / (self.cpu * (1.0 + cost)).max(LEAST_CPU)
     }
 }
@@ -145,35 +164,47 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const TRAP: TrapCost = TrapCost { entry_ns: 500.0, call_ns: 1000.0 };
+    const TRAP: TrapCost = TrapCost { entry_ns: 500.0, call_ns: 1000.0, ret_ns: 2000.0 };
     const BUDGET: Budget = Budget(0.1);
 
     #[test]
     fn the_more_a_target_allocates_the_less_closely_it_is_looked_at() {
-        let closest = |allocs: f64| BUDGET.closest(&Load { allocs, frees: allocs, cpu: 1.0 }, TRAP, true);
+        let closest = |allocs: f64| BUDGET.closest(&Load { allocs, frees: allocs, cpu: 1.0, rets: 0.0 }, TRAP, true);
         assert_eq!(closest(1e3), Closeness::All);
         assert_eq!(closest(2e4), Closeness::All);
         assert_eq!(closest(3e4), Closeness::Samples);
         assert_eq!(closest(1e5), Closeness::Windows);
-        let load = Load { allocs: 3e4, frees: 3e4, cpu: 1.0 };
+        let load = Load { allocs: 3e4, frees: 3e4, cpu: 1.0, rets: 0.0 };
         assert_eq!(BUDGET.closest(&load, TRAP, false), Closeness::Windows);
     }
 
     #[test]
+    fn returns_seen_at_instructions_cost_what_they_cost() {
+        let load = Load { allocs: 1e4, frees: 1e4, cpu: 1.0, rets: 0.0 };
+        let at_rets = Load { rets: 1.0, ..load };
+        assert_eq!(BUDGET.closest(&load, TRAP, true), Closeness::All);
+        assert_eq!(BUDGET.closest(&Load { allocs: 1.6e4, frees: 1.6e4, ..at_rets }, TRAP, true), Closeness::Windows);
+        // Sampling skips no `ret`.
+        assert!(at_rets.share(Closeness::Samples, TRAP) > load.share(Closeness::All, TRAP));
+        let load = Load::of(1000, 1000, 1000, Duration::from_secs(1), Duration::ZERO, Duration::from_secs(1));
+        assert!((load.rets - 1.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
     fn a_target_that_hardly_runs_can_be_looked_at_closely_whatever_it_does_then() {
-        let load = Load { allocs: 1e6, frees: 1e6, cpu: 0.001 };
+        let load = Load { allocs: 1e6, frees: 1e6, cpu: 0.001, rets: 0.0 };
         assert_eq!(BUDGET.closest(&load, TRAP, true), Closeness::All);
     }
 
     #[test]
     fn shares_are_of_what_the_target_has_with_tracing() {
         // As long again as the target's own work.
-        let load = Load { allocs: 1e9 / 2150.0, frees: 1e9 / 2150.0, cpu: 1.0 };
+        let load = Load { allocs: 1e9 / 2150.0, frees: 1e9 / 2150.0, cpu: 1.0, rets: 0.0 };
         assert!((load.share(Closeness::All, TRAP) - 0.5).abs() < 1e-9);
-        let hits = Hits { calls: 100_000, entries: 100_000 };
+        let hits = Hits { calls: 100_000, entries: 100_000, rets: 0 };
         let (cpu, elapsed) = (Duration::from_millis(430), Duration::from_secs(1));
         assert!((share(hits, TRAP, cpu, elapsed) - 0.5).abs() < 1e-9);
-        let load = Load::of(100_000, 100_000, cpu, Duration::from_millis(215), elapsed);
+        let load = Load::of(100_000, 100_000, 0, cpu, Duration::from_millis(215), elapsed);
         assert!((load.share(Closeness::All, TRAP) - 0.5).abs() < 1e-9);
     }
 
@@ -187,7 +218,7 @@ mod tests {
 
     #[test]
     fn blocks_are_followed_for_long_where_frees_cost_little() {
-        let load = Load { allocs: 4e5, frees: 5e3, cpu: 1.0 };
+        let load = Load { allocs: 4e5, frees: 5e3, cpu: 1.0, rets: 0.0 };
         let plan = BUDGET.plan(&load, TRAP, Duration::from_millis(10), 0.5);
         assert_eq!(plan, Plan { follow: Duration::from_secs(3), gap: Duration::ZERO });
     }
@@ -197,7 +228,7 @@ mod tests {
         fn plans_keep_to_the_budget(
             allocs in 1e2..1e8, frees in 1.0..1e8, cpu in 0.2..64.0, random in 0.0..1.0, budget in 0.01..0.5,
         ) {
-            let load = Load { allocs, frees, cpu };
+            let load = Load { allocs, frees, cpu, rets: 0.0 };
             let window = Duration::from_millis(10);
             let plan = Budget(budget).plan(&load, TRAP, window, random);
             let cost = window.as_secs_f64() * load.share(Closeness::All, TRAP)

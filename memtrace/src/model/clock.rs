@@ -10,7 +10,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use super::{
     budget::Load,
-    overhead::{Hits, Overhead, TrapCost},
+    overhead::{Hits, TrapCost},
 };
 
 /// How many cycles are taken together: the blocks of a few milliseconds may all be allocated, or all freed.
@@ -198,6 +198,7 @@ impl Clock {
             allocs: self.allocs_by_frees(trap).unwrap_or(by_time),
             frees: self.frees(trap),
             cpu: self.cpu_of_late(trap),
+            rets: self.sum(|cycle| cycle.in_place.hits.rets as f64) / self.sum(|cycle| cycle.born).max(1.0),
         }
     }
 }
@@ -208,24 +209,25 @@ fn seconds(part: &Part) -> f64 {
 
 /// What tracing took of it, in seconds.
 fn cost(part: &Part, trap: TrapCost) -> f64 {
-    Overhead::cost_ns(part.hits.calls as f64, part.hits.entries as f64, trap) / 1e9
+    part.hits.cost_ns(trap) / 1e9
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::overhead::Overhead;
 
-    const TRAP: TrapCost = TrapCost { entry_ns: 500.0, call_ns: 1000.0 };
+    const TRAP: TrapCost = TrapCost { entry_ns: 500.0, call_ns: 1000.0, ret_ns: 2000.0 };
 
     /// A cycle of a target that takes `own_ns` for an allocation and a free, on one CPU all the time.
     fn cycle(own_ns: f64) -> Cycle {
-        let entry = Overhead::cost_ns(0.0, 1.0, TRAP);
-        let call = Overhead::cost_ns(1.0, 0.0, TRAP);
+        let entry = Overhead::cost_ns(0.0, 1.0, 0.0, TRAP);
+        let call = Overhead::cost_ns(1.0, 0.0, 0.0, TRAP);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small positive numbers")]
         let count = |elapsed: Duration, ns: f64| (elapsed.as_nanos() as f64 / ns) as u64;
         let (open, followed) = (Duration::from_millis(5), Duration::from_millis(200));
         let (pairs, frees) = (count(open, own_ns + entry + call), count(followed, own_ns + entry));
-        let part = |calls, frees, elapsed| Part { ends: frees, hits: Hits { calls, entries: frees }, elapsed };
+        let part = |calls, frees, elapsed| Part { ends: frees, hits: Hits { calls, entries: frees, rets: 0 }, elapsed };
         Cycle {
             in_place: part(pairs, pairs, open),
             followed: part(0, frees, followed),

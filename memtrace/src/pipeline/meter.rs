@@ -114,7 +114,7 @@ impl Demand {
 
     /// What the target does by itself.
     pub(super) fn load(&self) -> Load {
-        Load::of(self.allocs, self.frees, self.cpu, self.cost(), self.elapsed)
+        Load::of(self.allocs, self.frees, self.hits.rets, self.cpu, self.cost(), self.elapsed)
     }
 
     /// What was counted, as part of a cycle.

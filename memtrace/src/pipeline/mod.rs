@@ -34,6 +34,7 @@ use crate::{
         command,
         kernel::{Asked, Capacities, KernelError, Links, Unwind},
         preflight, privileges,
+        returns::Returns,
         selection::{Selection, SelectionError},
         target::{Target, TargetError},
     },
@@ -71,6 +72,8 @@ pub struct Options {
     pub unwind: Unwind,
     /// How probes are attached; by the best means that the kernel has where nothing is said.
     pub links: Option<Links>,
+    /// How returns of hooked functions are seen.
+    pub returns: Returns,
     /// How closely to look.
     pub look: Look,
     /// Whether the BPF side writes debug lines to the log.

@@ -428,13 +428,14 @@ impl Profile {
     fn hits_by_figures(&self) -> Hits {
         let heap = self.sites.values().filter(|site| site.category == Category::Heap);
         let heap = heap.fold(Totals::default(), |sum, site| sum.plus(&site.totals));
-        let Requested { objects, returns, .. } = self.requested;
+        let Requested { objects, returns, rets, .. } = self.requested;
         if objects == 0 {
             let frees = heap.freed_objects + self.count(Counter::UnmatchedFrees);
-            return Hits { calls: heap.alloc_objects, entries: frees };
+            let at_rets = heap.alloc_objects.min(rets);
+            return Hits { calls: heap.alloc_objects - at_rets, entries: at_rets + frees, rets };
         }
         let frees = objects.saturating_sub(heap.live_objects());
-        Hits { calls: returns, entries: objects.saturating_sub(returns) + frees }
+        Hits { calls: returns, entries: objects.saturating_sub(returns) + frees, rets }
     }
 
     /// At which stacks blocks of these sites were freed, most first.
@@ -559,8 +560,8 @@ fn starts_nowhere(places: &[CodePlace]) -> bool {
 
 /// How often a target was held up, where that is counted.
 pub(super) fn hits(requested: &Requested) -> Hits {
-    let Requested { objects, returns, frees, .. } = *requested;
-    Hits { calls: returns, entries: objects.saturating_sub(returns) + frees }
+    let Requested { objects, returns, rets, frees, .. } = *requested;
+    Hits { calls: returns, entries: objects.saturating_sub(returns) + frees, rets }
 }
 
 /// What a site has allocated and freed for good; where there are samples, an estimate, with how sure it is.

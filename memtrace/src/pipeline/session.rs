@@ -57,7 +57,7 @@ const CLOSING: Duration = Duration::from_millis(100);
 const WORTH_A_LOOK_BYTES: u64 = 128 << 10;
 
 /// What a probe costs where that cannot be tried: as much as on a slow machine.
-const GUESSED: TrapCost = TrapCost { entry_ns: 1000.0, call_ns: 2500.0 };
+const GUESSED: TrapCost = TrapCost { entry_ns: 1000.0, call_ns: 2500.0, ret_ns: 2500.0 };
 
 /// One run.
 pub(super) struct Session {
@@ -161,7 +161,7 @@ impl Session {
         let vm_events = watch::readable(kernel.take_ring("VM_EVENTS")?).map_err(wait)?;
         let steering = steering(options, trap, kernel.links());
         let scope = if census.is_some() { Scope::Targets } else { selection.scope(*follow) };
-        let images = Images::new(scope, options.programs, options.custom.clone(), options.at_exit);
+        let images = Images::new(scope, options.programs, options.custom.clone(), options.at_exit, options.returns);
         let (ends_sender, ends) = unbounded_channel();
         let own_tgid = kernel.own_tgid();
         Ok(Self {
@@ -785,8 +785,8 @@ fn steering(options: &Options, trap: Option<TrapCost>, links: Links) -> Option<S
 fn what_a_probe_costs(kernel: &mut Kernel) -> Option<TrapCost> {
     calibrate(kernel)
         .inspect_err(|error| log::warn!("cannot tell what tracing costs: {error}"))
-        .inspect(|TrapCost { entry_ns, call_ns }| {
-            log::info!("a probe costs {entry_ns:.0} ns, with the return {call_ns:.0}");
+        .inspect(|TrapCost { entry_ns, call_ns, ret_ns }| {
+            log::info!("a probe costs {entry_ns:.0} ns, with the return {call_ns:.0}, at a `ret` {ret_ns:.0}");
         })
         .ok()
 }

@@ -15,8 +15,9 @@ use std::{
 };
 
 use object::{
-    Object, ObjectSection, ObjectSegment, ObjectSymbol, ObjectSymbolTable, RelocationTarget, SymbolFlags, SymbolKind,
-    elf::{PT_INTERP, STT_GNU_IFUNC},
+    Object, ObjectSection, ObjectSegment, ObjectSymbol, ObjectSymbolTable, RelocationFlags, RelocationTarget,
+    SymbolFlags, SymbolKind,
+    elf::{PT_INTERP, R_X86_64_IRELATIVE, STT_GNU_IFUNC},
     read::{
         ReadCache,
         elf::{ElfFile64, ProgramHeader},
@@ -83,8 +84,17 @@ pub struct LinkedFunction {
 /// Whether a symbol is a function that the image defines. Not where it is the choice between several
 /// (`STT_GNU_IFUNC`): that function runs once, and returns the address of the one that is meant.
 fn is_function<'data>(symbol: &impl ObjectSymbol<'data>) -> bool {
-    let is_choice = matches!(symbol.flags(), SymbolFlags::Elf { st_info, .. } if st_info.st_type() == STT_GNU_IFUNC);
-    symbol.is_definition() && !is_choice && matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Unknown)
+    symbol.is_definition() && !is_choice(symbol) && matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Unknown)
+}
+
+fn is_choice<'data>(symbol: &impl ObjectSymbol<'data>) -> bool {
+    matches!(symbol.flags(), SymbolFlags::Elf { st_info, .. } if st_info.st_type() == STT_GNU_IFUNC)
+}
+
+/// The functions of which the image chooses one of several when it is loaded, by the virtual offset of what chooses.
+fn chosen_at_load<'data>(elf: &impl Object<'data>) -> HashMap<u64, String> {
+    let choices = elf.dynamic_symbols().chain(elf.symbols()).filter(is_choice);
+    choices.filter_map(|symbol| Some((symbol.address(), symbol.name().ok()?.to_owned()))).collect()
 }
 
 /// A section of call frame information, as it was read from an image.
@@ -265,8 +275,15 @@ impl Image {
         let cache = ReadCache::new(&self.file);
         let elf = self.elf(&cache)?;
         let mut linked = HashMap::new();
+        let chosen = chosen_at_load(&elf);
         for (slot, relocation) in elf.dynamic_relocations().into_iter().flatten() {
-            let RelocationTarget::Symbol(index) = relocation.target() else { continue };
+            let RelocationTarget::Symbol(index) = relocation.target() else {
+                let is_choice = relocation.flags() == RelocationFlags::Elf { r_type: R_X86_64_IRELATIVE };
+                if let Some(name) = chosen.get(&relocation.addend().cast_unsigned()).filter(|_| is_choice) {
+                    linked.insert(slot, LinkedFunction { name: name.clone(), own: None });
+                }
+                continue;
+            };
             let Some(Ok(symbol)) = elf.dynamic_symbol_table().map(|table| table.symbol_by_index(index)) else {
                 continue;
             };

@@ -147,7 +147,7 @@ pub(crate) fn report() -> Report {
             uncertainty: None,
             growth_bytes_per_s: 409.6,
             overhead: Some(Overhead {
-                hits: Hits { calls: 12_000, entries: 7_000 },
+                hits: Hits { calls: 12_000, entries: 7_000, rets: 0 },
                 cost: Duration::from_millis(25),
                 cpu: Duration::from_secs(2),
             }),

@@ -131,6 +131,7 @@ struct JsonPeak {
 struct JsonOverhead {
     calls: u64,
     entries: u64,
+    rets: u64,
     cost_ns: u64,
     cpu_ns: u64,
     share: f64,
@@ -138,9 +139,9 @@ struct JsonOverhead {
 
 impl From<Overhead> for JsonOverhead {
     fn from(overhead: Overhead) -> Self {
-        let Hits { calls, entries } = overhead.hits;
+        let Hits { calls, entries, rets } = overhead.hits;
         let (cost_ns, cpu_ns) = (nanoseconds(overhead.cost), nanoseconds(overhead.cpu));
-        Self { calls, entries, cost_ns, cpu_ns, share: overhead.share() }
+        Self { calls, entries, rets, cost_ns, cpu_ns, share: overhead.share() }
     }
 }
 

@@ -17,6 +17,7 @@ const EXTENDED: &[Function] = &[
 pub(super) const JEMALLOC: Family = Family {
     name: "jemalloc",
     leaves: &["malloc", "calloc"],
+    returns_where_called: true,
     variants: &[
         Variant { prefix: "", markers: &["mallctl"], functions: &[standard::C, EXTENDED, standard::CXX] },
         Variant { prefix: "je_", markers: &["je_mallctl"], functions: &[standard::C, EXTENDED] },

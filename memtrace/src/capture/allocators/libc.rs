@@ -6,6 +6,7 @@ use super::{Family, Variant, standard};
 pub(super) const GLIBC: Family = Family {
     name: "glibc",
     leaves: &["malloc", "calloc"],
+    returns_where_called: true,
     variants: &[Variant { prefix: "", markers: &["gnu_get_libc_version", "__libc_malloc"], functions: &[standard::C] }],
 };
 
@@ -14,6 +15,7 @@ pub(super) const GLIBC: Family = Family {
 pub(super) const MUSL: Family = Family {
     name: "musl",
     leaves: &["malloc"],
+    returns_where_called: true,
     variants: &[Variant {
         prefix: "",
         markers: &["__dls2b", "__dls3", "__libc_malloc_impl", "__malloc_donate", "__expand_heap"],
@@ -25,5 +27,6 @@ pub(super) const MUSL: Family = Family {
 pub(super) const OTHER: Family = Family {
     name: "other",
     leaves: &[],
+    returns_where_called: false,
     variants: &[Variant { prefix: "", markers: &["malloc"], functions: &[standard::C, standard::CXX] }],
 };

@@ -83,6 +83,7 @@ const MARKERS: &[&str] = &["mi_version", "mi_malloc"];
 pub(super) const MIMALLOC: Family = Family {
     name: "mimalloc",
     leaves: &[],
+    returns_where_called: true,
     variants: &[
         Variant { prefix: "", markers: MARKERS, functions: &[standard::C, PLAIN, standard::CXX] },
         Variant { prefix: "mi_", markers: MARKERS, functions: &[standard::C, OWN] },

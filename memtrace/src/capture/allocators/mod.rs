@@ -43,6 +43,8 @@ pub struct Family {
     /// Functions, without prefix, that call no other of those that are hooked: where their return is of no interest,
     /// it need not be seen. The commonest, of which that is certain.
     pub leaves: &'static [&'static str],
+    /// Whether its functions are known to return on the stack on which they were called, and in the same thread.
+    pub returns_where_called: bool,
     /// The names under which it comes.
     pub variants: &'static [Variant],
 }

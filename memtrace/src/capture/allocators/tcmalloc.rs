@@ -35,6 +35,7 @@ const MARKERS: &[&str] = &["tc_version", "tc_malloc"];
 pub(super) const TCMALLOC: Family = Family {
     name: "tcmalloc",
     leaves: &["malloc", "calloc"],
+    returns_where_called: true,
     variants: &[
         Variant { prefix: "", markers: MARKERS, functions: &[standard::C, standard::CXX] },
         Variant { prefix: "tc_", markers: MARKERS, functions: &[standard::C, OWN] },

@@ -1,6 +1,7 @@
 //! The kernel side as user space sees it: loading, maps, their sizes and what they hold.
 
 mod blocks;
+mod calls;
 mod capacities;
 mod code;
 mod frees;
@@ -296,6 +297,7 @@ impl Kernel {
             .map_max_entries("TRAMPOLINES", slots)
             .map_max_entries("CODE_TABLES", slots)
             .map_max_entries("THREADS", threads)
+            .map_max_entries("CALLS", threads)
             .map_max_entries("BLOCKS", buckets)
             .map_max_entries("SITES", sites)
             .map_max_entries("FREES_WANTED", sites)
@@ -549,6 +551,7 @@ impl Kernel {
             free.push(index, 0).map_err(failed("add to", "FREE_SITES"))?;
         }
         self.remove_stacks(&unneeded)?;
+        self.forget_calls(slots)?;
         for slot in slots {
             self.set("CODE_TABLES", slot.0, CodeTable::default())?;
             self.set("TRAMPOLINES", slot.0, 0u64)?;
@@ -661,10 +664,11 @@ impl Kernel {
         self.is_adaptive
     }
 
-    /// What each target has asked for, where sites may have estimates: exact, but for calls that fail.
+    /// What each target has asked for, where sites may have estimates: exact, but for calls that fail. How often it has
+    /// executed a `ret` that is probed.
     #[must_use]
     pub fn requested(&self) -> HashMap<ProcessSlot, Requested> {
-        if self.sample_bytes.is_some() { self.threads.requested() } else { HashMap::new() }
+        if self.sample_bytes.is_some() || self.probes.are_at_rets() { self.threads.requested() } else { HashMap::new() }
     }
 
     /// Every site of every target.

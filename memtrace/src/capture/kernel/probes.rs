@@ -42,11 +42,15 @@ pub struct Point {
 pub enum Handler {
     /// A free begins.
     Free,
+    /// One of the returns of a function that resizes blocks and whose return address must be left alone.
+    ResizeRet,
+    /// A call that resizes a block begins; its returns are seen by [`Handler::ResizeRet`].
+    ResizeEntry,
     /// A call that resizes a block begins, and returns.
     ResizeCall,
     /// A call that hands out a block begins, and returns.
     AllocCall,
-    /// One of the returns of a function whose return address must be left alone.
+    /// One of the returns of a function that hands out blocks and whose return address must be left alone.
     AllocRet,
     /// A call that hands out a block begins; its returns are seen by [`Handler::AllocRet`].
     AllocEntry,
@@ -109,8 +113,10 @@ impl Handler {
     /// Those that nearly every target needs.
     const USUAL: [Self; 5] = [Self::Free, Self::ResizeCall, Self::AllocCall, Self::LinkerNotice, Self::WayOut];
 
-    /// Those that only targets need whose allocator may throw, or whose end is waited for.
-    const RARE: [Self; 6] = [
+    /// Those that only targets need whose allocator's return addresses are left alone, or whose end is waited for.
+    const RARE: [Self; 8] = [
+        Self::ResizeRet,
+        Self::ResizeEntry,
         Self::AllocRet,
         Self::AllocEntry,
         Self::CallLeft,
@@ -122,7 +128,7 @@ impl Handler {
     /// With what its probes are in place.
     fn armed_with(self) -> Armed {
         match self {
-            Self::Free | Self::ResizeCall => Armed::Frees,
+            Self::Free | Self::ResizeRet | Self::ResizeEntry | Self::ResizeCall => Armed::Frees,
             Self::AllocCall | Self::AllocRet | Self::AllocEntry => Armed::Everything,
             // Hit too rarely to matter.
             Self::CallLeft
@@ -154,7 +160,8 @@ impl Handler {
             Self::AllocCall => &[("alloc_return", Return), ("alloc_entry", Entry)],
             Self::ResizeCall if is_session => &[("resize_call", Both)],
             Self::ResizeCall => &[("alloc_return", Return), ("resize_entry", Entry)],
-            Self::AllocRet => &[("alloc_ret", Entry)],
+            Self::AllocRet | Self::ResizeRet => &[("alloc_ret", Entry)],
+            Self::ResizeEntry => &[("resize_entry", Entry)],
             Self::AllocEntry => &[("alloc_entry", Entry)],
             Self::Free => &[("free_entry", Entry)],
             Self::CallLeft => &[("call_left", Entry)],
@@ -245,6 +252,12 @@ impl Probes {
         let mut probes = Self { links, multi: Some(multi), ..Self::default() };
         probes.load_program(ebpf, empty).ok()?;
         multi::is_known(&probes.programs[&empty], empty.1).then_some(probes)
+    }
+
+    /// Whether any returns are seen at `ret` instructions.
+    pub(super) fn are_at_rets(&self) -> bool {
+        let is_at_rets = |attachment: &Attachment| matches!(attachment.handler, Handler::AllocRet | Handler::ResizeRet);
+        self.attachments.iter().any(is_at_rets)
     }
 
     fn load_program(&mut self, ebpf: &mut Ebpf, (name, when): Served) -> Result<(), KernelError> {

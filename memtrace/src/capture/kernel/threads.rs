@@ -17,6 +17,7 @@ const REQUESTED: usize = offset_of!(Thread, memory.requested) / WORD_BYTES;
 const REQUESTED_BYTES: usize = REQUESTED + offset_of!(Requested, bytes) / WORD_BYTES;
 const REQUESTED_OBJECTS: usize = REQUESTED + offset_of!(Requested, objects) / WORD_BYTES;
 const REQUESTED_RETURNS: usize = REQUESTED + offset_of!(Requested, returns) / WORD_BYTES;
+const REQUESTED_RETS: usize = REQUESTED + offset_of!(Requested, rets) / WORD_BYTES;
 const REQUESTED_ENDS: usize = REQUESTED + offset_of!(Requested, ends) / WORD_BYTES;
 const REQUESTED_WINDOW_ENDS: usize = REQUESTED + offset_of!(Requested, window_ends) / WORD_BYTES;
 const REQUESTED_FREES: usize = REQUESTED + offset_of!(Requested, frees) / WORD_BYTES;
@@ -80,6 +81,7 @@ impl ThreadCounts {
                 bytes: word(REQUESTED_BYTES),
                 objects: word(REQUESTED_OBJECTS),
                 returns: word(REQUESTED_RETURNS),
+                rets: word(REQUESTED_RETS),
                 frees: word(REQUESTED_FREES),
                 ends: word(REQUESTED_ENDS),
                 window_ends: word(REQUESTED_WINDOW_ENDS),
