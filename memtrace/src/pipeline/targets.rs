@@ -98,7 +98,12 @@ pub(super) struct Targets {
 
 impl Targets {
     /// No target yet. Whose process has ended is told to `ends`.
-    pub(super) fn new(images: Images, categories: Vec<Category>, ends: UnboundedSender<TargetId>) -> Self {
+    pub(super) fn new(
+        images: Images,
+        symbolizer: Symbolizer,
+        categories: Vec<Category>,
+        ends: UnboundedSender<TargetId>,
+    ) -> Self {
         let log = match images.scope() {
             Scope::Targets => None,
             Scope::EveryProcess => MappingLog::open()
@@ -109,7 +114,7 @@ impl Targets {
             log,
             categories,
             images,
-            symbolizer: Symbolizer::default(),
+            symbolizer,
             live: BTreeMap::new(),
             ended: Vec::new(),
             unlisted: Unlisted::default(),

@@ -3,6 +3,7 @@
 //! In: a pid. Out: mappings, identities of images, memory figures. All of it is untrusted input: a
 //! target chooses its name, its paths and the contents of its files.
 
+pub mod bounded;
 pub mod cgroup;
 pub mod contents;
 pub mod image;
@@ -12,6 +13,7 @@ pub mod kernel_types;
 pub mod mapping_log;
 pub mod maps;
 pub mod memory;
+pub mod open;
 pub mod roots;
 pub mod status;
 pub mod task_type;
