@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn what_others_have_named_is_opened_in_one_place() {
         /// Where else files are opened, and whose choice these are.
-        const OTHERS: [(&str, &str); 7] = [
+        const OTHERS: [(&str, &str); 8] = [
             ("process/open.rs", "this place"),
             ("process/cgroup.rs", "below the cgroup file system, without `..`"),
             (
@@ -162,6 +162,7 @@ mod tests {
                 "the folder of a cgroup that the user has named, and files of the cgroup file system",
             ),
             ("capture/tracefs.rs", "the kernel's tracepoints"),
+            ("pipeline/session.rs", "settings of the kernel's"),
             ("cli/output.rs", "where the user wants reports"),
             ("cli/gate.rs", "suppressions and baselines of the user's"),
             ("cli/unwind_table.rs", "images that the user has named"),

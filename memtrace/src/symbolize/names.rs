@@ -137,7 +137,8 @@ impl<'s> Names<'s> {
     }
 
     fn by_lines(&self, offset: u64) -> Vec<Named> {
-        let Some(lines) = &self.lines else { return Vec::new() };
+        // The last address has none after it, which the look-up asks for.
+        let Some(lines) = self.lines.as_ref().filter(|_| offset < u64::MAX) else { return Vec::new() };
         let Ok(mut frames) = self.with_package(lines.find_frames(offset)) else { return Vec::new() };
         let mut found = Vec::new();
         while let (Ok(Some(frame)), true) = (frames.next(), found.len() < MAX_INLINED) {

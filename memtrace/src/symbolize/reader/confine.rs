@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, error::Error, io};
 
-use caps::CapSet;
+use caps::{CapSet, errors::CapsError};
 use nix::sys::signal::SigSet;
 use rustix::{
     fs::{Gid, Uid},
@@ -64,8 +64,8 @@ pub(super) fn confine() -> Result<(), Box<dyn Error>> {
     // For people who look at processes.
     _ = set_name(c"memtrace-names");
     limit()?;
-    // As far as it may: without privileges there are none to give up.
-    give_up_privileges();
+    give_up_identity();
+    give_up_capabilities()?;
     // Changing who one is undoes these, so they come after.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
@@ -90,20 +90,26 @@ fn limit() -> io::Result<()> {
     Ok(())
 }
 
-/// Where a step is refused, the filter does without it.
-fn give_up_privileges() {
+/// As far as it may: without privileges there are none to give up, and the filter does without these steps.
+fn give_up_identity() {
     // A folder in which nothing can be made, and from which nothing leads out.
     _ = chroot("/proc/self/fdinfo").and_then(|()| chdir("/"));
+    // While there is the privilege to do it.
+    for capability in caps::all() {
+        _ = caps::drop(None, CapSet::Bounding, capability);
+    }
     let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
     _ = set_thread_groups(&[]);
     _ = set_thread_res_gid(group, group, group);
     _ = set_thread_res_uid(user, user, user);
-    for capability in caps::all() {
-        _ = caps::drop(None, CapSet::Bounding, capability);
-    }
+}
+
+/// Nobody is ever refused that.
+fn give_up_capabilities() -> Result<(), CapsError> {
     for set in [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
-        _ = caps::clear(None, set);
+        caps::clear(None, set)?;
     }
+    Ok(())
 }
 
 fn filter() -> Result<BpfProgram, Box<dyn Error>> {
