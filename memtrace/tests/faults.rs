@@ -263,6 +263,10 @@ fn four_privileges_are_enough() {
         return assert_untouched(target);
     }
     assert!(line.starts_with("memtrace: tracing "), "{line}");
+    // Enough as well for the process that reads symbols to give these up, and all else.
+    let reader = fs::read_to_string(format!("/proc/{0}/task/{0}/children", traced.id())).unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", reader.trim())).unwrap();
+    assert!(status.contains("CapPrm:\t0000000000000000") && status.contains("Seccomp:\t2"), "{status}");
     target.say("go");
     let truth = serde_json::from_str(&target.line()).unwrap();
     let output = traced.wait_with_output().unwrap();

@@ -12,7 +12,7 @@ use memtrace_common::control::{Adoption, comm_words};
 use thiserror::Error;
 
 use super::images::Scope;
-use crate::process::status;
+use crate::{process::status, symbolize::reader::is_reader};
 
 /// What to trace.
 #[derive(Clone, Debug)]
@@ -79,7 +79,7 @@ impl Selection {
         }
     }
 
-    /// The processes that are selected now, but memtrace itself.
+    /// The processes that are selected now, but memtrace itself and what reads symbols for it.
     ///
     /// # Errors
     /// Where they cannot be listed.
@@ -100,7 +100,8 @@ impl Selection {
             }
             Self::All => host_processes()?,
         };
-        Ok(all.into_iter().filter(|pid| pid.get() != std::process::id()).collect())
+        let is_own = |pid: u32| pid == std::process::id() || is_reader(pid);
+        Ok(all.into_iter().filter(|pid| !is_own(pid.get())).collect())
     }
 
     /// The folder of the cgroup that is selected, opened for the kernel side.

@@ -77,6 +77,9 @@ pub(super) enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Read symbols for another memtrace, which sends open files through stdin
+    #[command(hide = true)]
+    ReadSymbols,
     /// Print completions for a shell
     Completions {
         /// The shell

@@ -17,6 +17,8 @@ use clap::CommandFactory;
 use args::{Arguments, Command};
 use failure::Failure;
 
+use crate::symbolize::reader;
+
 /// Runs the command that the process was started as.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -33,6 +35,7 @@ pub fn main() -> ExitCode {
         }
         Some(Command::Watch(watched)) => watch::run(watched, arguments.verbose),
         Some(Command::UnwindTable { files }) => unwind_table::run(files),
+        Some(Command::ReadSymbols) => Ok(reader::serve()),
         None => trace::run(&arguments.trace, arguments.verbose),
     };
     outcome.unwrap_or_else(Failure::report)

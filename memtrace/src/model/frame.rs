@@ -68,6 +68,12 @@ pub enum Reason {
     ImageUnreadable,
     /// The image has no symbol there: it is stripped.
     NoSymbol,
+    /// The process that reads symbols ended over the image.
+    ReaderEnded,
+    /// It took too long for the image.
+    ReaderLate,
+    /// There is no such process.
+    NoReader,
     /// The kernel does not tell where its functions are.
     KernelHidden,
     /// The kernel lists no function there: a module or a BPF program that was loaded later.
@@ -83,6 +89,9 @@ impl Reason {
             Self::Anonymous => "code in anonymous memory",
             Self::ImageUnreadable => "the image cannot be read",
             Self::NoSymbol => "the image has no symbol here",
+            Self::ReaderEnded => "the process that reads symbols ended over this image",
+            Self::ReaderLate => "the process that reads symbols took too long for this image",
+            Self::NoReader => "the process that reads symbols does not run",
             Self::KernelHidden => "the kernel hides its symbols (kernel.kptr_restrict)",
             Self::KernelUnlisted => "/proc/kallsyms listed no function here when tracing began",
         }

@@ -44,6 +44,7 @@ use crate::{
         units,
     },
     process::{leader, status, task_type},
+    symbolize::{Symbolizer, reader::is_reader},
 };
 
 /// How often the kernel side is read, for histories and for stacks whose process may end. Longer where
@@ -113,6 +114,8 @@ impl Session {
             Look::Fixed(tier) => (tier.sample_bytes(), false),
             Look::Within { sample_bytes, .. } => (Some(sample_bytes), true),
         };
+        // It begins before anything of memtrace's is in the kernel: nothing there takes it for a target.
+        let symbolizer = Symbolizer::start();
         let settings = Settings {
             capacities: options.capacities,
             unwind: options.unwind,
@@ -166,7 +169,7 @@ impl Session {
         let own_tgid = kernel.own_tgid();
         Ok(Self {
             kernel,
-            targets: Targets::new(images, options.categories.clone(), ends_sender),
+            targets: Targets::new(images, symbolizer, options.categories.clone(), ends_sender),
             selection: selection.clone(),
             adoption,
             events,
@@ -706,6 +709,12 @@ impl Session {
     /// A process runs another program.
     fn begin_program(&mut self, event: &Event) -> Result<(), PipelineError> {
         let Some(pid) = NonZeroU32::new(event.tgid) else { return Ok(()) };
+        if is_reader(event.tgid) && event.slot != ProcessSlot::NONE {
+            // It was begun anew, and is no target, whatever is selected.
+            self.kernel.close_processes(&[(event.slot, event.tgid)])?;
+            self.kernel.sweep();
+            return Ok(self.kernel.recycle(&[event.slot])?);
+        }
         let before = self.targets.get(event.previous);
         let next = match before {
             Some(followed) => followed.target.successor(),

@@ -155,7 +155,12 @@ pub(super) struct Targets {
 
 impl Targets {
     /// No target yet. Whose process has ended is told to `ends`.
-    pub(super) fn new(images: Images, categories: Vec<Category>, ends: UnboundedSender<TargetId>) -> Self {
+    pub(super) fn new(
+        images: Images,
+        symbolizer: Symbolizer,
+        categories: Vec<Category>,
+        ends: UnboundedSender<TargetId>,
+    ) -> Self {
         let log = match images.scope() {
             Scope::Targets => None,
             Scope::EveryProcess => MappingLog::open()
@@ -166,7 +171,7 @@ impl Targets {
             log,
             categories,
             images,
-            symbolizer: Symbolizer::default(),
+            symbolizer,
             live: BTreeMap::new(),
             ended: Ended::default(),
             count: 0,

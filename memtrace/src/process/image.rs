@@ -1,15 +1,17 @@
 //! Images: the ELF files that a process has mapped, by identity rather than by path.
 //!
 //! A file is opened through `/proc/PID/map_files`, which leads to the very inode that is mapped even
-//! where the path is gone, replaced, or means something else in the target's mount namespace.
+//! where the path is gone, replaced, or means something else in the target's mount namespace. It is untrusted, as is its
+//! path: opened as [`super::open`] does, read as [`super::bounded`] does.
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::{self, File},
+    ffi::OsStr,
+    fs::File,
     io,
     os::{
-        fd::{AsRawFd, FromRawFd},
-        unix::fs::{FileExt, MetadataExt},
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd},
+        unix::{ffi::OsStrExt, fs::FileExt},
     },
     path::{Path, PathBuf},
 };
@@ -18,16 +20,15 @@ use object::{
     Object, ObjectSection, ObjectSegment, ObjectSymbol, ObjectSymbolTable, RelocationFlags, RelocationTarget,
     SymbolFlags, SymbolKind,
     elf::{PT_INTERP, R_X86_64_IRELATIVE, STT_GNU_IFUNC},
-    read::{
-        ReadCache,
-        elf::{ElfFile64, ProgramHeader},
-    },
+    read::elf::{ElfFile64, ProgramHeader},
 };
 use thiserror::Error;
 
 use super::{
+    bounded::BoundedFile,
     leader,
     maps::{self, Mapping},
+    open::{is_file, open_regular},
 };
 
 /// Why an image cannot be used.
@@ -154,8 +155,8 @@ impl Image {
     /// # Errors
     /// Where it is not an ELF file that this machine can run.
     pub fn parse(file: File, path: PathBuf) -> Result<Self, object::Error> {
-        let cache = ReadCache::new(&file);
-        let elf = ElfFile64::<object::Endianness, _>::parse(&cache)?;
+        let bounded = BoundedFile::new(&file);
+        let elf = ElfFile64::<object::Endianness, _>::parse(&bounded)?;
         let segments = elf
             .segments()
             .map(|segment| {
@@ -172,17 +173,35 @@ impl Image {
         Ok(Self { path, build_id, segments, has_symbols, has_interpreter, file })
     }
 
-    /// A path by which the open file can be reached, even where its own path is gone.
+    /// The open file, to be handed on.
     #[must_use]
-    pub fn reachable_path(&self) -> PathBuf {
-        let same_file = |other: &fs::Metadata| {
-            self.file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (other.dev(), other.ino()))
-        };
-        // The real path where it leads to the same file: separate debug files are looked for beside it.
-        match fs::metadata(&self.path) {
-            Ok(other) if same_file(&other) => self.path.clone(),
-            _ => PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd())),
-        }
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// The folder in which its path leads to this very file, as memtrace sees paths: separate debug files are looked for
+    /// there.
+    #[must_use]
+    pub fn folder(&self) -> Option<&Path> {
+        let own = rustix::fs::fstat(&self.file).ok()?;
+        let other = rustix::fs::fstat(open_regular(&self.path).ok()?).ok()?;
+        ((own.st_dev, own.st_ino) == (other.st_dev, other.st_ino)).then(|| self.path.parent()).flatten()
+    }
+
+    /// The name of the file that has this one's debug information, and that file's checksum (`.gnu_debuglink`).
+    #[must_use]
+    pub fn debug_link(&self) -> Option<(PathBuf, u32)> {
+        let file = BoundedFile::new(&self.file);
+        let (name, checksum) = self.elf(&file).ok()?.gnu_debuglink().ok()??;
+        Some((OsStr::from_bytes(name).into(), checksum))
+    }
+
+    /// The path and the build id of the file with what several debug files have in common (`.gnu_debugaltlink`).
+    #[must_use]
+    pub fn supplementary_link(&self) -> Option<(PathBuf, String)> {
+        let file = BoundedFile::new(&self.file);
+        let (path, build_id) = self.elf(&file).ok()?.gnu_debugaltlink().ok()??;
+        Some((OsStr::from_bytes(path).into(), hex(build_id)))
     }
 
     /// The virtual offset (what `addr2line -e` takes) of a place in the file.
@@ -246,8 +265,8 @@ impl Image {
         &self,
         wanted: impl Fn(&str) -> bool,
     ) -> Result<HashMap<String, Vec<FunctionAt>>, ImageError> {
-        let cache = ReadCache::new(&self.file);
-        let elf = self.elf(&cache)?;
+        let bounded = BoundedFile::new(&self.file);
+        let elf = self.elf(&bounded)?;
         let mut found: HashMap<String, Vec<FunctionAt>> = HashMap::new();
         for symbol in elf.dynamic_symbols().chain(elf.symbols()) {
             if !is_function(&symbol) {
@@ -272,8 +291,8 @@ impl Image {
     /// # Errors
     /// Where the file has become unreadable since it was opened.
     pub fn linked_functions(&self) -> Result<HashMap<u64, LinkedFunction>, ImageError> {
-        let cache = ReadCache::new(&self.file);
-        let elf = self.elf(&cache)?;
+        let bounded = BoundedFile::new(&self.file);
+        let elf = self.elf(&bounded)?;
         let mut linked = HashMap::new();
         let chosen = chosen_at_load(&elf);
         for (slot, relocation) in elf.dynamic_relocations().into_iter().flatten() {
@@ -296,9 +315,9 @@ impl Image {
 
     fn elf<'a>(
         &self,
-        cache: &'a ReadCache<&'a File>,
-    ) -> Result<ElfFile64<'a, object::Endianness, &'a ReadCache<&'a File>>, ImageError> {
-        ElfFile64::parse(cache).map_err(|source| ImageError::Elf { path: self.path.clone(), source })
+        file: &'a BoundedFile<'a>,
+    ) -> Result<ElfFile64<'a, object::Endianness, &'a BoundedFile<'a>>, ImageError> {
+        ElfFile64::parse(file).map_err(|source| ImageError::Elf { path: self.path.clone(), source })
     }
 
     /// Up to `length` bytes of the image's file from a virtual offset on.
@@ -325,8 +344,8 @@ impl Image {
     /// Where the file has become unreadable since it was opened.
     pub fn frame_section(&self) -> Result<Option<FrameSection>, ImageError> {
         let failed = |source| ImageError::Elf { path: self.path.clone(), source };
-        let cache = ReadCache::new(&self.file);
-        let elf = ElfFile64::<object::Endianness, _>::parse(&cache).map_err(failed)?;
+        let bounded = BoundedFile::new(&self.file);
+        let elf = self.elf(&bounded)?;
         if let Some(section) = elf.section_by_name(".eh_frame") {
             let bytes = section.data().map_err(failed)?;
             return Ok(Some(FrameSection::EhFrame { bytes: bytes.to_vec(), address: section.address() }));
@@ -365,15 +384,22 @@ fn copy_of_vdso() -> io::Result<File> {
 
 fn open_mapped(pid: u32, mapping: &Mapping) -> io::Result<File> {
     let pid = leader::speaker(pid);
+    // What is mapped there may have changed since.
+    let open = |path: &Path| {
+        let file = open_regular(path)?;
+        let is_mapped = mapping.file.is_some_and(|id| is_file(&file, id));
+        if is_mapped { Ok(file) } else { Err(io::Error::other("another file is there now")) }
+    };
     let exact = format!("/proc/{pid}/map_files/{:x}-{:x}", mapping.start, mapping.end);
-    File::open(exact).or_else(|error| {
+    open(Path::new(&exact)).or_else(|error| {
         // Without CAP_CHECKPOINT_RESTORE, or once the process has ended, the exact way is closed; the path will
         // do if it is the same file.
         let relative = mapping.path.strip_prefix("/").unwrap_or(&mapping.path);
         let below_root = Path::new(&format!("/proc/{pid}/root")).join(relative);
-        let file = File::open(below_root).or_else(|_| File::open(&mapping.path))?;
-        let inode = file.metadata()?.ino();
-        if mapping.file.is_some_and(|id| id.inode == inode) { Ok(file) } else { Err(error) }
+        open(&below_root).or_else(|_| open(&mapping.path)).map_err(|by_path| {
+            // Of the two, the one that says more than that the process has ended.
+            if error.kind() == io::ErrorKind::NotFound { by_path } else { error }
+        })
     })
 }
 

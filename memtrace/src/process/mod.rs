@@ -3,6 +3,7 @@
 //! In: a pid. Out: mappings, identities of images, memory figures. All of it is untrusted input: a
 //! target chooses its name, its paths and the contents of its files.
 
+pub mod bounded;
 pub mod cgroup;
 pub mod contents;
 pub mod image;
@@ -14,6 +15,7 @@ pub mod mapping_log;
 pub mod maps;
 pub mod memory;
 pub mod oom;
+pub mod open;
 pub mod pid_namespace;
 pub mod roots;
 pub mod status;

@@ -1,12 +1,19 @@
-//! Native code, through blazesym.
+//! Native code, through a confined process that reads symbols.
 
-use std::{collections::HashMap, sync::Arc};
-
-use blazesym::symbolize::{
-    CodeInfo, Input, Sym, Symbolized,
-    source::{Elf, Source},
+use std::{
+    collections::{HashMap, HashSet},
+    os::fd::BorrowedFd,
+    sync::Arc,
+    time::Instant,
 };
 
+use super::{
+    debug_files::DebugFiles,
+    reader::{
+        Failure, PATIENCE, Reader,
+        protocol::{FileKind, MAX_PLACES, Named},
+    },
+};
 use crate::{
     model::frame::{Frame, Function, ImageName, Place, Reason},
     process::{image::Image, status::printable},
@@ -34,39 +41,39 @@ pub struct NamedImage {
     pub image: Option<Image>,
 }
 
+/// Images over which the reading process may be lost in a run. A host has some that are corrupt; more are made on purpose.
+const MAX_LOST: usize = 16;
+
 /// Resolves places, and remembers what it has resolved.
 pub struct Symbolizer {
-    blazesym: blazesym::symbolize::Symbolizer,
+    /// The process that reads symbols; nothing once it was given up.
+    reader: Option<Reader>,
+    /// The images that have broken it, or that it cannot read.
+    failed: HashMap<usize, Reason>,
     resolved: HashMap<CodePlace, Arc<[Frame]>>,
 }
 
-impl Default for Symbolizer {
-    fn default() -> Self {
-        let blazesym = blazesym::symbolize::Symbolizer::builder()
-            .enable_code_info(true)
-            .enable_inlined_fns(true)
-            .enable_demangling(true)
-            // Images are held open: what their paths lead to later does not matter.
-            .enable_auto_reload(false)
-            .build();
-        Self { blazesym, resolved: HashMap::new() }
-    }
-}
-
 impl Symbolizer {
+    /// Starts the process that reads symbols: before memtrace gives up its privileges, so that the other can do so as well.
+    #[must_use]
+    pub fn start() -> Self {
+        Self { reader: start_reader(), failed: HashMap::new(), resolved: HashMap::new() }
+    }
+
     /// Resolves every place that is not resolved yet, one batch an image.
     pub fn symbolize(&mut self, images: &[NamedImage], places: impl IntoIterator<Item = CodePlace>) {
         let mut by_image: HashMap<usize, Vec<u64>> = HashMap::new();
+        let mut asked = HashSet::new();
         for place in places {
             if self.resolved.contains_key(&place) {
                 continue;
             }
             match place {
-                CodePlace::File { image, file_offset } => {
-                    // Taken for resolved at once, so that each place is asked for only once.
-                    self.resolved.insert(place, Arc::default());
+                // Each is asked for only once.
+                CodePlace::File { image, file_offset } if asked.insert(place) => {
                     by_image.entry(image).or_default().push(file_offset);
                 }
+                CodePlace::File { .. } => {}
                 CodePlace::Address(address, why) => {
                     let frame = Frame { place: Place::Address(address), function: Err(why) };
                     self.resolved.insert(place, Arc::new([frame]));
@@ -85,43 +92,118 @@ impl Symbolizer {
     }
 
     fn symbolize_image(&mut self, index: usize, named: &NamedImage, file_offsets: &[u64]) {
-        let symbols = named.image.as_ref().and_then(|image| {
-            let source = Source::Elf(Elf::new(image.reachable_path()));
-            // A return address may belong to the next line, or even to the next function: the call is
-            // the instruction before it.
-            let calls: Vec<u64> = file_offsets.iter().map(|offset| offset.saturating_sub(1)).collect();
-            match self.blazesym.symbolize(&source, Input::FileOffset(&calls)) {
-                Ok(symbols) => Some(symbols),
-                Err(error) => {
-                    log::info!("no symbols from {}: {error}", named.name.path);
-                    None
-                }
-            }
-        });
-        for (position, file_offset) in file_offsets.iter().enumerate() {
-            let virtual_offset = named.image.as_ref().and_then(|image| image.virtual_offset(*file_offset));
-            let place = Place::Image { image: Arc::clone(&named.name), offset: virtual_offset.unwrap_or(*file_offset) };
-            let frames = match symbols.as_ref().and_then(|symbols| symbols.get(position)) {
-                Some(Symbolized::Sym(symbol)) => frames_of(symbol, &place),
-                Some(Symbolized::Unknown(_)) => vec![Frame { place, function: Err(Reason::NoSymbol) }],
-                None => vec![Frame { place, function: Err(Reason::ImageUnreadable) }],
+        let deadline = Instant::now() + PATIENCE;
+        for file_offsets in file_offsets.chunks(MAX_PLACES) {
+            let functions = match &named.image {
+                Some(image) => self.functions(index, named, image, file_offsets, deadline),
+                None => Err(Reason::ImageUnreadable),
             };
-            self.resolved.insert(CodePlace::File { image: index, file_offset: *file_offset }, frames.into());
+            let mut functions = functions.map(Vec::into_iter);
+            for file_offset in file_offsets {
+                let virtual_offset = named.image.as_ref().and_then(|image| image.virtual_offset(*file_offset));
+                let offset = virtual_offset.unwrap_or(*file_offset);
+                let place = Place::Image { image: Arc::clone(&named.name), offset };
+                let frames = match functions.as_mut().map(Iterator::next) {
+                    Ok(Some(functions)) if !functions.is_empty() => frames_of(functions, &place),
+                    Ok(_) => vec![Frame { place, function: Err(Reason::NoSymbol) }],
+                    Err(why) => vec![Frame { place, function: Err(*why) }],
+                };
+                self.resolved.insert(CodePlace::File { image: index, file_offset: *file_offset }, frames.into());
+            }
         }
+    }
+
+    /// The functions at places of an image, asked of the reading process. Where that is lost over the image, another takes
+    /// its place.
+    fn functions(
+        &mut self,
+        index: usize,
+        named: &NamedImage,
+        image: &Image,
+        file_offsets: &[u64],
+        deadline: Instant,
+    ) -> Result<Vec<Vec<Named>>, Reason> {
+        if let Some(why) = self.failed.get(&index) {
+            return Err(*why);
+        }
+        // A return address may belong to the next line, or even to the next function: the call is the instruction before it.
+        let call = |offset: &u64| {
+            let before = offset.saturating_sub(1);
+            image.virtual_offset(before).unwrap_or(before)
+        };
+        let calls: Vec<u64> = file_offsets.iter().map(call).collect();
+        // That it ends may be another's doing (no memory for all symbols together, say): once more, alone.
+        let mut is_second_try = false;
+        loop {
+            let reader = self.reader.as_mut().ok_or(Reason::NoReader)?;
+            let debug = if reader.knows(index) { None } else { Some(DebugFiles::of(image)) };
+            let own = debug.iter().map(|_| (FileKind::Image, image.descriptor()));
+            let files: Vec<(FileKind, BorrowedFd<'_>)> =
+                own.chain(debug.iter().flat_map(DebugFiles::descriptors)).collect();
+            let failure = match reader.ask(index, &files, &calls, deadline) {
+                Ok(functions) => return Ok(functions),
+                Err(failure) => failure,
+            };
+            if !matches!(failure, Failure::Told(_)) {
+                // The old one ends first: two may be more than there is memory for.
+                self.reader = None;
+                self.reader = start_reader();
+            }
+            if failure != Failure::Ended || std::mem::replace(&mut is_second_try, true) {
+                return Err(self.give_up(index, named, &failure));
+            }
+        }
+    }
+
+    /// Remembers that an image has no names, and says why.
+    fn give_up(&mut self, index: usize, named: &NamedImage, failure: &Failure) -> Reason {
+        let path = &named.name.path;
+        let (why, what) = match failure {
+            Failure::Told(why) => {
+                log::info!("no symbols from {path}: {}", printable(why));
+                self.failed.insert(index, Reason::ImageUnreadable);
+                return Reason::ImageUnreadable;
+            }
+            Failure::Ended => (Reason::ReaderEnded, "ended over it"),
+            Failure::Late => (Reason::ReaderLate, "took longer than 5 s for it"),
+            Failure::Nonsense => (Reason::ReaderEnded, "gave no answer that can be understood"),
+        };
+        log::warn!("no names from {path}: the process that reads symbols {what}");
+        eprintln!("hint: the file is corrupt, changes, or is made to break its readers; compare it with its package's");
+        self.failed.insert(index, why);
+        if self.failed.values().filter(|why| matches!(why, Reason::ReaderEnded | Reason::ReaderLate)).count() > MAX_LOST
+        {
+            self.reader = None;
+            log::warn!(
+                "more than {MAX_LOST} images have broken the process that reads symbols: no more names from any"
+            );
+            eprintln!("hint: -v names the images; trace the processes that use none of these");
+        }
+        why
     }
 }
 
+fn start_reader() -> Option<Reader> {
+    let started = Reader::start();
+    started
+        .map_err(|error| {
+            log::warn!("no functions have names: the process that reads symbols does not start: {error}");
+            eprintln!("hint: it needs /proc, memory for a second process, and a kernel with CONFIG_SECCOMP_FILTER");
+        })
+        .ok()
+}
+
 /// The functions at one place, from the innermost inlined one outwards.
-fn frames_of(symbol: &Sym<'_>, place: &Place) -> Vec<Frame> {
-    let frame = |name: &str, code: Option<&CodeInfo<'_>>, inlined| Frame {
+fn frames_of(functions: Vec<Named>, place: &Place) -> Vec<Frame> {
+    let last = functions.len() - 1;
+    let frame = |(position, named): (usize, Named)| Frame {
         place: place.clone(),
         function: Ok(Function {
-            name: printable(name),
-            file: code.map(|code| printable(&code.to_path().to_string_lossy())),
-            line: code.and_then(|code| code.line),
-            inlined,
+            name: printable(&named.name),
+            file: named.file.map(|file| printable(&file)),
+            line: named.line,
+            inlined: position < last,
         }),
     };
-    let inlined = symbol.inlined.iter().rev().map(|inner| frame(&inner.name, inner.code_info.as_ref(), true));
-    inlined.chain([frame(&symbol.name, symbol.code_info.as_deref(), false)]).collect()
+    functions.into_iter().enumerate().map(frame).collect()
 }

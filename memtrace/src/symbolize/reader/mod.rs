@@ -1,0 +1,165 @@
+//! The process that reads symbols: memtrace's own program once more, confined (`confine`), because images and their debug
+//! files are made by others, and mapping and unpacking them is what a hostile one would attack.
+//!
+//! In: open files and offsets. Out: functions. A file that breaks the process costs that file's names: the process is ended
+//! and another one started.
+
+mod confine;
+pub mod protocol;
+mod serve;
+
+use std::{
+    collections::HashSet,
+    io,
+    os::{
+        fd::{BorrowedFd, OwnedFd},
+        unix::{net::UnixStream, process::CommandExt},
+    },
+    process::{Child, Command, Stdio},
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use protocol::{Answer, FileKind, Named, Question};
+pub use serve::serve;
+
+/// How memtrace's program is asked to be this process.
+pub const COMMAND: &str = "read-symbols";
+/// How long one image may take in one report, in all.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the process may take to begin.
+const BEGINNING: Duration = Duration::from_secs(10);
+
+/// The pids of these processes: no targets, as memtrace is none.
+static OWN: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+/// Whether a process is one that reads symbols for this memtrace.
+#[must_use]
+pub fn is_reader(pid: u32) -> bool {
+    OWN.lock().is_ok_and(|own| own.contains(&pid))
+}
+
+/// Why an image has no names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The process said why.
+    Told(String),
+    /// The process ended over it.
+    Ended,
+    /// It took too long.
+    Late,
+    /// The process answers what is no answer.
+    Nonsense,
+}
+
+/// A confined process that answers questions.
+pub struct Reader {
+    process: Child,
+    socket: UnixStream,
+    /// The images that it has.
+    known: HashSet<usize>,
+}
+
+impl Reader {
+    /// Starts the process and waits until it has confined itself.
+    ///
+    /// # Errors
+    /// Where it cannot be started, or not be confined.
+    pub fn start() -> io::Result<Self> {
+        let (socket, other) = UnixStream::pair()?;
+        let process = Command::new("/proc/self/exe")
+            .arg(COMMAND)
+            .env_clear()
+            .stdin(OwnedFd::from(other))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()?;
+        if let Ok(mut own) = OWN.lock() {
+            own.push(process.id());
+        }
+        let mut reader = Self { process, socket, known: HashSet::new() };
+        match reader.receive(Instant::now() + BEGINNING) {
+            Ok(Answer::Confined) => Ok(reader),
+            Ok(Answer::Failed(why)) => Err(io::Error::other(format!("it cannot confine itself: {why}"))),
+            Ok(Answer::Functions(_)) | Err(Failure::Nonsense) => Err(io::Error::other("it is another program")),
+            Err(Failure::Late) => Err(io::ErrorKind::TimedOut.into()),
+            Err(Failure::Told(_) | Failure::Ended) => Err(io::Error::other("it ended")),
+        }
+    }
+
+    /// Whether it has an image already.
+    #[must_use]
+    pub fn knows(&self, image: usize) -> bool {
+        self.known.contains(&image)
+    }
+
+    /// Asks for the functions at offsets of an image, with the image's files where it does not know it.
+    ///
+    /// # Errors
+    /// Where there is no answer until `deadline`. After any but [`Failure::Told`] the process is of no use.
+    pub fn ask(
+        &mut self,
+        image: usize,
+        files: &[(FileKind, BorrowedFd<'_>)],
+        offsets: &[u64],
+        deadline: Instant,
+    ) -> Result<Vec<Vec<Named>>, Failure> {
+        let (kinds, descriptors): (Vec<FileKind>, Vec<BorrowedFd<'_>>) = files.iter().copied().unzip();
+        let question = Question { image, files: kinds, offsets: offsets.to_vec() };
+        // A question is shorter than what the socket holds: this waits only where earlier ones were not read.
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        self.socket.set_write_timeout(Some(left)).map_err(|error| failure(&error))?;
+        protocol::send(&self.socket, &question, &descriptors).map_err(|error| failure(&error))?;
+        let answer = self.receive(deadline)?;
+        let functions = protocol::checked(answer, offsets.len()).ok_or(Failure::Nonsense)?.map_err(Failure::Told)?;
+        self.known.insert(image);
+        Ok(functions)
+    }
+
+    fn receive(&mut self, deadline: Instant) -> Result<Answer, Failure> {
+        match protocol::receive(&self.socket, Some(deadline)) {
+            Ok(Some((answer, _))) => Ok(answer),
+            Ok(None) => Err(Failure::Ended),
+            Err(error) => Err(failure(&error)),
+        }
+    }
+}
+
+fn failure(error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Failure::Late,
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => Failure::Ended,
+        _ => Failure::Nonsense,
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if let Ok(mut own) = OWN.lock() {
+            own.retain(|pid| *pid != self.process.id());
+        }
+        // It may be busy with what it will never finish.
+        _ = self.process.kill();
+        _ = self.process.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_does_not_answer_is_late_and_ended() {
+        let (socket, other) = UnixStream::pair().unwrap();
+        let process = Command::new("sleep").arg("600").spawn().unwrap();
+        let pid = process.id();
+        let mut reader = Reader { process, socket, known: HashSet::new() };
+        let asked = reader.ask(0, &[], &[1], Instant::now() + Duration::from_millis(50));
+        assert_eq!(asked, Err(Failure::Late));
+        drop(other);
+        assert_eq!(reader.ask(0, &[], &[1], Instant::now() + PATIENCE), Err(Failure::Ended));
+        drop(reader);
+        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    }
+}

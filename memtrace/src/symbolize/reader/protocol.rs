@@ -1,0 +1,244 @@
+//! What memtrace and the process that reads symbols say to each other: a length, then so much JSON. Files travel as open
+//! descriptors beside the length.
+//!
+//! The answers come from a process that has read hostile files, and are as untrusted as these.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut, Read, Write},
+    mem::MaybeUninit,
+    os::{
+        fd::{BorrowedFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    time::Instant,
+};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// The most that one message may have, in bytes.
+pub const MAX_MESSAGE_BYTES: u32 = 32 << 20;
+/// The most places that one question asks for: an answer then takes some milliseconds.
+pub const MAX_PLACES: usize = 256;
+/// The most files that one image's symbols are in.
+pub const MAX_FILES: usize = 4;
+/// The longest name that is told, in bytes: some C++ has such.
+const MAX_NAME_BYTES: usize = 16 << 10;
+/// The most functions at one place.
+const MAX_FUNCTIONS: usize = 256;
+
+/// What a file of an image is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FileKind {
+    /// The image itself.
+    Image,
+    /// Its debug information, with the checksum that it must have where it is known by no build id.
+    Debug {
+        /// The CRC-32 of the whole file.
+        checksum: Option<u32>,
+    },
+    /// What several debug files have in common.
+    Supplementary,
+    /// Debug information that the compiler left out of the image.
+    Package,
+}
+
+/// What memtrace asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// Which image, by a number of memtrace's choice.
+    pub image: usize,
+    /// What the descriptors are that come with the question; none where the image was asked for before.
+    pub files: Vec<FileKind>,
+    /// Virtual offsets in the image.
+    pub offsets: Vec<u64>,
+}
+
+/// A function at a place.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// Its demangled name.
+    pub name: String,
+    /// The source file.
+    pub file: Option<String>,
+    /// The line in it.
+    pub line: Option<u32>,
+}
+
+/// What the other process answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// It has given up all it can, and waits for questions. Said once, at first.
+    Confined,
+    /// For each offset the functions there, the innermost inlined one first.
+    Functions(Vec<Vec<Named>>),
+    /// Why there are none of this image, or why the process is not confined.
+    Failed(String),
+}
+
+/// Sends a message, with descriptors.
+///
+/// # Errors
+/// Where the other side is gone, or does not read.
+pub fn send<T: Serialize>(socket: &UnixStream, message: &T, files: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let body = serde_json::to_vec(message)?;
+    let length = u32::try_from(body.len()).ok().filter(|length| *length <= MAX_MESSAGE_BYTES);
+    let length = length.ok_or_else(|| io::Error::other("a message of more than the most"))?.to_le_bytes();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
+    let mut rights = SendAncillaryBuffer::new(&mut space);
+    if !files.is_empty() && !rights.push(SendAncillaryMessage::ScmRights(files)) {
+        return Err(io::Error::other("too many files for one message"));
+    }
+    let sent = sendmsg(socket, &[IoSlice::new(&length)], &mut rights, SendFlags::NOSIGNAL)?;
+    let mut socket = socket;
+    socket.write_all(&length[sent..])?;
+    socket.write_all(&body)
+}
+
+/// A socket that is read until a deadline, however slowly the other side writes.
+struct Timed<'a> {
+    socket: &'a UnixStream,
+    deadline: Option<Instant>,
+}
+
+impl Timed<'_> {
+    fn wait(&self) -> io::Result<()> {
+        let Some(deadline) = self.deadline else { return Ok(()) };
+        let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
+        self.socket.set_read_timeout(Some(left.ok_or(io::ErrorKind::TimedOut)?))
+    }
+}
+
+impl Read for Timed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.wait()?;
+        let mut socket = self.socket;
+        socket.read(buffer)
+    }
+}
+
+/// Receives a message with the descriptors that came with it; `None` where the other side has closed.
+///
+/// # Errors
+/// Where the other side breaks off, sends what is no message, or is not done by `deadline`.
+pub fn receive<T: DeserializeOwned>(
+    socket: &UnixStream,
+    deadline: Option<Instant>,
+) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    let mut timed = Timed { socket, deadline };
+    timed.wait()?;
+    let mut length = [0; 4];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
+    let mut rights = RecvAncillaryBuffer::new(&mut space);
+    let received = recvmsg(socket, &mut [IoSliceMut::new(&mut length)], &mut rights, RecvFlags::CMSG_CLOEXEC)?.bytes;
+    if received == 0 {
+        return Ok(None);
+    }
+    let messages = rights.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(files) => Some(files),
+        _ => None,
+    });
+    let files: Vec<OwnedFd> = messages.flatten().collect();
+    timed.read_exact(&mut length[received..])?;
+    let length = u32::from_le_bytes(length);
+    if length > MAX_MESSAGE_BYTES {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a message of more than the most"));
+    }
+    // As it comes, not as it is claimed.
+    let mut body = Vec::new();
+    let read = timed.take(u64::from(length)).read_to_end(&mut body)?;
+    if read < length as usize {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(Some((serde_json::from_slice(&body)?, files)))
+}
+
+/// The functions of an answer to `count` offsets, if it is one.
+#[must_use]
+pub fn checked(answer: Answer, count: usize) -> Option<Result<Vec<Vec<Named>>, String>> {
+    let is_short = |text: &str| text.len() <= MAX_NAME_BYTES;
+    match answer {
+        Answer::Confined => None,
+        Answer::Failed(why) => Some(Err(why)),
+        Answer::Functions(places) => {
+            let is_right = |named: &Named| is_short(&named.name) && named.file.as_deref().is_none_or(is_short);
+            let are_right = |place: &Vec<Named>| place.len() <= MAX_FUNCTIONS && place.iter().all(is_right);
+            (places.len() == count && places.iter().all(are_right)).then_some(Ok(places))
+        }
+    }
+}
+
+/// Cuts what no answer may have.
+pub(super) fn shorten(place: &mut Vec<Named>) {
+    place.truncate(MAX_FUNCTIONS);
+    for named in place {
+        for text in [Some(&mut named.name), named.file.as_mut()].into_iter().flatten() {
+            text.truncate(text.floor_char_boundary(MAX_NAME_BYTES));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs::File, os::fd::AsFd, thread, time::Duration};
+
+    fn named(name: &str) -> Named {
+        Named { name: name.into(), file: Some("a.c".into()), line: Some(7) }
+    }
+
+    #[test]
+    fn a_question_arrives_with_its_files() {
+        let (one, other) = UnixStream::pair().unwrap();
+        let files = vec![FileKind::Image, FileKind::Debug { checksum: Some(1) }];
+        let question = Question { image: 3, files, offsets: vec![1, u64::MAX] };
+        let file = File::open("/proc/self/exe").unwrap();
+        send(&one, &question, &[file.as_fd(), file.as_fd()]).unwrap();
+        let (received, descriptors) = receive::<Question>(&other, None).unwrap().unwrap();
+        assert_eq!((received, descriptors.len()), (question, 2));
+        drop(one);
+        assert!(receive::<Question>(&other, None).unwrap().is_none());
+    }
+
+    #[test]
+    fn an_answer_that_is_longer_than_any_is_not_waited_for() {
+        let (one, other) = UnixStream::pair().unwrap();
+        (&other).write_all(&u32::MAX.to_le_bytes()).unwrap();
+        assert_eq!(receive::<Answer>(&one, None).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn an_answer_that_comes_byte_by_byte_is_late_all_the_same() {
+        let (one, mut other) = UnixStream::pair().unwrap();
+        let writer = thread::spawn(move || {
+            _ = other.write_all(&100u32.to_le_bytes());
+            while other.write_all(b" ").is_ok() {
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let answer = receive::<Answer>(&one, Some(Instant::now() + Duration::from_millis(100)));
+        assert!(matches!(answer.unwrap_err().kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut));
+        drop(one);
+        writer.join().unwrap();
+    }
+
+    #[test]
+    fn only_answers_to_the_question_are_taken() {
+        let right = vec![vec![named("f")], vec![]];
+        assert_eq!(checked(Answer::Functions(right.clone()), 2), Some(Ok(right.clone())));
+        assert_eq!(checked(Answer::Functions(right), 3), None);
+        assert_eq!(checked(Answer::Confined, 0), None);
+        assert_eq!(checked(Answer::Failed("corrupt".into()), 1), Some(Err("corrupt".into())));
+        let long = named(&"x".repeat(MAX_NAME_BYTES + 1));
+        assert_eq!(checked(Answer::Functions(vec![vec![long.clone()]]), 1), None);
+        let many = vec![named("f"); MAX_FUNCTIONS + 1];
+        assert_eq!(checked(Answer::Functions(vec![many.clone()]), 1), None);
+        for mut place in [vec![long], many] {
+            shorten(&mut place);
+            assert!(checked(Answer::Functions(vec![place]), 1).is_some());
+        }
+    }
+}
