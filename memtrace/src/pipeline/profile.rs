@@ -493,10 +493,7 @@ impl Profile {
         let places = self.stacks.values().flat_map(|stack| stack.places.iter().copied());
         symbolizer.symbolize(images.all(), places);
         let identities = identities(images);
-        let surroundings = self.surroundings(now, resident);
-        let surroundings_until = |end| self.past.surroundings(&self.live_bytes, &self.memory.history, end);
-        let since = self.past.way_out(now, ended);
-        let way_out = since.map(|since| WayOut { since, surroundings: &surroundings_until });
+        let judged = self.judged(now, resident, ended);
         let site = |((places, complete, category), parts): ((&[CodePlace], bool, Category), Parts<'_>)| {
             let (indices, parts): (Vec<SiteIndex>, Vec<&TrackedSite>) = parts.into_iter().unzip();
             Site {
@@ -504,12 +501,23 @@ impl Profile {
                 truncated: !complete,
                 stack: places.iter().map(|place| symbolizer.frames(*place)).collect(),
                 freed_at: self.freed_at(&indices, symbolizer),
-                ..tracked_site::merged(category, &parts, now, &surroundings, way_out.as_ref())
+                ..judged(category, &parts)
             }
         };
         let mut sites: Vec<Site> = self.merged(view.categories).into_iter().map(site).collect();
         report::sort(&mut sites);
         sites
+    }
+
+    /// Makes a site of those of the same places, but for these; with its judgement.
+    fn judged(&self, now: Duration, resident: &Judgement, ended: bool) -> impl Fn(Category, &[&TrackedSite]) -> Site {
+        let surroundings = self.surroundings(now, resident);
+        let since = self.past.way_out(now, ended);
+        move |category, parts| {
+            let surroundings_until = |end| self.past.surroundings(&self.live_bytes, &self.memory.history, end);
+            let way_out = since.map(|since| WayOut { since, surroundings: &surroundings_until });
+            tracked_site::merged(category, parts, now, &surroundings, way_out.as_ref())
+        }
     }
 
     /// Which sites are one: those of the same places.
@@ -523,17 +531,18 @@ impl Profile {
         merged
     }
 
-    /// The leak suspects, by the ids that their sites have in reports, where images have these `identities`.
+    /// The leak suspects of a process that has ended, by the ids that their sites have in reports, where images have these
+    /// `identities`.
     pub(super) fn suspects(&self, view: &View<'_>, identities: &[u64]) -> Vec<u64> {
         let has_lost = |site: &TrackedSite| site.left.is_some_and(|left| left.unreachable.objects > 0);
         if view.now < LONG_ENOUGH && !self.sites.values().any(has_lost) {
             return Vec::new();
         }
         let resident = self.memory.report().map(|memory| memory.judgement).unwrap_or_default();
-        let surroundings = self.surroundings(view.now, &resident);
+        let judged = self.judged(view.now, &resident, true);
         let is_suspect = |category, parts: &Parts<'_>| {
             let parts: Vec<&TrackedSite> = parts.iter().map(|(_, part)| *part).collect();
-            tracked_site::merged(category, &parts, view.now, &surroundings).judgement.verdict == Verdict::LeakSuspect
+            judged(category, &parts).judgement.verdict == Verdict::LeakSuspect
         };
         let merged = self.merged(view.categories).into_iter();
         let suspects = merged.filter(|((_, _, category), parts)| is_suspect(*category, parts));

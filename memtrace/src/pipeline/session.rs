@@ -711,7 +711,7 @@ impl Session {
         let Some(pid) = NonZeroU32::new(event.tgid) else { return Ok(()) };
         if is_reader(event.tgid) && event.slot != ProcessSlot::NONE {
             // It was begun anew, and is no target, whatever is selected.
-            self.kernel.close_processes(&[(event.slot, event.tgid)])?;
+            self.kernel.close_processes(&[event.slot])?;
             self.kernel.sweep();
             return Ok(self.kernel.recycle(&[event.slot])?);
         }
