@@ -69,7 +69,8 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_own_code() {
-        let kinds = [EventKind::ImageMapped, EventKind::Exec, EventKind::Forked, EventKind::Ending, EventKind::Replacing];
+        let kinds =
+            [EventKind::ImageMapped, EventKind::Exec, EventKind::Forked, EventKind::Ending, EventKind::Replacing];
         for kind in kinds {
             assert_eq!(EventKind::try_from(kind as u32), Ok(kind));
         }

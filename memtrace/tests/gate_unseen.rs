@@ -44,8 +44,7 @@ fn a_command_that_outlives_the_run_was_not_checked() {
     let folder = scratch();
     let file = folder.path().join("report.json");
     let options = ["--fail-on-leak", "--duration", "1s", "--format", "json", "-o", file.to_str().unwrap(), "--", "cat"];
-    let mut running =
-        support::memtrace().args(options).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut running = support::memtrace().args(options).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // It goes on until its input ends, which is after the run.
     support::eventually("the last report", || file.exists());
     drop(running.stdin.take());

@@ -106,14 +106,8 @@ impl Handler {
     const USUAL: [Self; 4] = [Self::Free, Self::ResizeCall, Self::AllocCall, Self::LinkerNotice];
 
     /// Those that only targets need whose allocator may throw, or whose end is waited for.
-    const RARE: [Self; 6] = [
-        Self::AllocRet,
-        Self::AllocEntry,
-        Self::CallLeft,
-        Self::CallCaught,
-        Self::ProcessEnd,
-        Self::ProcessReplace,
-    ];
+    const RARE: [Self; 6] =
+        [Self::AllocRet, Self::AllocEntry, Self::CallLeft, Self::CallCaught, Self::ProcessEnd, Self::ProcessReplace];
 
     /// With what its probes are in place.
     fn armed_with(self) -> Armed {
