@@ -10,9 +10,12 @@ use crate::{
 };
 
 /// What the tests trace and compare with, as Debian packages.
-const PACKAGES: [&str; 23] = [
+const PACKAGES: [&str; 26] = [
     "gcc",
+    "gcc-i686-linux-gnu",
     "libc6-dev",
+    "libc6-dev-i386-cross",
+    "libc6-i386",
     "python3",
     "python3-dev",
     "python3-pip",

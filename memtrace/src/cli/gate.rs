@@ -88,8 +88,7 @@ impl Gatekeeper {
     /// Whether a run that failed so has failed to check what it was asked to: nothing could be hooked.
     pub(super) fn could_not_look(&self, error: &PipelineError) -> bool {
         use TargetError::{Attach, NoAllocator, NoImage};
-        let is_unhooked =
-            matches!(error, PipelineError::Target(NoAllocator { .. } | NoImage { .. } | Attach(_)));
+        let is_unhooked = matches!(error, PipelineError::Target(NoAllocator { .. } | NoImage { .. } | Attach(_)));
         self.question.is_some() && is_unhooked
     }
 }
@@ -136,7 +135,9 @@ fn hint(cause: Cause) -> &'static str {
         }
         Cause::NotHooked => "run `memtrace doctor`; -v says what was hooked",
         Cause::Tier => "leave out --tier: a gate takes every allocation",
-        Cause::Losses => "make the table that was full larger, with --max-blocks, --max-sites, --max-stacks or --max-threads",
+        Cause::Losses => {
+            "make the table that was full larger, with --max-blocks, --max-sites, --max-stacks or --max-threads"
+        }
         Cause::Refused => "does a debugger hold it? `memtrace doctor` says what is missing",
         Cause::TooMuch => "check a smaller run: a look takes 16 GiB and half a minute at most",
         Cause::Killed | Cause::EndNotSeen => "let the program end by itself, through exit or _exit of its C library",

@@ -11,7 +11,9 @@ use std::{
 use tokio::runtime::Runtime;
 
 use super::{
-    args::{CategoryArgument, FollowArgument, LinksArgument, ReturnsArgument, TargetArguments, TierArgument, TraceArguments, UnwindArgument},
+    args::{
+        CategoryArgument, FollowArgument, LinksArgument, ReturnsArgument, TargetArguments, TierArgument, TraceArguments, UnwindArgument,
+    },
     failure::Failure,
     gate::Gatekeeper,
     output::Output,

@@ -149,7 +149,8 @@ impl Outcome {
             Some((process.ended, Unseen { process: Some((process.pid, process.comm.clone())), why }))
         });
         let (ended, living): (Vec<_>, Vec<_>) = unjudged.partition(|(ended, _)| *ended);
-        let (ended, living) = (ended.into_iter().map(|(_, unseen)| unseen), living.into_iter().map(|(_, unseen)| unseen));
+        let (ended, living) =
+            (ended.into_iter().map(|(_, unseen)| unseen), living.into_iter().map(|(_, unseen)| unseen));
         match (each, is_any_judged) {
             (true, true) => (self.unseen, self.ended_early) = (living.collect(), ended.collect()),
             (true, false) => self.unseen = living.chain(ended).collect(),
@@ -187,15 +188,95 @@ fn unjudged(process: &Process, report: &Report) -> Option<Unchecked> {
         return because(Cause::NoAllocator, "none of its images defines an allocator that memtrace knows".into());
     }
     let is_full = |name: &str| name.ends_with("_full") && name != "free_sides_full";
-    let lost = process.health.iter().find(|counter| {
-        counter.kind == HealthKind::Loss && counter.count > 0 && is_full(counter.name)
-    });
+    let lost = process
+        .health
+        .iter()
+        .find(|counter| counter.kind == HealthKind::Loss && counter.count > 0 && is_full(counter.name));
     if let Some(lost) = lost {
         return because(Cause::Losses, format!("{} {}", lost.name, units::count(lost.count)));
     }
     if report.duration < LONG_ENOUGH && process.totals.live_objects() > 0 {
         let (traced, needed) = (units::duration(report.duration), LONG_ENOUGH.as_secs());
-        return because(Cause::TooEarly, format!("traced for {traced}, and a leak takes {needed} s at least to be told"));
+        return because(
+            Cause::TooEarly,
+            format!("traced for {traced}, and a leak takes {needed} s at least to be told"),
+        );
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::report::HealthCounter, report::fixture};
+
+    /// A report of one process that lives and holds something, after so many seconds.
+    fn report(seconds: u64) -> Report {
+        let mut report = fixture::report();
+        report.duration = std::time::Duration::from_secs(seconds);
+        report.processes[0].health.clear();
+        report.processes[0].sites.clear();
+        report
+    }
+
+    fn causes(report: &Report, question: Question) -> Vec<Cause> {
+        Outcome::of(report, question).unseen.iter().map(|unseen| unseen.why.cause).collect()
+    }
+
+    const EACH: Question = Question::Growth { each: true };
+    const ANY: Question = Question::Growth { each: false };
+
+    #[test]
+    fn growth_takes_time_to_be_judged_unless_there_is_none() {
+        assert_eq!(causes(&report(23), EACH), [Cause::TooEarly]);
+        assert_eq!(causes(&report(24), EACH), []);
+        let mut idle = report(1);
+        idle.processes[0].totals = Default::default();
+        assert_eq!(causes(&idle, EACH), []);
+    }
+
+    #[test]
+    fn each_process_that_was_named_is_judged_of_others_one_is_enough() {
+        let mut two = report(60);
+        let mut other = two.processes[0].clone();
+        other.allocators.clear();
+        two.processes.push(other);
+        assert_eq!((causes(&two, EACH), causes(&two, ANY)), (vec![Cause::NoAllocator], vec![]));
+        // One that has ended meanwhile is told.
+        two.processes[1].ended = true;
+        assert_eq!(causes(&two, EACH), []);
+        assert_eq!(Outcome::of(&two, EACH).ended_early.len(), 1);
+        two.processes.remove(0);
+        assert_eq!((causes(&two, EACH), causes(&two, ANY)), (vec![Cause::NoAllocator], vec![Cause::NoAllocator]));
+        two.processes.clear();
+        assert_eq!(causes(&two, ANY), [Cause::Nothing]);
+    }
+
+    #[test]
+    fn full_tables_leave_growth_unseen() {
+        let mut full = report(60);
+        let counter = |name, kind| HealthCounter { name, count: 1, kind };
+        full.processes[0].health = vec![counter("free_sides_full", HealthKind::Loss)];
+        assert_eq!(causes(&full, EACH), []);
+        full.processes[0].health.push(counter("sites_full", HealthKind::Loss));
+        assert_eq!(causes(&full, EACH), [Cause::Losses]);
+        full.processes[0].health.clear();
+        full.health = vec![counter("processes_full", HealthKind::Loss), counter("events_full", HealthKind::Loss)];
+        assert_eq!(causes(&full, EACH), [Cause::NotFollowed, Cause::Losses]);
+    }
+
+    #[test]
+    fn every_end_that_was_to_be_looked_at_counts_those_that_are_left_out_too() {
+        let mut ends = report(1);
+        assert_eq!(causes(&ends, Question::Ends), [Cause::Nothing], "nobody was to be looked at");
+        ends.processes[0].at_exit = Some(AtExit::Checked(Default::default()));
+        assert_eq!(causes(&ends, Question::Ends), []);
+        ends.unlisted.unchecked = 2;
+        ends.unlisted.suspects = 3;
+        assert_eq!(causes(&ends, Question::Ends), [Cause::LeftOut]);
+        assert_eq!(Outcome::of(&ends, Question::Ends).tally.remaining, 3);
+        let why = Unchecked { cause: Cause::Killed, reason: String::new() };
+        ends.processes[0].at_exit = Some(AtExit::Unchecked(why));
+        assert_eq!(causes(&ends, Question::Ends), [Cause::Killed, Cause::LeftOut]);
+    }
 }

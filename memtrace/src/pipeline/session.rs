@@ -455,11 +455,11 @@ impl Session {
         let elapsed = self.started.elapsed();
         self.set_control(false)?;
         self.steer(Steering::end)?;
+        self.handle_vm_events()?;
         if self.stops_on_image {
-            // Some may have been stopped in the moment between.
+            // Some may have been stopped in the moment between, children that were only just told of included.
             self.targets.live().for_each(|followed| watch::resume(followed.target.pid.get()));
         }
-        self.handle_vm_events()?;
         // Not from `ends`: whoever waits for an end to tell of it may not have had his turn yet.
         let ended = self.targets.live().filter(|followed| watch::has_ended(followed.target.pid.get()));
         self.over.extend(ended.map(|followed| (followed.id, Over::Ended)));

@@ -133,11 +133,7 @@ mod tests {
         let mut report = fixture::report();
         let process = report.processes[0].clone();
         report.processes.extend((0..30).map(|index| Process { pid: 100 + index, ended: true, ..process.clone() }));
-        report.unlisted = Unlisted {
-            processes: 1200,
-            totals: Totals::new(2048, 2, 1024, 1),
-            ..Unlisted::default()
-        };
+        report.unlisted = Unlisted { processes: 1200, totals: Totals::new(2048, 2, 1024, 1), ..Unlisted::default() };
         report.health[0].count = 5;
         let mut out = Vec::new();
         render(&report, &mut out).unwrap();
@@ -155,11 +151,8 @@ mod tests {
     fn what_ended_processes_have_given_back_is_told() {
         let mut report = fixture::report();
         report.tier = Tier::Growth;
-        report.unlisted = Unlisted {
-            processes: 1200,
-            totals: Totals::new(3 << 20, 768, 1 << 20, 256),
-            ..Unlisted::default()
-        };
+        report.unlisted =
+            Unlisted { processes: 1200, totals: Totals::new(3 << 20, 768, 1 << 20, 256), ..Unlisted::default() };
         let mut out = Vec::new();
         render(&report, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();

@@ -7,6 +7,7 @@
 //   gate thread N       N blocks that a thread loses, which has an arena of its own
 //   gate large N        N blocks of a MiB, each of which is a mapping of its own
 //   gate exec N         loses N blocks, and becomes `gate held`
+//   gate raw-exec N     the same, by the system call itself
 //   gate exit S         loses a block, and ends with status S
 //   gate kill, abort    loses a block, and ends by a signal
 //   gate raw            loses a block, and ends by the system call itself
@@ -198,7 +199,7 @@ int main(int argc, char **argv) {
     }
     keep();
     // Threads begin with the registers of who makes them, so before anything is lost.
-    if (strcmp(what, "exec")) keep_with_threads();
+    if (strcmp(what, "exec") && strcmp(what, "raw-exec")) keep_with_threads();
     void *volatile local = block(900);
     if (!strcmp(what, "leak") || !strcmp(what, "leak-more")) lose(number);
     if (!strcmp(what, "leak-more")) lose_elsewhere();
@@ -208,6 +209,11 @@ int main(int argc, char **argv) {
     if (!strcmp(what, "exec")) {
         lose(number);
         execl("/proc/self/exe", argv[0], "held", NULL);
+    }
+    if (!strcmp(what, "raw-exec")) {
+        char *arguments[] = {argv[0], "held", NULL}, *environment[] = {NULL};
+        lose(number);
+        syscall(SYS_execve, "/proc/self/exe", arguments, environment);
     }
     if (!strcmp(what, "vfork")) {
         pid_t child = vfork();

@@ -41,7 +41,7 @@ ONCE static void *block(size_t size) {
 ONCE void lose_in_child(int count) {
     for (int i = 0; i < count; i++) {
         char *volatile lost = malloc(311);
-        lost[0] = 1;
+        *(volatile char *)lost = 1;
         lost = NULL;
     }
 }
@@ -60,7 +60,7 @@ ONCE void lose_ring_in_child(int count) {
 // What was on the stack below is of no account.
 ONCE static void wipe(void) {
     volatile char deep[32768];
-    memset((void *)deep, 0, sizeof deep);
+    for (size_t i = 0; i < sizeof deep; i++) deep[i] = 0;
 }
 
 // Free memory is full of zeros, not of pointers to what will lie there: children's heaps are looked through as they were.

@@ -4,6 +4,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 pub(crate) mod corpus;
+pub(crate) mod gate;
 pub(crate) mod load;
 
 use std::{
