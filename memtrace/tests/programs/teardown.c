@@ -1,9 +1,10 @@
-// Grows for so many seconds, ends in one of several ways, and tells on stdout what it held at most: `teardown WAY SECONDS`.
+// Grows for so many seconds, ends in one of several ways, and tells on stdout what it held at most: `teardown WAY SECONDS`. It
+// begins once its standard input says something, or is closed.
 //
 //   main       frees all in main, and returns
 //   atexit     frees all in a function of atexit
 //   destructor frees all in a destructor of the program
-//   slowly     the same as atexit, over a quarter of a minute
+//   slowly     the same as atexit: three quarters at once, the rest over half a minute
 //   stays      frees nothing
 //   early      frees all in main, and goes on for half as long
 //   rounds     frees all every eight seconds, at the end as well
@@ -54,12 +55,12 @@ __attribute__((noinline)) static void keep_pool(void) {
 }
 
 __attribute__((noinline)) static void release(void (*give_up)(struct node *)) {
-    unsigned every = count / 100 + 1;
+    unsigned slow_from = count / 4, every = count / 400 + 1;
     for (; head; count--) {
         struct node *next = head->next;
         give_up(head);
         head = next;
-        if (pause_ms && count % every == 0) usleep((unsigned)pause_ms * 1000);
+        if (pause_ms && count < slow_from && count % every == 0) usleep((unsigned)pause_ms * 1000);
     }
 }
 
@@ -87,10 +88,12 @@ static void grow(double until, void (*more)(void), unsigned every_ms) {
 int main(int argc, char **argv) {
     if (argc < 3) return 2;
     const char *way = argv[1];
+    char word;
+    if (read(0, &word, 1) < 0) return 2;
     double seconds = atof(argv[2]), end = now() + seconds;
     int pools = strcmp(way, "pools") == 0;
     if (strcmp(way, "atexit") == 0 || strcmp(way, "slowly") == 0) atexit(release_late);
-    if (strcmp(way, "slowly") == 0) pause_ms = 150;
+    if (strcmp(way, "slowly") == 0) pause_ms = 300;
     frees_late = strcmp(way, "destructor") == 0;
     if (strcmp(way, "rounds") == 0) {
         for (double round = now() + 8; round < end; round += 8) {

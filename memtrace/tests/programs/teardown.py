@@ -1,4 +1,4 @@
-"""Ends in one of several ways: `teardown.py WAY SECONDS`.
+"""Ends in one of several ways: `teardown.py WAY SECONDS`. It begins once its standard input says something, or is closed.
 
 list   grows a list, and ends: the interpreter frees it
 exit   the same by sys.exit
@@ -24,6 +24,7 @@ def run_tests(until):
 
 
 way, seconds = sys.argv[1], float(sys.argv[2])
+sys.stdin.readline()
 begun = time.monotonic()
 if way == "tests":
     results = run_tests(begun + seconds / 3)
