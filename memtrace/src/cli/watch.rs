@@ -14,7 +14,11 @@ use super::{
     watch_args::{OnThreshold, WatchArguments},
 };
 use crate::{
-    capture::{attach::Programs, images::Scope, kernel::{Asked, Capacities}},
+    capture::{
+        attach::Programs,
+        images::Scope,
+        kernel::{Asked, Capacities},
+    },
     model::{
         budget::{Budget, Closeness},
         report::{Category, Report},

@@ -3,6 +3,7 @@
 mod area_book;
 mod at_exit;
 pub mod census;
+mod cpu_book;
 mod cycles;
 mod generation_book;
 mod headroom;
@@ -40,7 +41,7 @@ use crate::{
     },
     process::{oom, task_type::TaskTypeError},
 };
-pub use headroom::TooLittle;
+pub use headroom::{TooLittle, check as check_headroom};
 pub use kernel_memory::KernelMemoryError;
 use session::Session;
 use watch::{Exit, Signals};

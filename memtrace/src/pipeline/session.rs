@@ -26,7 +26,7 @@ use super::{
     headroom,
     profile::{Time, health},
     steering::{Helm, Steering},
-    targets::{Over, TargetId, Targets},
+    targets::{Beginning, Over, TargetId, Targets},
     watch::{self, Exit, Signals, Stop},
 };
 use crate::{
@@ -42,7 +42,7 @@ use crate::{
         report::{Category, Report, Tier},
         units,
     },
-    process::{status, task_type},
+    process::{status, task_type::TaskOffsets},
 };
 
 /// How often the kernel side is read, for histories and for stacks whose process may end. Longer where
@@ -114,7 +114,7 @@ impl Session {
             capacities: options.capacities,
             unwind: options.unwind,
             debug_lines: options.debug_lines,
-            task_pid_offset: if forks { task_type::pid_offset()? } else { 0 },
+            task: if forks { TaskOffsets::read()? } else { TaskOffsets::default() },
             links: options.links,
             sample_bytes,
             is_adaptive,
@@ -198,7 +198,7 @@ impl Session {
     pub(super) fn add(&mut self, target: Target) -> Result<Option<ProcessSlot>, PipelineError> {
         let is_first = self.targets.live().next().is_none();
         let Some(slot) = self.kernel.open_process(target.pid.get(), is_first)? else { return Ok(None) };
-        self.follow_new(target, slot, false);
+        self.follow_new(target, slot, Beginning::Before);
         Ok(Some(slot))
     }
 
@@ -395,7 +395,10 @@ impl Session {
                     ready.map_err(|source| PipelineError::Wait { what: "events", source })?.clear_ready();
                     self.handle_vm_events()?;
                 }
-                Some(id) = self.ends.recv() => self.over.push((id, Over::Ended)),
+                Some(id) = self.ends.recv() => {
+                    self.targets.note_end(id);
+                    self.over.push((id, Over::Ended));
+                }
                 () = watch::until(closing) => {
                     closing = None;
                     let begun = Instant::now();
@@ -563,7 +566,7 @@ impl Session {
         self.handle_vm_events()?;
         let over = std::mem::take(&mut self.over);
         let time = self.time(Generation::at(self.control.now_ms));
-        let (window, scale) = (|id| self.steering.as_ref()?.window(id), self.scale());
+        let (window, scale) = (|who| self.steering.as_ref()?.window(who), self.scale());
         Ok(self.targets.close(&over, &mut self.kernel, time, window, scale)?)
     }
 
@@ -675,7 +678,7 @@ impl Session {
             self.over.push((replaced, Over::Replaced));
         }
         if event.slot != ProcessSlot::NONE {
-            self.follow_new(next, event.slot, self.looks_at_exit);
+            self.follow_new(next, event.slot, Beginning::Now { looks_at_exit: self.looks_at_exit });
             self.look_again(event.slot)?;
         }
         Ok(())
@@ -689,12 +692,12 @@ impl Session {
             None => Target::find(pid).unwrap_or_else(|_| Target::vanished(pid)),
         };
         // What it has from its parent is in no book, so nobody could tell what that points to.
-        self.follow_new(child, event.slot, false);
+        self.follow_new(child, event.slot, Beginning::Now { looks_at_exit: false });
     }
 
-    fn follow_new(&mut self, mut target: Target, slot: ProcessSlot, looks_at_exit: bool) {
+    fn follow_new(&mut self, mut target: Target, slot: ProcessSlot, beginning: Beginning) {
         target.slot = slot;
-        let (id, is_there) = self.targets.add(target, looks_at_exit);
+        let (id, is_there) = self.targets.add(target, beginning);
         if !is_there {
             self.over.push((id, Over::Ended));
         }
