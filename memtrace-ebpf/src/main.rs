@@ -143,8 +143,8 @@ fn empty_call(_ctx: ProbeContext) -> u32 {
 
 /// A thread ends: what was remembered of it goes.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
-fn thread_exit(_ctx: RawTracePointContext) -> i32 {
-    task::end_thread();
+fn thread_exit(ctx: RawTracePointContext) -> i32 {
+    task::end_thread(&ctx);
     0
 }
 

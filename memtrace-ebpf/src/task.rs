@@ -3,7 +3,10 @@
 use aya_ebpf::{
     EbpfContext, Global,
     bindings::pt_regs,
-    helpers::{bpf_get_current_comm, bpf_probe_read_kernel, bpf_send_signal, generated::bpf_get_attach_cookie},
+    helpers::{
+        bpf_get_current_comm, bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_send_signal,
+        generated::bpf_get_attach_cookie,
+    },
     programs::RawTracePointContext,
 };
 use aya_log_ebpf::debug;
@@ -14,6 +17,7 @@ use memtrace_common::{
 };
 
 use crate::{
+    atomic::add,
     maps::{CGROUPS, CODE_TABLES, CONTROL, EVENTS, FIRST_PROCESS, FREE_SLOTS, PROCESS_SLOTS, PROCESSES, TRAMPOLINES},
     namespace::{number_of, number_of_current},
     target::{Target, Task, count_of_run, slot_of},
@@ -38,16 +42,58 @@ const CLONE_THREAD: u64 = 0x1_0000;
 #[unsafe(no_mangle)]
 static TASK_PID_OFFSET: Global<u32> = Global::new(0);
 
+/// The same for when the task began, by the clock of `bpf_ktime_get_ns`, and for how long it had run on a CPU when the kernel last
+/// reckoned that.
+#[unsafe(no_mangle)]
+static TASK_START_OFFSET: Global<u32> = Global::new(0);
+/// See [`TASK_START_OFFSET`].
+#[unsafe(no_mangle)]
+static TASK_RUNTIME_OFFSET: Global<u32> = Global::new(0);
+
+/// Half of the longest time between two such reckonings of a thread that runs.
+#[unsafe(no_mangle)]
+static HALF_TICK_NS: Global<u32> = Global::new(0);
+
 /// The current thread ends.
 #[inline(always)]
-pub(crate) fn end_thread() {
+pub(crate) fn end_thread(ctx: &RawTracePointContext) {
     let Task { tgid, tid } = Task::current();
     // Most threads of the host were never seen: that there is nothing to remove is no error.
     threads::end(tid);
-    if tgid == tid && slot_of(tgid).is_some_and(|slot| !is_own(slot, tgid)) {
+    let Some(slot) = slot_of(tgid) else { return };
+    if is_own(slot, tgid) {
+        // sched_process_exit(struct task_struct *p, …): include/trace/events/sched.h
+        count_cpu_time(slot, cpu_time(ctx.arg(0)));
+    } else if tgid == tid {
         // It was in its parent's memory to the end; the book there goes on.
         _ = PROCESS_SLOTS.remove(&tgid);
     }
+}
+
+/// For how long a thread that runs now has run on a CPU, in nanoseconds; 0 where that cannot be told. What came after the
+/// kernel's last reckoning is taken to be half of what it can be: of a process that lives for milliseconds, that is a good part.
+#[inline(always)]
+fn cpu_time(task: *const u8) -> u64 {
+    if TASK_RUNTIME_OFFSET.load() == 0 {
+        return 0;
+    }
+    let field = |offset: u32| {
+        // SAFETY: the helper checks the kernel address and fails where it is not readable.
+        unsafe { bpf_probe_read_kernel(task.wrapping_add(offset as usize).cast::<u64>()) }.unwrap_or(0)
+    };
+    // SAFETY: a plain call.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let age = now.wrapping_sub(field(TASK_START_OFFSET.load()));
+    let reckoned = field(TASK_RUNTIME_OFFSET.load()).wrapping_add(HALF_TICK_NS.load() as u64);
+    if reckoned < age { reckoned } else { age }
+}
+
+/// Adds to what the threads of a target have run on a CPU.
+#[inline(always)]
+fn count_cpu_time(slot: ProcessSlot, ns: u64) {
+    let Some(process) = PROCESSES.get_ptr_mut(slot.0) else { return };
+    // SAFETY: an array map's entry lives as long as the map; this is touched atomically only.
+    add(unsafe { &raw mut (*process).cpu_ns }, ns);
 }
 
 /// The current process has become another program, none of whose instructions has run yet.
@@ -63,9 +109,17 @@ pub(crate) fn begin_program(ctx: &RawTracePointContext) {
     let before = slot_of(tgid);
     // What it shared with its parent was the parent's.
     let own = before.filter(|slot| is_own(*slot, tgid));
+    let cpu_time = cpu_time(ctx.arg(0));
+    if let Some(own) = own {
+        count_cpu_time(own, cpu_time);
+    }
     let pid = number_of_current(tgid);
     // What memtrace cannot see has no number that it could be named by.
     let slot = if pid != 0 && is_wanted(control, tgid, before, own) { open(tgid) } else { None };
+    if let Some(slot) = slot {
+        // What the thread has run so far was before this program.
+        count_cpu_time(slot, 0u64.wrapping_sub(cpu_time));
+    }
     if slot.is_none() {
         forget_process(tgid);
     }

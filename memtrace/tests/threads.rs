@@ -11,7 +11,8 @@ use std::{
 
 use serde_json::Value;
 use support::{
-    EXACT_TIERS, FIGURES, FRAME_POINTERS, Target, Tracing, compile, kernel_version, losses, process, run, scratch, sum_at,
+    EXACT_TIERS, FIGURES, FRAME_POINTERS, Target, Tracing, compile, kernel_version, losses, process, run, scratch,
+    sum_at,
 };
 
 const MIMALLOC: &str = "/usr/lib/x86_64-linux-gnu/libmimalloc.so.2.0";
@@ -46,7 +47,11 @@ fn assert_agrees(process: &Value, truth: &Value) {
     assert_eq!(losses(process), []);
     for (site, counts) in truth.as_object().unwrap() {
         for figure in FIGURES {
-            assert_eq!(sum_at(process, site, figure), counts[figure].as_u64().unwrap(), "{figure} of {site}: {process:#}");
+            assert_eq!(
+                sum_at(process, site, figure),
+                counts[figure].as_u64().unwrap(),
+                "{figure} of {site}: {process:#}"
+            );
         }
     }
     support::assert_sums(process);
@@ -122,8 +127,7 @@ fn what_is_asked_for_beside_one_without_a_main_thread_is_counted_once() {
         let (status, _, messages) = run(&arguments);
         assert_eq!(status, 0, "{messages}");
     }
-    let tracing =
-        Tracing::start(&["--format", "json", "--pid", &one.to_string(), "--pid", &other.to_string()]);
+    let tracing = Tracing::start(&["--format", "json", "--pid", &one.to_string(), "--pid", &other.to_string()]);
     let truths = [(one, go_on(&mut with)), (other, go_on(&mut without))];
     let report = tracing.stop();
     for (pid, truth) in &truths {
@@ -183,7 +187,8 @@ fn a_process_that_another_thread_ends_after_the_main_one_is_looked_at() {
 fn gate(options: &[&str], command: &[&str]) -> (i32, Value, String) {
     let folder = scratch();
     let file = folder.path().join("report.json");
-    let all = [&["--fail-on-leak", "--format", "json", "-o", file.to_str().unwrap()], options, &["--"], command].concat();
+    let all =
+        [&["--fail-on-leak", "--format", "json", "-o", file.to_str().unwrap()], options, &["--"], command].concat();
     let output = support::memtrace().args(all).output().unwrap();
     let messages = String::from_utf8_lossy(&output.stderr).into_owned();
     let report = fs::read(&file).ok().map_or(Value::Null, |report| serde_json::from_slice(&report).unwrap());
@@ -246,7 +251,10 @@ fn a_thread_is_no_process_and_the_error_names_the_process() {
     for options in [&[][..], kernel] {
         let (status, _, messages) = run(&[options, &["--pid", &tid, "--duration", "1s"]].concat());
         assert_eq!(status, 1, "{messages}");
-        assert!(messages.contains(&format!("cannot trace process {tid}: it is a thread of process {pid}")), "{messages}");
+        assert!(
+            messages.contains(&format!("cannot trace process {tid}: it is a thread of process {pid}")),
+            "{messages}"
+        );
         assert!(messages.contains(&format!("hint: --pid {pid}")), "{messages}");
     }
 }

@@ -39,7 +39,9 @@ pub enum TargetError {
         pid: u32,
     },
     /// It is a 32-bit program.
-    #[error("cannot trace process {pid} ({comm}): it is a 32-bit program, whose calls and stacks memtrace does not understand")]
+    #[error(
+        "cannot trace process {pid} ({comm}): it is a 32-bit program, whose calls and stacks memtrace does not understand"
+    )]
     Bits32 {
         /// The pid.
         pid: u32,

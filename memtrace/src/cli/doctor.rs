@@ -8,13 +8,15 @@ use super::failure::Failure;
 use crate::{
     capture::{
         kernel::{Capacities, Kernel, KernelMemory, Links, MemorySettings, Settings, Unwind},
-        preflight::{self, Outcome},
+        preflight::{self, Check, Outcome},
     },
-    process::{kallsyms::Kallsyms, kernel_types::KernelTypes},
+    pipeline::check_headroom,
+    process::{kallsyms::Kallsyms, kernel_types::KernelTypes, task_type::TaskOffsets},
 };
 
 pub(super) fn run() -> Result<ExitCode, Failure> {
-    let checks = preflight::checks();
+    let mut checks = preflight::checks();
+    checks.push(Check { name: "memory", outcome: check_headroom() });
     let mut missing = 0;
     for check in &checks {
         let name = check.name;
@@ -111,7 +113,7 @@ fn try_kernel() -> u32 {
         capacities: Capacities { blocks: 1, sites: 1, stacks: 1, threads: 1, rows: 1, processes: 1 },
         unwind: if preflight::has_bpf_loop() { Unwind::Rows } else { Unwind::FramePointers },
         debug_lines: false,
-        task_pid_offset: 0,
+        task: TaskOffsets::default(),
         address_spaces: false,
         pages: true,
         hooks: true,

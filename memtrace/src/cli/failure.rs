@@ -136,7 +136,9 @@ fn target_hint(error: &TargetError) -> String {
     match error {
         TargetError::NoSuchProcess { pid } => format!("has it ended? see `ps -p {pid}`"),
         TargetError::Thread { pid, .. } => format!("--pid {pid} traces the process with all its threads"),
-        TargetError::Bits32 { .. } => "--tier growth tells how its memory grows; trace a 64-bit build for its stacks".into(),
+        TargetError::Bits32 { .. } => {
+            "--tier growth tells how its memory grows; trace a 64-bit build for its stacks".into()
+        }
         TargetError::NoProgram { .. } => "kernel threads and processes that have ended hold no heap".into(),
         TargetError::Closed { .. } => "needs CAP_SYS_PTRACE; run with sudo, or see `memtrace doctor`".into(),
         TargetError::Maps(_) => "please report this line".into(),

@@ -12,7 +12,8 @@ use tokio::runtime::Runtime;
 
 use super::{
     args::{
-        CategoryArgument, FollowArgument, LinksArgument, ReturnsArgument, TargetArguments, TierArgument, TraceArguments, UnwindArgument,
+        CategoryArgument, FollowArgument, LinksArgument, ReturnsArgument, TargetArguments, TierArgument,
+        TraceArguments, UnwindArgument,
     },
     failure::Failure,
     gate::Gatekeeper,

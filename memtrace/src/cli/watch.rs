@@ -14,7 +14,12 @@ use super::{
     watch_args::{OnThreshold, WatchArguments},
 };
 use crate::{
-    capture::{attach::Programs, images::Scope, kernel::{Asked, Capacities}, returns::Returns},
+    capture::{
+        attach::Programs,
+        images::Scope,
+        kernel::{Asked, Capacities},
+        returns::Returns,
+    },
     model::{
         budget::{Budget, Closeness},
         report::{Category, Report},

@@ -13,6 +13,7 @@ pub mod headroom;
 pub mod ledger;
 pub mod memory;
 pub mod overhead;
+pub mod passing;
 pub mod ranges;
 pub mod rank;
 pub mod reach;

@@ -18,9 +18,10 @@ use super::{
 use crate::{
     capture::kernel::{Armed, KernelError},
     model::{
-        budget::{Budget, Load, Plan},
+        budget::{Budget, Closeness, Load, Plan},
         clock::{Clock, Cycle, Weight},
         overhead::TrapCost,
+        passing::Passing,
         windows::{Cohort, Window},
     },
 };
@@ -82,6 +83,8 @@ pub(super) struct Cycles {
     /// The number of the cohort that is followed, or will be next.
     cohort: u32,
     clocks: HashMap<TargetId, Clock>,
+    /// Those that come and go, of which none has a clock.
+    passing: Passing,
     /// What comes after the present window, or before and after the next one.
     plan: Plan,
     /// How long the next window is to be open, and how long probes were in place for the last.
@@ -102,6 +105,7 @@ impl Cycles {
             windows: 0,
             cohort: 0,
             clocks: HashMap::new(),
+            passing: Passing::default(),
             plan: FIRST,
             window: WINDOW,
             in_place: WINDOW * 2,
@@ -169,9 +173,18 @@ impl Cycles {
         Ok(Step::Within)
     }
 
-    /// What a target does by itself.
-    pub(super) fn load(&self, target: TargetId) -> Load {
-        self.clocks.get(&target).map(|clock| clock.greatest_load(self.trap)).unwrap_or_default()
+    /// Of those that come and go it is known what they do, while all of it is recorded.
+    pub(super) fn know_passing(&mut self, load: Load) {
+        self.passing.know(load);
+    }
+
+    /// What a target does by itself, or those that come and go, whichever is more.
+    pub(super) fn load(&self, target: Option<TargetId>) -> Load {
+        let clock = target.and_then(|target| self.clocks.get(&target));
+        let own = clock.map(|clock| clock.greatest_load(self.trap)).unwrap_or_default();
+        let passing = self.passing.load();
+        let share = |load: &Load| load.share(Closeness::All, self.trap);
+        if share(&passing) > share(&own) { passing } else { own }
     }
 
     /// The next cycle begins, of targets of which `demand` is the one that pays most.
@@ -180,7 +193,7 @@ impl Cycles {
         self.window = clock.map_or(WINDOW, |clock| clock.window(self.trap));
         // The next window's length is known, how long its probes take to be put in place only of the last.
         self.in_place = self.in_place.max(self.window);
-        let load = demand.map(|demand| self.load(demand.target)).unwrap_or_default();
+        let load = self.load(demand.map(|demand| demand.target));
         self.plan = self.draw(&load);
         log::debug!("{load:?}: {:?}", self.plan);
         self.wait(self.plan.gap, helm);
@@ -250,8 +263,8 @@ impl Cycles {
     }
 
     /// The present window, if its blocks are being followed, as if those of this target were looked at for the last time
-    /// now.
-    pub(super) fn window(&self, target: TargetId) -> Option<Window> {
+    /// now; with how long it has lived.
+    pub(super) fn window(&self, target: (TargetId, Duration)) -> Option<Window> {
         let State::Following(following) = &self.state else { return None };
         Some(self.weighed(target, following))
     }
@@ -270,6 +283,10 @@ impl Cycles {
             // What has survived of judged windows takes room that others need.
             helm.kernel.sweep();
         }
+        let [whole, open, followed] =
+            [(&begun, &now), (&following.before, &following.closed), (&following.closed, &now)]
+                .map(|(from, until)| from.passing(until, self.trap));
+        self.passing.estimate((whole.cpu, whole.cost(), whole.elapsed), open.counted(), followed.counted());
         let demand = begun.greatest(&now, self.trap);
         self.stood_for += self.begun.elapsed();
         self.begun = Instant::now();
@@ -280,7 +297,7 @@ impl Cycles {
     /// How much a window that is judged `now` stands for in a target, where this became of its blocks.
     fn weigh(
         &mut self,
-        target: TargetId,
+        (target, lived): (TargetId, Duration),
         cohort: &Cohort,
         begun: &Reading,
         following: &Following,
@@ -303,18 +320,19 @@ impl Cycles {
                 survived: cohort.survived[1],
             });
         }
-        let weighed = self.weighed(target, following);
+        let weighed = self.weighed((target, lived), following);
         log::debug!("{target:?}: {weighed:?}");
         weighed
     }
 
-    /// A window as it is now: by the target's clock, or by the one on the wall where the target has none yet.
-    fn weighed(&self, target: TargetId, following: &Following) -> Window {
+    /// A window as it is now: by the target's clock, or by the one on the wall where the target has none yet. It stands for no more
+    /// than the target has lived: most of those that live for milliseconds are in no window, and none is in more than it has seen.
+    fn weighed(&self, (target, lived): (TargetId, Duration), following: &Following) -> Window {
         let cycle = self.begun.elapsed();
         let known = self.clocks.get(&target).and_then(|clock| clock.weight(self.trap));
         let on_the_wall = || {
-            let own = cycle.as_secs_f64().max(1e-6);
-            Weight { windows: own / following.open.as_secs_f64().max(1e-6), doubt: 0.0, own }
+            let own = cycle.min(lived).as_secs_f64().max(1e-6);
+            Weight { windows: (own / following.open.as_secs_f64().max(1e-6)).max(1.0), doubt: 0.0, own }
         };
         let Weight { windows, doubt, own } = known.unwrap_or_else(on_the_wall);
         Window { weight: windows, doubt, followed: following.closed.elapsed(), cycle, own }

@@ -3,14 +3,16 @@
 //! Tables are charged to the cgroup that memtrace is in. Inside of a target's container that is the target's own: what it could
 //! not have any more, the kernel would end it for.
 
-use std::{collections::BTreeMap, fs, num::NonZeroU32};
+use std::{collections::BTreeMap, fs, num::NonZeroU32, time::Duration};
 
 use thiserror::Error;
 
 use super::{Look, Options, PipelineError};
 use crate::{
     capture::{
+        images::Scope,
         kernel::{Asked, Capacities, Extras, Kernel, KernelError, Settings},
+        preflight::Outcome,
         selection::Selection,
     },
     model::{
@@ -21,8 +23,12 @@ use crate::{
     process::{cgroup, kernel_pages, maps, memory},
 };
 
-/// What memtrace has of its own at work, in bytes, beside what the images of its targets make it keep.
-const OWN_BYTES: u64 = 40 << 20;
+/// What memtrace takes beside its tables, in bytes, and beside what the images of its targets make it keep: some 28 MiB of its own,
+/// and 18 that the kernel's verifier needs for a moment, which are charged like tables.
+const OWN_BYTES: u64 = 48 << 20;
+
+/// How long the kernel takes to give tables back that are not used any more.
+const GIVEN_BACK: Duration = Duration::from_millis(200);
 
 /// Where memory is short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +124,24 @@ pub(super) fn fitted(options: &Options) -> Result<Options, PipelineError> {
     Ok(Options { capacities: tables(halvings), ..options.clone() })
 }
 
+/// What `memtrace doctor` says of the room for a run on a few processes.
+#[must_use]
+pub fn check() -> Outcome {
+    let tables =
+        |halvings| Capacities::of(Scope::Targets).halved(halvings, &Asked::default()).table_bytes(Extras::default());
+    let usual = units::bytes(tables(0));
+    let Some(shortage) = shortest() else { return Outcome::Ok(format!("tables take {usual}")) };
+    let hint = "the memory of a target's container is the target's first: run memtrace outside of it";
+    match halvings(shortage.room.free_bytes(), OWN_BYTES, tables) {
+        Some(0) => Outcome::Ok(format!("tables take {usual}; {shortage}")),
+        Some(halvings) => Outcome::Degraded(
+            format!("tables of {} instead of {usual}: {shortage}", units::bytes(tables(halvings))),
+            hint.to_owned(),
+        ),
+        None => Outcome::Degraded(format!("no room for tables of {usual}: {shortage}"), hint.to_owned()),
+    }
+}
+
 /// What smaller tables have room for, and where they can be as large as usual.
 fn tell_sizes(capacities: &Capacities) {
     let Capacities { blocks, sites, stacks, threads, rows, .. } = *capacities;
@@ -128,31 +152,25 @@ fn tell_sizes(capacities: &Capacities) {
     );
 }
 
-/// Loads the kernel side. A limit that memtrace cannot see, of a group above its own container's, is met here: then the tables
-/// take a quarter of what was too much, until they fit.
+/// Loads the kernel side. A limit that memtrace cannot see, of a group outside of its own namespace, is met here: tables that
+/// do not fit are refused without harm. How much would fit is not known then, and what memtrace takes besides would not be refused
+/// but end it; so the least is taken.
 ///
 /// # Errors
 /// Where the kernel refuses, mostly for want of privileges or of memory.
 pub(super) fn load(settings: Settings, asked: &Asked) -> Result<Kernel, KernelError> {
-    let mut error = match Kernel::load(settings) {
+    let error = match Kernel::load(settings) {
         Err(error) if error.is_for_want_of_memory() => error,
         loaded => return loaded,
     };
-    for halvings in (2..=MOST_HALVINGS).step_by(2) {
-        let capacities = settings.capacities.halved(halvings, asked);
-        if capacities == settings.capacities {
-            break;
-        }
-        match Kernel::load(Settings { capacities, ..settings }) {
-            Err(next) if next.is_for_want_of_memory() => error = next,
-            loaded => {
-                eprintln!("memtrace: the kernel has no memory for tables of the usual size");
-                tell_sizes(&capacities);
-                return loaded;
-            }
-        }
+    let capacities = settings.capacities.halved(MOST_HALVINGS, asked);
+    if capacities == settings.capacities {
+        return Err(error);
     }
-    Err(error)
+    eprintln!("memtrace: the kernel has no memory for tables of the usual size");
+    tell_sizes(&capacities);
+    std::thread::sleep(GIVEN_BACK);
+    Kernel::load(Settings { capacities, ..settings })
 }
 
 /// The files whose code the named processes have mapped, in bytes: symbols and debug information of these are what

@@ -9,7 +9,7 @@ use memtrace_common::thread::Requested;
 
 use super::{
     profile::hits,
-    targets::{TargetId, Targets},
+    targets::{Done, TargetId, Targets},
 };
 use crate::{
     capture::kernel::Kernel,
@@ -17,6 +17,7 @@ use crate::{
         budget::{self, Load},
         clock::Part,
         overhead::{Hits, Overhead, TrapCost},
+        passing::Counted,
     },
     process::status,
 };
@@ -26,13 +27,15 @@ use crate::{
 pub(super) struct Reading {
     at: Instant,
     targets: HashMap<TargetId, Seen>,
+    /// What those had done that were not there any more.
+    done: Done,
 }
 
 /// What was read of a target.
 #[derive(Clone, Copy)]
 struct Seen {
     requested: Requested,
-    /// Nothing once it has ended.
+    /// Nothing where nobody could tell any more.
     cpu: Option<Duration>,
     /// When its CPU time was read: not each time, where it is not held up.
     at: Instant,
@@ -62,11 +65,13 @@ impl Reading {
         let of = |(id, pid): (TargetId, u32)| {
             let requested = requested.get(&id.slot).copied().unwrap_or_default();
             let known = before.and_then(|before| before.targets.get(&id)).filter(|known| known.requested == requested);
-            let read = || Seen { requested, cpu: status::cpu_time(pid), at: Instant::now() };
+            let cpu = || status::cpu_time(pid).or_else(|| kernel.cpu_time_at_end(id.slot));
+            let read = || Seen { requested, cpu: cpu(), at: Instant::now() };
             (id, known.copied().unwrap_or_else(read))
         };
+        let done = targets.done;
         let targets = targets.live().map(|followed| of((followed.id, followed.target.pid.get()))).collect();
-        Self { at: Instant::now(), targets }
+        Self { at: Instant::now(), targets, done }
     }
 
     /// Whether there was such a target.
@@ -92,21 +97,47 @@ impl Reading {
             }
             None => (Requested::default(), now.cpu?.min(elapsed)),
         };
-        let since = now.requested.since(then);
-        let hits = hits(&since);
-        let share = budget::share(hits, trap, cpu, elapsed);
-        let Requested { objects: allocs, frees, ends, window_ends, .. } = since;
-        Some(Demand { target, hits, allocs, frees, ends, window_ends, cpu, elapsed, share, trap })
+        Some(Demand::new(target, now.requested.since(then), cpu, elapsed, trap))
     }
 
-    /// What the target has done since of whose CPU time tracing took most.
+    /// What those have done all together, until `later`, that were not there at both times: of processes that live for
+    /// milliseconds none is, and none alone does much. Where it is one, which is there still, it goes by its own name.
+    pub(super) fn passing(&self, later: &Self, trap: TrapCost) -> Demand {
+        let sum = |done: Done, seen: &Seen| Done {
+            requested: done.requested.plus(seen.requested),
+            cpu: done.cpu + seen.cpu.unwrap_or_default(),
+        };
+        let is_of = |reading: &Self, (target, _): &(&TargetId, &Seen)| !reading.targets.contains_key(*target);
+        let mut come = later.targets.iter().filter(|seen| is_of(self, seen));
+        let name = match (come.next(), come.next()) {
+            (Some((target, _)), None) if later.done == self.done => *target,
+            _ => TargetId::PASSING,
+        };
+        let come = later.targets.iter().filter(|seen| is_of(self, seen));
+        let gone = self.targets.iter().filter(|seen| is_of(later, seen));
+        // What those had done before that have gone since is in both.
+        let now = come.fold(later.done, |done, (_, seen)| sum(done, seen));
+        let then = gone.fold(self.done, |done, (_, seen)| sum(done, seen));
+        let elapsed = later.at.saturating_duration_since(self.at);
+        Demand::new(name, now.requested.since(then.requested), now.cpu.saturating_sub(then.cpu), elapsed, trap)
+    }
+
+    /// What the target has done since of whose CPU time tracing took most; those that come and go count as one.
     pub(super) fn greatest(&self, later: &Self, trap: TrapCost) -> Option<Demand> {
-        let demands = later.targets.keys().filter_map(|target| self.demand(*target, later, trap));
-        demands.max_by(|a, b| a.share.total_cmp(&b.share))
+        let stayed = later.targets.keys().filter(|target| self.targets.contains_key(*target));
+        let demands = stayed.filter_map(|target| self.demand(*target, later, trap));
+        demands.chain([self.passing(later, trap)]).max_by(|a, b| a.share.total_cmp(&b.share))
     }
 }
 
 impl Demand {
+    fn new(target: TargetId, since: Requested, cpu: Duration, elapsed: Duration, trap: TrapCost) -> Self {
+        let hits = hits(&since);
+        let share = budget::share(hits, trap, cpu, elapsed);
+        let Requested { objects: allocs, frees, ends, window_ends, .. } = since;
+        Self { target, hits, allocs, frees, ends, window_ends, cpu, elapsed, share, trap }
+    }
+
     /// What tracing has taken.
     pub(super) fn cost(&self) -> Duration {
         Overhead::of(self.hits, self.trap, self.cpu).cost
@@ -115,6 +146,11 @@ impl Demand {
     /// What the target does by itself.
     pub(super) fn load(&self) -> Load {
         Load::of(self.allocs, self.frees, self.hits.rets, self.cpu, self.cost(), self.elapsed)
+    }
+
+    /// What was counted of those that come and go.
+    pub(super) fn counted(&self) -> Counted {
+        Counted { allocs: self.allocs, frees: self.frees, elapsed: self.elapsed }
     }
 
     /// What was counted, as part of a cycle.

@@ -4,6 +4,7 @@ mod area_book;
 mod at_exit;
 mod before_end;
 pub mod census;
+mod cpu_book;
 mod cycles;
 mod daemons;
 mod ended;
@@ -44,7 +45,7 @@ use crate::{
     },
     process::{oom, task_type::TaskTypeError},
 };
-pub use headroom::TooLittle;
+pub use headroom::{TooLittle, check as check_headroom};
 pub use kernel_memory::KernelMemoryError;
 use session::Session;
 use watch::{Exit, Signals};

@@ -15,8 +15,10 @@ use memtrace_common::{
 use super::{
     at_exit::Left,
     before_end::{Past, Together, WayOut},
+    cpu_book::CpuBook,
     generation_book::ObjectUnit,
     memory_book::MemoryBook,
+    targets::Beginning,
     tracked_site::{self, Parts, TrackedSite},
     vm_book::VmBook,
     window_book::WindowBook,
@@ -128,8 +130,7 @@ pub(super) struct Profile {
     /// How its resident memory has changed, where that is told.
     resident_change: ResidentChange,
     windows: WindowBook,
-    /// CPU time when first and last read.
-    cpu: Option<(Duration, Duration)>,
+    cpu: CpuBook,
 }
 
 impl View<'_> {
@@ -145,6 +146,11 @@ pub(super) fn are_pages(categories: &[Category]) -> bool {
 }
 
 impl Profile {
+    /// Nothing is known yet of a program that has begun then.
+    pub(super) fn beginning(beginning: Beginning) -> Self {
+        Self { cpu: CpuBook::beginning(beginning), ..Self::default() }
+    }
+
     pub(super) fn site_count(&self) -> usize {
         self.sites.len()
     }
@@ -246,10 +252,7 @@ impl Profile {
         if let Some(usage) = usage {
             self.memory.note(target.pid.get(), usage, elapsed, kernel.tables_bytes());
         }
-        if let Some(now) = status::cpu_time(target.pid.get()) {
-            let (first, _) = self.cpu.unwrap_or((now, now));
-            self.cpu = Some((first, now));
-        }
+        self.cpu.note(status::cpu_time(target.pid.get()), kernel.cpu_time_at_end(target.slot));
         self.counters = kernel.process(target.slot)?;
         self.counters.counters[Counter::MissedFrees as usize] += mapped.map_or(0, VmBook::missed_frees);
         self.requested = counted.requested;
@@ -372,7 +375,7 @@ impl Profile {
             resident_change: view.is_of_pages().then_some(self.resident_change),
             uncertainty,
             growth_bytes_per_s: self.live_bytes.slope_per_s(),
-            overhead: self.overhead(view),
+            overhead: self.overhead(view, ended),
             health: health(&self.counters, Counter::is_of_process),
             sites,
             at_exit: None,
@@ -417,10 +420,10 @@ impl Profile {
     }
 
     /// What tracing has cost the target.
-    fn overhead(&self, view: &View<'_>) -> Option<Overhead> {
-        let ((first, last), trap) = (self.cpu?, view.trap?);
+    fn overhead(&self, view: &View<'_>, ended: bool) -> Option<Overhead> {
+        let (cpu, trap) = (self.cpu.time(ended)?, view.trap?);
         let hits = if view.is_adaptive { hits(&self.requested) } else { self.hits_by_figures() };
-        Some(Overhead::of(hits, trap, last.saturating_sub(first)))
+        Some(Overhead::of(hits, trap, cpu))
     }
 
     /// How often it was held up: allocations and frees as they were counted or, where most frees are passed over, as many as

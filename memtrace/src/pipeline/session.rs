@@ -44,7 +44,7 @@ use crate::{
         report::{Category, Report, Tier},
         units,
     },
-    process::{leader, status, task_type},
+    process::{leader, status, task_type::TaskOffsets},
     symbolize::{Symbolizer, reader::is_reader},
 };
 
@@ -121,7 +121,7 @@ impl Session {
             capacities: options.capacities,
             unwind: options.unwind,
             debug_lines: options.debug_lines,
-            task_pid_offset: if forks { task_type::pid_offset()? } else { 0 },
+            task: if forks { TaskOffsets::read()? } else { TaskOffsets::default() },
             links: options.links,
             sample_bytes,
             is_adaptive,
@@ -181,12 +181,7 @@ impl Session {
             started_at: SystemTime::now(),
             tier: if let Look::Fixed(tier) = options.look { tier } else { Tier::Exact },
             steering,
-            control: Control {
-                adoption: adoption.0,
-                own_tgid,
-                comm: selection.comm(),
-                ..Control::default()
-            },
+            control: Control { adoption: adoption.0, own_tgid, comm: selection.comm(), ..Control::default() },
             trap,
             tells_stacks: true,
             census,
@@ -207,7 +202,7 @@ impl Session {
     pub(super) fn add(&mut self, target: Target) -> Result<Option<ProcessSlot>, PipelineError> {
         let is_first = self.targets.live().next().is_none();
         let Some(slot) = self.kernel.open_process(target.pid.get(), is_first)? else { return Ok(None) };
-        self.follow_new(target, slot, None);
+        self.follow_new(target, slot, Beginning::Before);
         Ok(Some(slot))
     }
 
@@ -407,7 +402,10 @@ impl Session {
                     ready.map_err(|source| PipelineError::Wait { what: "events", source })?.clear_ready();
                     self.handle_vm_events()?;
                 }
-                Some(id) = self.ends.recv() => self.over.push((id, Over::Ended)),
+                Some(id) = self.ends.recv() => {
+                    self.targets.note_end(id);
+                    self.over.push((id, Over::Ended));
+                }
                 () = watch::until(closing) => {
                     closing = None;
                     let begun = Instant::now();
@@ -585,7 +583,7 @@ impl Session {
         self.handle_vm_events()?;
         let over = std::mem::take(&mut self.over);
         let time = self.time(Generation::at(self.control.now_ms));
-        let (window, scale) = (|id| self.steering.as_ref()?.window(id), self.scale());
+        let (window, scale) = (|who| self.steering.as_ref()?.window(who), self.scale());
         Ok(self.targets.close(&over, &mut self.kernel, time, window, scale)?)
     }
 
@@ -735,7 +733,7 @@ impl Session {
             self.over.push((replaced, Over::Replaced));
         }
         if event.slot != ProcessSlot::NONE {
-            self.follow_new(next, event.slot, self.looks_at_exit.then_some(Beginning::Program));
+            self.follow_new(next, event.slot, Beginning::Program);
             self.look_again(event.slot)?;
         }
         Ok(())
@@ -748,12 +746,12 @@ impl Session {
             Some(parent) => parent.target.child(pid),
             None => Target::find(pid).unwrap_or_else(|_| Target::vanished(pid)),
         };
-        self.follow_new(child, event.slot, self.looks_at_exit.then_some(Beginning::Forked));
+        self.follow_new(child, event.slot, Beginning::Forked);
     }
 
-    fn follow_new(&mut self, mut target: Target, slot: ProcessSlot, begins: Option<Beginning>) {
+    fn follow_new(&mut self, mut target: Target, slot: ProcessSlot, beginning: Beginning) {
         target.slot = slot;
-        let (id, is_there) = self.targets.add(target, begins);
+        let (id, is_there) = self.targets.add(target, beginning, self.looks_at_exit);
         if !is_there {
             self.over.push((id, Over::Ended));
         }

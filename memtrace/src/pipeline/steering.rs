@@ -170,7 +170,7 @@ impl Steering {
     }
 
     /// See [`Cycles::window`].
-    pub(super) fn window(&self, target: TargetId) -> Option<Window> {
+    pub(super) fn window(&self, target: (TargetId, Duration)) -> Option<Window> {
         self.cycles.window(target)
     }
 
@@ -218,6 +218,9 @@ impl Steering {
             self.readings.pop_front();
         }
         let Some(demand) = self.demand() else { return Ok(()) };
+        if let (Some(first), Some(last)) = (self.readings.front(), self.readings.back()) {
+            self.cycles.know_passing(first.passing(last, self.trap).load());
+        }
         let next = self.budget.closest(&demand.load(), self.trap, self.can_skip_returns).max(self.closest);
         let is_for_long = self.readings.len() > CHECKS;
         let too_much = if self.is_beginning() { TOO_MUCH_AT_FIRST } else { TOO_MUCH };
@@ -278,6 +281,9 @@ impl Steering {
         let followed = demand.and_then(|demand| helm.targets.get(demand.target.slot));
         let of_whom = match followed.map(|followed| &followed.target) {
             Some(target) => format!("the CPU time of {} (pid {})", target.comm, target.pid),
+            None if demand.is_some_and(|demand| demand.target == TargetId::PASSING) => {
+                "the CPU time of processes that come and go".to_owned()
+            }
             None => "CPU time".to_owned(),
         };
         let (tier, before) = (self.tier_of(self.now).name(), self.tier_of(was).name());
@@ -296,7 +302,7 @@ impl Steering {
 
     /// A window is judged: the next comes, or a closer look.
     fn go_on(&mut self, demand: Option<&Demand>, helm: &mut Helm<'_>) -> Result<(), PipelineError> {
-        let load = demand.map(|demand| self.cycles.load(demand.target)).unwrap_or_default();
+        let load = self.cycles.load(demand.map(|demand| demand.target));
         let next = self.budget.closest(&load, self.trap, self.can_skip_returns).max(self.closest);
         if self.is_calm(next) {
             return self.change(next, demand, &load, helm);

@@ -3,12 +3,13 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     num::NonZeroU32,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use memtrace_common::{
     process::{Counter, ProcessSlot},
     site::SiteIndex,
+    thread::Requested,
     vm::VmEvent,
 };
 use tokio::{sync::mpsc::UnboundedSender, task::JoinHandle};
@@ -38,11 +39,23 @@ use crate::{
     symbolize::Symbolizer,
 };
 
+/// What targets have done whose programs are over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Done {
+    pub(super) requested: Requested,
+    pub(super) cpu: Duration,
+}
+
 /// Names a target for the whole run: slots are used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct TargetId {
     pub(super) slot: ProcessSlot,
     serial: u64,
+}
+
+impl TargetId {
+    /// All those together that come and go. No target has this slot.
+    pub(super) const PASSING: Self = Self { slot: ProcessSlot::NONE, serial: 0 };
 }
 
 /// A target and what is known of it.
@@ -54,6 +67,9 @@ pub(super) struct Followed {
     mapped: Option<VmBook>,
     /// Where it is looked at what it leaves behind when it ends.
     exit: Option<ExitBook>,
+    since: Instant,
+    /// When its process was found to have ended.
+    ended: Option<Instant>,
     /// Waits for the end of its process.
     waiting: Option<JoinHandle<()>>,
     /// Stacks that were cut at unknown code, as of the last look.
@@ -74,8 +90,11 @@ struct ExitBook {
 }
 
 /// How a target begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Beginning {
+    /// As what it was before it became a target.
+    #[default]
+    Before,
     /// As a program, with nothing.
     Program,
     /// As a copy of its parent: what was the allocator's then is known of neither as blocks nor as free, so all of it may hold
@@ -130,6 +149,13 @@ impl Followed {
     }
 }
 
+impl Followed {
+    /// How long it has been followed until now, or until it had ended.
+    fn lived(&self) -> Duration {
+        self.ended.unwrap_or_else(Instant::now).saturating_duration_since(self.since)
+    }
+}
+
 impl Drop for Followed {
     fn drop(&mut self) {
         if let Some(waiting) = &self.waiting {
@@ -148,6 +174,8 @@ pub(super) struct Targets {
     categories: Vec<Category>,
     live: BTreeMap<ProcessSlot, Followed>,
     ended: Ended,
+    /// What those have done that are not live any more, all together.
+    pub(super) done: Done,
     /// How many targets there were.
     count: u64,
     ends: UnboundedSender<TargetId>,
@@ -174,6 +202,7 @@ impl Targets {
             symbolizer,
             live: BTreeMap::new(),
             ended: Ended::default(),
+            done: Done::default(),
             count: 0,
             ends,
         }
@@ -187,9 +216,9 @@ impl Targets {
         self.live.get(&slot)
     }
 
-    /// Follows a target that has a slot; `begins` says how, if it does now and it will be looked at what it leaves behind. Returns
-    /// what it is called, and whether its process is still there.
-    pub(super) fn add(&mut self, target: Target, begins: Option<Beginning>) -> (TargetId, bool) {
+    /// Follows a target that has a slot; where one begins now and `looks_at_exit`, it will be looked at what it leaves behind.
+    /// Returns what it is called, and whether its process is still there.
+    pub(super) fn add(&mut self, target: Target, beginning: Beginning, looks_at_exit: bool) -> (TargetId, bool) {
         self.count += 1;
         let id = TargetId { slot: target.slot, serial: self.count };
         let waiting = Exit::of(target.pid.get()).map(|exit| {
@@ -202,12 +231,21 @@ impl Targets {
         });
         let is_there = waiting.is_ok();
         let mapped = self.follows_mappings().then(|| VmBook::new(maps::data_end(target.pid.get())));
-        let profile = Profile::default();
-        let is_forked = begins == Some(Beginning::Forked);
-        let exit = begins.map(|_| ExitBook { is_forked, ..ExitBook::default() });
-        let followed = Followed { id, target, profile, mapped, exit, waiting: waiting.ok(), cut_stacks: 0 };
+        let profile = Profile::beginning(beginning);
+        let is_forked = beginning == Beginning::Forked;
+        let is_looked_at = looks_at_exit && beginning != Beginning::Before;
+        let exit = is_looked_at.then(|| ExitBook { is_forked, ..ExitBook::default() });
+        let (since, ended, waiting) = (Instant::now(), None, waiting.ok());
+        let followed = Followed { id, target, profile, mapped, exit, since, ended, waiting, cut_stacks: 0 };
         self.live.insert(id.slot, followed);
         (id, is_there)
+    }
+
+    /// The process of a target has ended.
+    pub(super) fn note_end(&mut self, id: TargetId) {
+        if let Some(followed) = self.live.get_mut(&id.slot).filter(|followed| followed.id == id) {
+            followed.ended = Some(Instant::now());
+        }
     }
 
     /// Whether reports are of what targets map by themselves.
@@ -358,15 +396,15 @@ impl Targets {
         })
     }
 
-    /// A window is judged: `window` makes it of what became of all blocks of a target.
+    /// A window is judged: `window` makes it of what became of all blocks of a target that has lived for so long.
     pub(super) fn judge(
         &mut self,
         kernel: &Kernel,
-        mut window: impl FnMut(TargetId, &Cohort) -> Window,
+        mut window: impl FnMut((TargetId, Duration), &Cohort) -> Window,
     ) -> Result<(), KernelError> {
         each_counted(&mut self.live, kernel, |followed, counted| {
-            let id = followed.id;
-            followed.profile.judge(counted, |cohort| window(id, cohort));
+            let who = (followed.id, followed.lived());
+            followed.profile.judge(counted, |cohort| window(who, cohort));
             Ok(())
         })
     }
@@ -378,7 +416,7 @@ impl Targets {
         over: &[(TargetId, Over)],
         kernel: &mut Kernel,
         time: Time,
-        window: impl Fn(TargetId) -> Option<Window>,
+        window: impl Fn((TargetId, Duration)) -> Option<Window>,
         scale: f64,
     ) -> Result<(), KernelError> {
         let mut leaving: Vec<(Followed, Over)> =
@@ -392,14 +430,20 @@ impl Targets {
         // Once more, though it was just read: what has ended since has told the last of it since.
         self.read_log();
         let mut counted = counted(kernel)?;
-        for (Followed { id, target, profile, mapped, exit, .. }, _) in
-            leaving.iter_mut().filter(|(_, why)| *why == Over::Ended)
-        {
+        for (followed, _) in &leaving {
+            let slot = followed.target.slot;
+            let requested = counted.get(&slot).map(|counted| counted.requested).unwrap_or_default();
+            self.done.requested = self.done.requested.plus(requested);
+            self.done.cpu += kernel.cpu_time_at_end(slot).unwrap_or_default();
+        }
+        for (followed, _) in leaving.iter_mut().filter(|(_, why)| *why == Over::Ended) {
+            let who = (followed.id, followed.lived());
+            let Followed { target, profile, mapped, exit, .. } = followed;
             if let Some(log) = &mut self.log {
                 target.learn(log.take(target.pid.get()), &mut self.images, kernel);
             }
             let counted = counted.remove(&target.slot).unwrap_or_default();
-            if let Some(window) = window(*id) {
+            if let Some(window) = window(who) {
                 // What it has left of the present window's blocks is what survived.
                 profile.judge(&counted, |_| window);
             }

@@ -48,6 +48,13 @@ pub fn own_cpu_time() -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
+/// The longest time between two reckonings of a running thread's CPU time: the kernel's tick.
+#[must_use]
+pub fn tick() -> Duration {
+    let tick = rustix::time::clock_getres(rustix::time::ClockId::RealtimeCoarse);
+    Duration::new(u64::try_from(tick.tv_sec).unwrap_or(0), u32::try_from(tick.tv_nsec).unwrap_or(0))
+}
+
 /// When the process began, in hundredths of a second after the machine did (field 22 of proc_pid_stat(5)): with its pid, that
 /// tells it from all others. `None` where it is gone.
 #[must_use]

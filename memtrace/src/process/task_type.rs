@@ -27,18 +27,37 @@ pub enum TaskTypeError {
     },
 }
 
-/// Where `struct task_struct` holds a task's id, in bytes.
-///
-/// # Errors
-/// Where the kernel does not publish its types (it needs `CONFIG_DEBUG_INFO_BTF`).
-pub fn pid_offset() -> Result<u32, TaskTypeError> {
-    field(&Btf::from_file(VMLINUX).map_err(TaskTypeError::Read)?, "task_struct", "pid")
+/// Where `struct task_struct` holds what is read of a task, in bytes; 0 each where nothing is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TaskOffsets {
+    /// Its id.
+    pub pid: u32,
+    /// When it began, by the monotonic clock, in nanoseconds.
+    pub start: u32,
+    /// For how long it has run on a CPU, in nanoseconds, as of the scheduler's last reckoning.
+    pub runtime: u32,
+}
+
+impl TaskOffsets {
+    /// Those of the running kernel.
+    ///
+    /// # Errors
+    /// Where the kernel does not publish its types (it needs `CONFIG_DEBUG_INFO_BTF`).
+    pub fn read() -> Result<Self, TaskTypeError> {
+        let types = Btf::from_file(VMLINUX).map_err(TaskTypeError::Read)?;
+        let entity = field(&types, "task_struct", "se")?;
+        Ok(Self {
+            pid: field(&types, "task_struct", "pid")?,
+            start: field(&types, "task_struct", "start_time")?,
+            runtime: entity + field(&types, "sched_entity", "sum_exec_runtime")?,
+        })
+    }
 }
 
 /// Where the kernel holds what a task is called in each pid namespace.
 ///
 /// # Errors
-/// As [`pid_offset`].
+/// As [`TaskOffsets::read`].
 pub fn pid_layout() -> Result<PidLayout, TaskTypeError> {
     let types = Btf::from_file(VMLINUX).map_err(TaskTypeError::Read)?;
     let at = |structure, name| field(&types, structure, name);
@@ -91,9 +110,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_task_has_an_id_somewhere_inside() {
-        let offset = pid_offset().unwrap();
-        assert!(offset > 0 && offset < 1 << 16 && offset.is_multiple_of(4), "{offset}");
+    fn a_task_has_an_id_and_times_somewhere_inside() {
+        let TaskOffsets { pid, start, runtime } = TaskOffsets::read().unwrap();
+        for (offset, size) in [(pid, 4), (start, 8), (runtime, 8)] {
+            assert!(offset > 0 && offset < 1 << 16 && offset.is_multiple_of(size), "{offset}");
+        }
     }
 
     #[test]

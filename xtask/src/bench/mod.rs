@@ -4,6 +4,7 @@
 //! measured here becomes the tables and plots of docs/PERFORMANCE.md.
 
 mod budget;
+mod children;
 mod curves;
 mod figures;
 mod growth;
@@ -42,6 +43,8 @@ pub(crate) enum Part {
     UserSpace,
     /// Whether memtrace keeps to its budget: redis, and a target that bursts
     Budget,
+    /// Children that live for milliseconds: a postgres that forks for each transaction
+    Children,
     /// Tier growth over the whole host: redis, nginx, python and gcc
     Growth,
     /// Compiling the call frame information of some images
@@ -56,6 +59,7 @@ impl Part {
             Self::Curves => curves::measure(rounds, memtrace),
             Self::UserSpace => user_space::measure(rounds, memtrace).map(|section| vec![section]),
             Self::Budget => budget::measure(rounds, memtrace),
+            Self::Children => children::measure(rounds, memtrace),
             Self::Growth => growth::measure(rounds, memtrace),
             Self::Images => images::measure(memtrace).map(|section| vec![section]),
         }
@@ -64,7 +68,16 @@ impl Part {
 
 /// Measures `parts` (all where none is named), prints their tables, and writes the figures where that is asked for.
 pub(crate) fn bench(parts: &[Part], rounds: u32, json: Option<&Path>, write: bool) -> Result<()> {
-    setup::apt_install(&["gcc", "libc6-dev", "bpftrace", "heaptrack", "redis-server", "sqlite3", "python3"])?;
+    setup::apt_install(&[
+        "gcc",
+        "libc6-dev",
+        "bpftrace",
+        "heaptrack",
+        "redis-server",
+        "sqlite3",
+        "python3",
+        "postgresql-15",
+    ])?;
     let memtrace = build::build(true)?;
     let parts = if parts.is_empty() { Part::value_variants() } else { parts };
     let mut all = Map::new();

@@ -22,6 +22,10 @@ pub(super) enum Column {
     Exact,
     /// The tier that memtrace chooses.
     Auto,
+    /// Floor, exact and auto of a process and the children that it makes.
+    FollowFloor,
+    FollowExact,
+    FollowAuto,
     /// What makes pages resident, on the whole host.
     Growth,
     ExactByFramePointers,
@@ -48,6 +52,9 @@ impl Column {
             Self::Sampled => "sampled",
             Self::Exact => "exact",
             Self::Auto => "auto",
+            Self::FollowFloor => "floor",
+            Self::FollowExact => "exact, `--follow`",
+            Self::FollowAuto => "auto, `--follow`",
             Self::Growth => "growth, `--all`",
             Self::ExactByFramePointers => "exact, `--unwind fp`",
             Self::Bpftrace => "bpftrace",
@@ -68,6 +75,9 @@ impl Column {
             Self::Floor => &["--empty-probes"],
             Self::Sampled => &["--tier", "sampled"],
             Self::Auto => &["--tier", "auto"],
+            Self::FollowFloor => &["--follow", "--empty-probes"],
+            Self::FollowExact => &["--follow", "--tier", "exact"],
+            Self::FollowAuto => &["--follow"],
             Self::ExactByFramePointers => &["--tier", "exact", "--unwind", "fp"],
             _ => &["--tier", "exact"],
         }

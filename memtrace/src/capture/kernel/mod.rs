@@ -21,6 +21,7 @@ use std::{
     num::NonZeroU32,
     os::fd::{AsFd, AsRawFd},
     path::Path,
+    time::Duration,
 };
 
 use aya::{
@@ -58,7 +59,10 @@ use self::{
     threads::ThreadCounts,
 };
 use super::{preflight, tracefs::TracefsError};
-use crate::process::task_type::TaskTypeError;
+use crate::process::{
+    status,
+    task_type::{TaskOffsets, TaskTypeError},
+};
 
 /// The kernel side, as `cargo xtask` has built it; empty where only this crate was built (see `build.rs`).
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtrace-ebpf.o"));
@@ -239,8 +243,8 @@ pub struct Settings {
     pub unwind: Unwind,
     /// Whether the programs write what they do to the log.
     pub debug_lines: bool,
-    /// Where `task_struct` holds a task's id, in bytes; 0 where children of targets do not matter.
-    pub task_pid_offset: u32,
+    /// Where the kernel holds what is read of a task; nothing where children of targets do not matter.
+    pub task: TaskOffsets,
     /// Whether changes of address spaces will be followed.
     pub address_spaces: bool,
     /// Whether it will be followed what makes pages resident.
@@ -268,7 +272,7 @@ impl Kernel {
             capacities,
             unwind,
             debug_lines,
-            task_pid_offset,
+            task,
             address_spaces,
             pages,
             hooks,
@@ -279,6 +283,7 @@ impl Kernel {
         let pid_layout = Pids::layout()?;
         let log_level = if debug_lines { aya_log::Level::Debug as u8 } else { 0 };
         let gap = sample_bytes.unwrap_or(0);
+        let half_tick_ns = u32::try_from(status::tick().as_nanos() / 2).unwrap_or(0);
         let has_loop = u8::from(preflight::has_bpf_loop());
         let adaptive = u8::from(is_adaptive);
         let by_rows = u8::from(unwind == Unwind::Rows);
@@ -313,8 +318,11 @@ impl Kernel {
             .override_global("SAMPLE_BYTES", &gap, true)
             .override_global("IS_ADAPTIVE", &adaptive, true)
             .override_global("HAS_LOOP", &has_loop, true)
-            .override_global("TASK_PID_OFFSET", &task_pid_offset, true)
             .override_global("PID_LAYOUT", &pid_layout, true)
+            .override_global("TASK_PID_OFFSET", &task.pid, true)
+            .override_global("TASK_START_OFFSET", &task.start, true)
+            .override_global("TASK_RUNTIME_OFFSET", &task.runtime, true)
+            .override_global("HALF_TICK_NS", &half_tick_ns, true)
             .override_global(aya_log::LEVEL, &log_level, true);
         let mut ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
         let code = CodeStore::new(mapped(&ebpf, "ROWS", capacities.rows)?, mapped(&ebpf, "CODE_RANGES", MAX_RANGES)?);
@@ -669,6 +677,13 @@ impl Kernel {
     #[must_use]
     pub fn requested(&self) -> HashMap<ProcessSlot, Requested> {
         if self.sample_bytes.is_some() || self.probes.are_at_rets() { self.threads.requested() } else { HashMap::new() }
+    }
+
+    /// For how long a target has run on a CPU that has ended, or whose program is over; `None` where that cannot be told. Of one
+    /// that lives still, what its threads have run that have ended.
+    #[must_use]
+    pub fn cpu_time_at_end(&self, slot: ProcessSlot) -> Option<Duration> {
+        self.threads.cpu_time_at_end(slot)
     }
 
     /// Every site of every target.

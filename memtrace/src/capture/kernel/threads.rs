@@ -1,7 +1,7 @@
 //! What threads have asked for, where sites may have estimates: each thread counts for itself, so that no two of them
 //! wait for the same word.
 
-use std::{collections::HashMap, mem::offset_of, sync::atomic::Ordering};
+use std::{collections::HashMap, mem::offset_of, sync::atomic::Ordering, time::Duration};
 
 use memtrace_common::{
     process::{Counter, Process, ProcessSlot},
@@ -61,6 +61,13 @@ impl ThreadCounts {
             ended = ended_now;
         }
         sums
+    }
+
+    /// See [`super::Kernel::cpu_time_at_end`].
+    pub(super) fn cpu_time_at_end(&self, slot: ProcessSlot) -> Option<Duration> {
+        let ns = self.processes.get(slot.0 as usize)?.cpu_ns;
+        // As long as the thread runs that has called exec, what it had run before is not made up for.
+        (ns != 0 && ns <= i64::MAX.cast_unsigned()).then(|| Duration::from_nanos(ns))
     }
 
     fn of_ended(&self) -> HashMap<ProcessSlot, Requested> {

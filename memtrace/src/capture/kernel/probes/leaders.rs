@@ -12,8 +12,7 @@ use crate::process::leader;
 impl Attachment {
     /// Whether it serves every process, and so all that the other one does.
     pub(super) fn covers(&self, other: &Self) -> bool {
-        self.pid.is_none()
-            && (self.handler, &self.path, &self.points) == (other.handler, &other.path, &other.points)
+        self.pid.is_none() && (self.handler, &self.path, &self.points) == (other.handler, &other.path, &other.points)
     }
 
     /// Makes it serve every process, where the main thread of its own has ended. Returns whose that was.
@@ -68,7 +67,8 @@ impl Probes {
         pids.retain(|pid| leader::has_ended(pid.get()));
         if !pids.is_empty() {
             let is_bound = |attachment: &&mut Attachment| attachment.pid.is_some_and(|pid| pids.contains(&pid));
-            let unbound = self.attachments.iter_mut().filter(is_bound).flat_map(|bound| std::mem::take(&mut bound.links));
+            let unbound =
+                self.attachments.iter_mut().filter(is_bound).flat_map(|bound| std::mem::take(&mut bound.links));
             let unbound: Vec<_> = unbound.collect();
             self.arm(ebpf, self.armed);
             // They did nothing any more, and take long to go.
