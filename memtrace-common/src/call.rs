@@ -188,13 +188,14 @@ impl PendingCall {
     ///
     /// At the very same stack pointer stands a function that this one has jumped to, or the next call
     /// after this one was left by an exception. Where the slot shows which ([`PendingCall::awaits_return`]),
-    /// it is asked. Where it does not, since the same call site writes the same address again, the newer
-    /// call takes this one's place: after an exception that is right, and after a jump the newer function
-    /// returns in place of this one, with the same block.
+    /// it is asked. Where it does not, since the same call site writes the same address again, and an exception may have
+    /// passed, the newer call takes this one's place: after an exception that is right, and after a jump the newer
+    /// function returns in place of this one, with the same block.
     #[inline(always)]
     #[must_use]
     pub fn encloses(&self, stack_pointer: u64) -> bool {
-        let reach = if self.return_address == 0 { self.stack_pointer } else { self.stack_pointer.wrapping_sub(1) };
+        let is_replaced = self.return_address != 0 && self.roles.is(Trait::MayThrow);
+        let reach = if is_replaced { self.stack_pointer.wrapping_sub(1) } else { self.stack_pointer };
         self.stack_pointer != 0
             && self.is_left == 0
             && stack_pointer <= reach
@@ -230,7 +231,7 @@ impl PendingCall {
     /// Whether this call, whose return-address slot now holds `slot`, is still under way.
     ///
     /// While it is, the slot holds what it held when the call had been entered: the kernel's return
-    /// trampoline, or the caller's address. A fresh call has written its own return address over it, and a
+    /// trampoline, or the caller's address, in whose place another tracer may have put the trampoline since. A fresh call has written its own return address over it, and a
     /// C++ exception or longjmp leaves the slot to whoever comes next. (The kernel tells tail calls the
     /// same way: `prepare_uretprobe`, kernel/events/uprobes.c, 3.10 and later.)
     /// Where `trampoline` is not known yet, its alignment stands in: it begins a page of its own.
@@ -238,7 +239,7 @@ impl PendingCall {
     #[must_use]
     pub fn awaits_return(&self, slot: u64, trampoline: Option<u64>) -> bool {
         match trampoline {
-            _ if self.return_address != 0 => slot == self.return_address,
+            _ if self.return_address != 0 && slot == self.return_address => true,
             Some(trampoline) => slot == trampoline,
             None => slot != 0 && slot & 0xfff == 0,
         }
@@ -323,14 +324,17 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_kept_its_return_address_ends_with_it_and_gives_way_to_one_at_its_own_place() {
+    fn a_call_that_kept_its_return_address_ends_with_it_and_gives_way_to_one_at_its_own_place_if_it_may_throw() {
         let call = PendingCall { return_address: 0x40_1234, ..pending(0x1000) };
+        assert!(call.encloses(0x1000));
+        let call = PendingCall { roles: CallRoles::NONE.that(Trait::MayThrow), ..call };
         assert!(call.encloses(0xff8));
         assert!(!call.encloses(0x1000));
         assert!(!call.encloses(0x1008));
         assert!(call.awaits_return(0x40_1234, Some(TRAMPOLINE)));
-        assert!(!call.awaits_return(TRAMPOLINE, Some(TRAMPOLINE)));
-        assert!(!call.awaits_return(TRAMPOLINE, None));
+        // Another tracer's return probe.
+        assert!(call.awaits_return(TRAMPOLINE, Some(TRAMPOLINE)));
+        assert!(!call.awaits_return(0x40_1300, Some(TRAMPOLINE)));
     }
 
     #[test]

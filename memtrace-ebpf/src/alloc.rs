@@ -91,8 +91,8 @@ pub(crate) fn is_passed_over(ctx: &ProbeContext, task: Task) -> bool {
 pub(crate) fn enter_alloc(ctx: &ProbeContext, task: Task) -> Return {
     let Some(target) = Target::counted(task) else { return Return::Skipped };
     let regs = registers(ctx.regs);
-    let Some(thread) = outermost(&target, regs) else { return Return::Skipped };
     let roles = roles(ctx);
+    let Some(thread) = outermost(&target, regs, roles) else { return Return::Skipped };
     let size_bytes = requested_bytes(regs, roles);
     let roles = match as_recorded(thread, roles, size_bytes) {
         roles if roles.is(Trait::Unsampled) && roles.is(Trait::Leaf) => return Return::Skipped,
@@ -130,7 +130,7 @@ pub(crate) fn enter_resize(ctx: &ProbeContext, task: Task) -> Return {
     let regs = registers(ctx.regs);
     let roles = roles(ctx);
     let (address, size_bytes) = (argument_with(regs, roles, Role::Block), requested_bytes(regs, roles));
-    let Some(thread) = outermost(&target, regs) else { return Return::Skipped };
+    let Some(thread) = outermost(&target, regs, roles) else { return Return::Skipped };
     if watch::is_adaptive() && address != 0 {
         count_end(thread);
     }
@@ -188,22 +188,26 @@ pub(crate) fn leave_at_ret(ctx: &ProbeContext) {
     let Some(thread) = thread else { return };
     thread.requested.rets += 1;
     let regs = registers(ctx.regs);
-    // As the registers will be after it. A call with a return probe may share the code, and ends there.
-    let caller = Registers { pc: word_at(regs.rsp), sp: regs.rsp + 8, bp: regs.rbp };
+    // As the registers will be after it.
+    let mut caller = Registers { pc: 0, sp: regs.rsp + 8, bp: regs.rbp };
     let returned = if ret.is(Trait::ReturnsArgument) { argument(regs, 0) } else { regs.rax };
     let mut call = thread.pending;
-    let is_own = call.returns_at(caller.sp) && call.return_address == caller.pc;
+    let slot = word_at(regs.rsp);
+    // A call with a return probe may share the code, and ends there.
+    let is_seen = |call: &PendingCall| call.return_address != 0 && is_return_of(&target, call, slot);
+    let is_own = call.returns_at(caller.sp) && is_seen(&call);
     if is_own {
         thread.pending.stack_pointer = 0;
     }
     if may_switch && !(is_own && !call.roles.is(Trait::MaySwitchStacks)) {
         match calls::take(&target, regs.rsp) {
-            Some(taken) if taken.return_address == caller.pc => call = taken,
+            Some(taken) if is_seen(&taken) => call = taken,
             _ => return,
         }
     } else if !is_own {
         return;
     }
+    caller.pc = call.return_address;
     if watch::is_present(call.cohort) {
         end_call(ctx, &target, thread, caller, returned, &call);
     }
@@ -326,9 +330,11 @@ fn roles(ctx: &ProbeContext) -> CallRoles {
 
 /// The current thread, if the call it has just entered is not nested in another hooked one.
 #[inline(always)]
-fn outermost<'a>(target: &Target, regs: &pt_regs) -> Option<&'a mut ThreadMemory> {
+fn outermost<'a>(target: &Target, regs: &pt_regs, roles: CallRoles) -> Option<&'a mut ThreadMemory> {
     let thread = current_thread(target)?;
-    if is_nested(target, thread, regs) {
+    // One that is jumped to and has a return probe returns there, where the other's return is not looked for.
+    let slot = if roles.is(Trait::KeepsReturnAddress) { 0 } else { thread.pending.return_address };
+    if !thread.pending.has_jumped_to(regs.rsp, slot) && is_nested(target, thread, regs) {
         if watch::is_adaptive() {
             // It costs a trap like any other.
             thread.requested.objects += 1;
@@ -381,8 +387,14 @@ fn new_thread<'a>(target: &Target) -> Option<&'a mut ThreadMemory> {
 /// Whether a call has neither returned nor been left by other ways.
 #[inline(always)]
 fn awaits_return(target: &Target, pending: &PendingCall) -> bool {
+    is_return_of(target, pending, word_at(pending.stack_pointer))
+}
+
+/// Whether `slot`, the word where a call's return address lies, still belongs to it.
+#[inline(always)]
+fn is_return_of(target: &Target, call: &PendingCall, slot: u64) -> bool {
     let trampoline = TRAMPOLINES.get(target.slot.0).copied().filter(|address| *address != 0);
-    pending.awaits_return(word_at(pending.stack_pointer), trampoline)
+    call.awaits_return(slot, trampoline)
 }
 
 /// A word of the program's memory; 0 where it cannot be read.
