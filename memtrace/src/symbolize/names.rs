@@ -4,11 +4,14 @@
 //! first. Opens nothing and asks nobody. Runs in the process that reads symbols (`reader`), since whoever made these files may
 //! have made them to break it.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, cmp::Reverse, ops::Range, sync::Arc};
 
 use addr2line::{Context, LookupContinuation, LookupResult, demangle_auto};
 use gimli::{DwarfPackage, DwarfPackageSections, DwarfSections, EndianSlice, LittleEndian, SectionId};
-use object::{Object, ObjectSection, ObjectSymbol, SymbolKind, read::elf::ElfFile64};
+use object::{
+    Object, ObjectSection, ObjectSymbol, ObjectSymbolTable, SectionFlags, SymbolKind, elf::SHF_EXECINSTR,
+    read::elf::ElfFile64,
+};
 
 use super::reader::protocol::Named;
 
@@ -90,8 +93,10 @@ fn section<'d>(elf: &Elf<'d>, name: &str) -> Cow<'d, [u8]> {
 #[derive(Debug)]
 struct Symbol<'d> {
     start: u64,
-    /// One past its last address; `None` where the symbol does not say.
-    end: Option<u64>,
+    /// One past the last address that it can have.
+    end: u64,
+    /// Whether the symbol says so. Else it ends where the next one begins, or its section ends.
+    is_sized: bool,
     name: &'d str,
 }
 
@@ -169,10 +174,10 @@ impl<'s> Names<'s> {
 
     fn by_symbol(&self, offset: u64) -> Option<Named> {
         let after = self.symbols.partition_point(|symbol| symbol.start <= offset);
-        let before = self.symbols[..after].iter().rev().take(MAX_LOOKED_AT);
+        let mut before = self.symbols[..after].iter().rev().take(MAX_LOOKED_AT);
         let nearest = self.symbols[..after].last()?.start;
-        let reaches = |symbol: &&Symbol<'_>| symbol.end.map_or(symbol.start == nearest, |end| offset < end);
-        let symbol = before.filter(reaches).next()?;
+        let reaches = |symbol: &&Symbol<'_>| offset < symbol.end && (symbol.is_sized || symbol.start == nearest);
+        let symbol = before.find(reaches)?;
         Some(Named { name: demangle_auto(symbol.name.into(), None).into_owned(), file: None, line: None })
     }
 }
@@ -180,22 +185,39 @@ impl<'s> Names<'s> {
 /// The functions' symbols of an image and its debug file, sorted by where they begin.
 fn symbols<'d>(image: &Elf<'d>, debug: Option<&Elf<'d>>) -> Vec<Symbol<'d>> {
     let mut found = Vec::new();
-    let mut add = |symbol: object::read::elf::ElfSymbol64<'d, '_, object::LittleEndian>, is_dynamic: bool| {
-        let is_code = matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Unknown) && symbol.is_definition();
-        let Some(name) = symbol.name().ok().filter(|name| is_code && !name.is_empty()) else { return };
-        let (start, size) = (symbol.address(), symbol.size());
-        // Dynamic symbols are few and far between: one without a size is of its first address alone.
-        let end = if size > 0 || is_dynamic { Some(start.saturating_add(size.max(1))) } else { None };
-        found.push(Symbol { start, end, name });
-    };
     for elf in debug.into_iter().chain([image]) {
-        elf.symbols().for_each(|symbol| add(symbol, false));
-        elf.dynamic_symbols().for_each(|symbol| add(symbol, true));
+        // By their flags: a debug file has the sections without their contents.
+        let code = elf.sections().filter(
+            |section| matches!(section.flags(), SectionFlags::Elf { sh_flags, .. } if sh_flags.contains(SHF_EXECINSTR)),
+        );
+        let code: Vec<Range<u64>> =
+            code.map(|section| section.address()..section.address().saturating_add(section.size())).collect();
+        let tables = [(elf.symbol_table(), false), (elf.dynamic_symbol_table(), true)];
+        for (table, is_dynamic) in tables.into_iter().filter_map(|(table, is_dynamic)| Some((table?, is_dynamic))) {
+            found.extend(table.symbols().filter_map(|symbol| code_symbol(&symbol, is_dynamic, &code)));
+        }
     }
     // Of several at one address the last is taken: that with the shortest known extent, the first in its file.
     found.reverse();
-    found.sort_by_key(|symbol| (symbol.start, std::cmp::Reverse(symbol.end.unwrap_or(u64::MAX))));
+    found.sort_by_key(|symbol| (symbol.start, symbol.is_sized, Reverse(symbol.end)));
     found
+}
+
+/// A function's symbol; nothing where it is of something else, or of no section of `code`. Dynamic ones are few and far
+/// between: without a size, one is of its first address alone.
+fn code_symbol<'d>(symbol: &impl ObjectSymbol<'d>, is_dynamic: bool, code: &[Range<u64>]) -> Option<Symbol<'d>> {
+    if !matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Unknown) || !symbol.is_definition() {
+        return None;
+    }
+    let name = symbol.name().ok().filter(|name| !name.is_empty())?;
+    let (start, size) = (symbol.address(), symbol.size());
+    let is_sized = size > 0 || is_dynamic;
+    let end = if is_sized {
+        start.saturating_add(size.max(1))
+    } else {
+        code.iter().find(|range| range.contains(&start))?.end
+    };
+    Some(Symbol { start, end, is_sized, name })
 }
 
 #[cfg(test)]
@@ -228,8 +250,11 @@ mod tests {
         let found = names.at(offset);
         let outermost = found.last().unwrap();
         assert!(outermost.name.ends_with("names::tests::named_by_this_test"), "{found:?}");
-        assert!(outermost.file.as_ref().unwrap().ends_with("src/symbolize/names.rs") && outermost.line > Some(0));
-        assert_eq!(names.at(u64::MAX), []);
+        assert!(
+            outermost.file.as_ref().unwrap().ends_with("src/symbolize/names.rs") && outermost.line > Some(0),
+            "{found:?}"
+        );
+        assert_eq!(names.at(u64::MAX), [], "an address of no function");
         assert!(names.by_symbol(offset).unwrap().name.contains("named_by_this_test"), "without lines");
     }
 
@@ -246,12 +271,12 @@ mod tests {
 
     #[test]
     fn of_nested_symbols_the_innermost_that_reaches_the_place_names_it() {
-        let symbol = |start, end, name| Symbol { start, end, name };
+        let symbol = |start, end, is_sized, name| Symbol { start, end, is_sized, name };
         let symbols = vec![
-            symbol(0x10, Some(0x40), "outer"),
-            symbol(0x18, Some(0x20), "inner"),
-            symbol(0x50, None, "without_a_size"),
-            symbol(0x60, Some(0x70), "next"),
+            symbol(0x10, 0x40, true, "outer"),
+            symbol(0x18, 0x20, true, "inner"),
+            symbol(0x50, 0x80, false, "without_a_size"),
+            symbol(0x60, 0x70, true, "next"),
         ];
         let names = Names { symbols, lines: None, package: None };
         let at = |offset| names.at(offset).into_iter().next().map(|named| named.name);
