@@ -41,7 +41,7 @@ fn what_nothing_points_to_at_exit_fails_the_gate_and_is_told() {
     let reason = "12 of 12 live blocks are unreachable at exit (3.20 KiB)";
     assert_eq!(suspects(&report), [("lose".to_owned(), 12, 12, reason.to_owned())]);
     assert!(messages.contains("memtrace: 1 leak suspect:\n"), "{messages}");
-    assert!(messages.contains(&format!("  lose gate.c:47: 3.20 KiB, 99 %: {reason}")), "{messages}");
+    assert!(messages.contains(&format!("  lose gate.c:48: 3.20 KiB, 99 %: {reason}")), "{messages}");
     assert!(messages.contains("hint: ") && messages.contains("`leak:lose`"), "{messages}");
     assert_eq!(process(&report)["at_exit"]["unreachable_bytes"], 12 * 273);
 }
@@ -222,7 +222,7 @@ fn junit_has_a_failure_for_each_suspect() {
         support::run(&["--fail-on-leak", "--interval", "1s", "--format", "junit", "--", &program(), "leak-more", "3"]);
     assert_eq!(status, 3);
     assert!(output.contains("tests=\"2\" skipped=\"0\" failures=\"2\""), "{output}");
-    assert!(output.contains("lose gate.c:47 (site ") && output.contains("gate.c\" line=\"47\""), "{output}");
+    assert!(output.contains("lose gate.c:48 (site ") && output.contains("gate.c\" line=\"48\""), "{output}");
     assert_eq!(output.matches("<?xml").count(), 1, "{output}");
 }
 

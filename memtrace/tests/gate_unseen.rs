@@ -40,6 +40,14 @@ fn a_program_that_was_replaced_by_a_bare_system_call_was_not_checked() {
 }
 
 #[test]
+fn an_allocator_that_was_named_and_never_there_was_not_checked() {
+    let pool = ["--alloc", "libpool.so:get(size=arg0)->ret", "--free", "libpool.so:put(ptr=arg0)", "--fail-on-leak"];
+    let (status, report, messages) = gate(&pool, &["/bin/true"]);
+    assert_eq!((status, causes(&report)), (4, vec!["not-hooked", "not-hooked"]), "{messages}");
+    assert!(messages.contains("`get` of libpool.so: no program has mapped that image"), "{messages}");
+}
+
+#[test]
 fn a_command_that_outlives_the_run_was_not_checked() {
     let folder = scratch();
     let file = folder.path().join("report.json");

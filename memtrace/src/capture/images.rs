@@ -4,6 +4,7 @@
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
     num::NonZeroU32,
+    path::Path,
     sync::Arc,
     time::Instant,
 };
@@ -112,6 +113,17 @@ impl Images {
     #[must_use]
     pub fn custom(&self) -> &[CustomFunction] {
         &self.custom
+    }
+
+    /// The functions that the user named whose image nobody has mapped, in words.
+    #[must_use]
+    pub fn never_mapped(&self) -> Vec<String> {
+        let is_there =
+            |function: &CustomFunction| self.all.iter().any(|image| function.is_in(Path::new(&image.name.path)));
+        let missing = self.custom.iter().filter(|function| !is_there(function));
+        missing
+            .map(|function| format!("`{}` of {}: no program has mapped that image", function.function, function.image))
+            .collect()
     }
 
     /// The images, in the order in which they were first seen.

@@ -37,8 +37,8 @@ Examples:
 The report names the stacks that hold live memory: allocated since memtrace attached, and not freed yet.
 It goes to stdout, everything else to stderr.
 Exit status: 0 success, 1 failure, 2 usage, 3 leak suspects (--fail-on-leak), 4 could not check
-(--fail-on-leak, --at-exit; stderr says why); with -- CMD that of CMD, unless CMD succeeds and is found to
-leak, or could not be checked.";
+(--fail-on-leak, --at-exit; stderr says why); with -- CMD that of CMD, unless CMD succeeds and
+leaks under --fail-on-leak, or could not be checked.";
 
 /// Who holds a live process's memory, and is it growing.
 ///

@@ -165,6 +165,10 @@ fn suspects(report: &Report, tally: &Tally) -> Vec<String> {
     if remaining.len() > TOLD {
         lines.push(format!("  … and {} more", units::count((remaining.len() - TOLD) as u64)));
     }
+    if report.unlisted.suspects > 0 {
+        let count = units::count(report.unlisted.suspects as u64);
+        lines.push(format!("  … and {count} of processes that are left out of the report"));
+    }
     let name = remaining.first().and_then(|(process, site)| culprit(process, &site.stack)).map(Frame::label);
     lines.push(format!(
         "hint: the report has their stacks; a line `leak:{}` in a file for --suppressions lets one pass, --baseline \

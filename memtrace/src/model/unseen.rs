@@ -16,7 +16,7 @@ use super::{
 pub enum Cause {
     /// Nothing that the program has mapped is an allocator that could be hooked.
     NoAllocator,
-    /// A probe was refused.
+    /// A probe was refused, or what the user has named was never there.
     NotHooked,
     /// The tier does not record every block.
     Tier,
@@ -162,8 +162,9 @@ impl Outcome {
         }
     }
 
-    /// What is lost of the run as a whole.
+    /// What is lost of the run as a whole, and what was asked for and never there.
     fn run(&mut self, report: &Report) {
+        report.not_seen.iter().for_each(|reason| self.add(Cause::NotHooked, reason.clone()));
         for counter in report.health.iter().filter(|counter| counter.count > 0) {
             let count = units::count(counter.count);
             match counter.name {

@@ -40,12 +40,14 @@ use crate::{
         survival::Amount,
         trend::Judgement,
         unexplained::unexplained_rss_bytes,
-        verdict::{LONG_ENOUGH, Surroundings, Verdict},
+        verdict::Surroundings,
         windows::{Cohort, Fit, Window},
     },
     process::{memory, status},
     symbolize::{CodePlace, Symbolizer},
 };
+
+mod left;
 
 /// A stack that was made independent of its process.
 struct PlacedStack {
@@ -63,14 +65,6 @@ pub(super) struct Counted {
     pub(super) requested: Requested,
     /// Where blocks of its sites were freed, of those that were asked for.
     pub(super) free_sides: Vec<(FreeSide, u64)>,
-}
-
-impl Counted {
-    /// How many blocks it holds.
-    pub(super) fn live_heap_objects(&self) -> u64 {
-        let heap = self.sites.iter().filter(|(_, site)| category(site) == Category::Heap);
-        heap.map(|(_, site)| site.alloc().objects.saturating_sub(site.freed().objects)).sum()
-    }
 }
 
 /// When a reading is made.
@@ -532,24 +526,6 @@ impl Profile {
             merged.entry((places, complete, tracked.category)).or_default().push((*index, tracked));
         }
         merged
-    }
-
-    /// The leak suspects of a process that has ended, by the ids that their sites have in reports, where images have these
-    /// `identities`.
-    pub(super) fn suspects(&self, view: &View<'_>, identities: &[u64]) -> Vec<u64> {
-        let has_lost = |site: &TrackedSite| site.left.is_some_and(|left| left.unreachable.objects > 0);
-        if view.now < LONG_ENOUGH && !self.sites.values().any(has_lost) {
-            return Vec::new();
-        }
-        let resident = self.memory.report().map(|memory| memory.judgement).unwrap_or_default();
-        let judged = self.judged(view.now, &resident, true);
-        let is_suspect = |category, parts: &Parts<'_>| {
-            let parts: Vec<&TrackedSite> = parts.iter().map(|(_, part)| *part).collect();
-            judged(category, &parts).judgement.verdict == Verdict::LeakSuspect
-        };
-        let merged = self.merged(view.categories).into_iter();
-        let suspects = merged.filter(|((_, _, category), parts)| is_suspect(*category, parts));
-        suspects.map(|((places, _, category), _)| site_id(places, category, identities)).collect()
     }
 }
 

@@ -486,7 +486,7 @@ impl Session {
             tier: self.steering.as_ref().map_or(self.tier, Steering::tier),
             steered: self.steering.as_ref().map(Steering::steered),
             health: health(&self.kernel.process(ProcessSlot::NONE)?, |counter: Counter| !counter.is_of_process()),
-            not_seen: Vec::new(),
+            not_seen: self.targets.images.never_mapped(),
             processes,
             unlisted,
             gate: None,
