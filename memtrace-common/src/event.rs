@@ -69,13 +69,8 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_own_code() {
-        for kind in [
-            EventKind::ImageMapped,
-            EventKind::Exec,
-            EventKind::Forked,
-            EventKind::Ending,
-            EventKind::Leaving,
-        ] {
+        for kind in [EventKind::ImageMapped, EventKind::Exec, EventKind::Forked, EventKind::Ending, EventKind::Leaving]
+        {
             assert_eq!(EventKind::try_from(kind as u32), Ok(kind));
         }
         assert_eq!(EventKind::try_from(0), Err(UnknownEvent(0)));
