@@ -232,7 +232,9 @@ impl Images {
         };
         if pid.is_some() || self.hooked.insert(index) {
             attach::attach_to_watched(kernel, pid, image, &survey.linker_notices)?;
-            attach::attach_to_ways_to_end(kernel, pid, image, survey, self.holds_ends)?;
+            // Ends are judged by readings alone then.
+            attach::attach_to_ways_to_end(kernel, pid, image, survey, self.holds_ends)
+                .unwrap_or_else(|error| log::warn!("{error}: that a program begins to end is not seen"));
             if self.holds_ends {
                 attach::attach_to_watched(kernel, pid, image, &survey.ends)?;
             }

@@ -1,4 +1,4 @@
-// Answers are remembered in a map of main's, each under a key of its own; main drops it as it returns, after 50 seconds.
+// Answers are remembered in a map of main's, each under a key of its own; main drops it as it returns, after 56 seconds.
 // leak: remember
 // ends
 // half: tuned
@@ -18,7 +18,7 @@ fn main() {
     for number in 0.. {
         remember(&mut answers, number);
         pace::rest(15);
-        if begun.elapsed().as_secs() >= 50 {
+        if begun.elapsed().as_secs() >= 56 {
             break;
         }
     }

@@ -1,4 +1,4 @@
-// Lines of a journal that nobody reads are kept until the program, whose work is done after 50 seconds, frees them in main.
+// Lines of a journal that nobody reads are kept until the program, whose work is done after 56 seconds, frees them in main.
 // leak: note_line
 // ends
 // half: measured
@@ -19,7 +19,7 @@ NOINLINE static void note_line(unsigned number) {
 }
 
 int main(void) {
-    for (unsigned number = 0; now() < 50; number++) {
+    for (unsigned number = 0; now() < 56; number++) {
         note_line(number);
         rest(15);
     }
