@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn tables_are_as_large_as_they_can_be() {
-        let tables = |halvings: u32| 146 * MIB >> halvings;
+        let tables = |halvings: u32| (146 * MIB) >> halvings;
         assert_eq!(halvings(200 * MIB, 40 * MIB, tables), Some(0));
         assert_eq!(halvings(120 * MIB, 40 * MIB, tables), Some(1));
         assert_eq!(halvings(45 * MIB, 40 * MIB, tables), Some(5));

@@ -47,7 +47,7 @@ enum State {
     /// None on allocations, and none on frees where these cost too much, until the next window.
     Gap { until: Deadline },
     /// Those on frees: the blocks of a window are followed.
-    Following(Following),
+    Following(Box<Following>),
 }
 
 struct Following {
@@ -258,7 +258,7 @@ impl Cycles {
         self.in_place = in_place;
         let now = Deadline::now();
         let (halfway, until) = (Some(now + self.plan.follow / 2), now + self.plan.follow);
-        self.state = State::Following(Following { before, closed, open, halfway, until });
+        self.state = State::Following(Box::new(Following { before, closed, open, halfway, until }));
         Ok(())
     }
 
