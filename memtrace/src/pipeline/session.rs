@@ -732,9 +732,9 @@ fn what_a_probe_costs(kernel: &mut Kernel) -> Option<TrapCost> {
 
 /// Whether other targets may do better.
 fn is_of_one_process(error: &PipelineError) -> bool {
-    use TargetError::{Closed, NoAllocator, NoProgram, NoSuchProcess};
+    use TargetError::{Closed, MovedCode, NoAllocator, NoProgram, NoSuchProcess};
     let PipelineError::Target(error) = error else { return false };
-    matches!(error, NoSuchProcess { .. } | NoProgram { .. } | NoAllocator { .. } | Closed { .. })
+    matches!(error, NoSuchProcess { .. } | NoProgram { .. } | NoAllocator { .. } | MovedCode { .. } | Closed { .. })
 }
 
 /// As the kernel side keeps times: 49 days, then no further.

@@ -12,6 +12,7 @@ pub mod kernel_types;
 pub mod mapping_log;
 pub mod maps;
 pub mod memory;
+pub mod moved_code;
 pub mod roots;
 pub mod status;
 pub mod task_type;

@@ -20,6 +20,8 @@ pub(super) enum Column {
     Floor,
     Sampled,
     Exact,
+    /// The same, with returns seen at instructions.
+    AtInstructions,
     /// The tier that memtrace chooses.
     Auto,
     /// What makes pages resident, on the whole host.
@@ -31,11 +33,12 @@ pub(super) enum Column {
 
 impl Column {
     /// Those of the pairs.
-    pub(super) const OF_PAIRS: [Self; 7] = [
+    pub(super) const OF_PAIRS: [Self; 8] = [
         Self::Untraced,
         Self::Floor,
         Self::Sampled,
         Self::Exact,
+        Self::AtInstructions,
         Self::ExactByFramePointers,
         Self::Bpftrace,
         Self::Heaptrack,
@@ -47,6 +50,7 @@ impl Column {
             Self::Floor => "floor",
             Self::Sampled => "sampled",
             Self::Exact => "exact",
+            Self::AtInstructions => "exact, `--returns instruction`",
             Self::Auto => "auto",
             Self::Growth => "growth, `--all`",
             Self::ExactByFramePointers => "exact, `--unwind fp`",
@@ -67,6 +71,7 @@ impl Column {
         match self {
             Self::Floor => &["--empty-probes"],
             Self::Sampled => &["--tier", "sampled"],
+            Self::AtInstructions => &["--tier", "exact", "--returns", "instruction"],
             Self::Auto => &["--tier", "auto"],
             Self::ExactByFramePointers => &["--tier", "exact", "--unwind", "fp"],
             _ => &["--tier", "exact"],
