@@ -15,8 +15,9 @@ int mallctl(const char *name, void *old, size_t *old_length, void *new, size_t n
 static void *volatile kept[BLOCKS];
 
 __attribute__((noipa)) void leaf(int i) {
-    kept[i] = malloc(SIZE);
-    memset(kept[i], 1, SIZE);
+    void *block = malloc(SIZE);
+    memset(block, 1, SIZE);
+    kept[i] = block;
 }
 
 __attribute__((noipa)) void mid(int i) {
