@@ -14,6 +14,8 @@ pub enum EventKind {
     Forked = 3,
     /// A target is about to end by itself, and waits until it is let go.
     Ending = 4,
+    /// A target may be about to copy its code: it has mapped as much memory as some of it takes that is hooked.
+    CodeCopy = 5,
 }
 
 /// A code that names no [`EventKind`].
@@ -29,6 +31,7 @@ impl TryFrom<u32> for EventKind {
             2 => Ok(Self::Exec),
             3 => Ok(Self::Forked),
             4 => Ok(Self::Ending),
+            5 => Ok(Self::CodeCopy),
             other => Err(UnknownEvent(other)),
         }
     }
@@ -66,7 +69,8 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_own_code() {
-        for kind in [EventKind::ImageMapped, EventKind::Exec, EventKind::Forked, EventKind::Ending] {
+        for kind in [EventKind::ImageMapped, EventKind::Exec, EventKind::Forked, EventKind::Ending, EventKind::CodeCopy]
+        {
             assert_eq!(EventKind::try_from(kind as u32), Ok(kind));
         }
         assert_eq!(EventKind::try_from(0), Err(UnknownEvent(0)));

@@ -49,11 +49,14 @@ pub enum Counter {
     /// Calls whose return was not seen, though no exception and no longjmp left them: blocks that they handed out are
     /// missing.
     ReturnsUnseen = 17,
+    /// Times that a target's probes were taken out for good, because it was about to copy its code: what came after is not
+    /// seen.
+    ProbesTakenOut = 18,
 }
 
 impl Counter {
     /// Every counter, in the order of [`Process::counters`].
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::BlocksFull,
         Self::SitesFull,
         Self::StacksFull,
@@ -72,6 +75,7 @@ impl Counter {
         Self::VmEventsFull,
         Self::FreeSidesFull,
         Self::ReturnsUnseen,
+        Self::ProbesTakenOut,
     ];
 
     /// The counter's name in the `health` object of reports.
@@ -96,6 +100,7 @@ impl Counter {
             Self::VmEventsFull => "vm_events_full",
             Self::FreeSidesFull => "free_sides_full",
             Self::ReturnsUnseen => "returns_unseen",
+            Self::ProbesTakenOut => "probes_taken_out",
         }
     }
 
@@ -156,7 +161,7 @@ pub struct Process {
     pub requested: Requested,
 }
 
-const _: () = assert!(size_of::<Process>() == 208);
+const _: () = assert!(size_of::<Process>() == 216);
 
 /// A process and where it stands, in one word that is read and changed as one.
 #[repr(transparent)]

@@ -165,13 +165,33 @@ fn a_programs_own_heap_profile_is_whole_while_it_is_traced_at_instructions() {
     assert!(is_whole, "no stack leads from main by mid to leaf: {profile}");
 }
 
+/// A program that moves the code of its own allocator.
+fn moves() -> PathBuf {
+    compile_by("musl-gcc", "moves.c", &["-O2", "-static"])
+}
+
 #[test]
 fn a_program_that_has_moved_its_allocators_code_is_refused_with_the_reason() {
-    let mut target = Target::start(&mut Command::new(compile("moves.c", &["-O2"])));
+    let mut target = Target::start(&mut Command::new(moves()));
     assert_eq!(target.line(), "ready");
     let (status, _, messages) = support::run(&["--pid", &target.pid().to_string(), "--duration", "1s"]);
     assert_eq!(status, 1, "{messages}");
-    assert!(messages.contains("libc.so.6 to anonymous memory") && messages.contains("hint: "), "{messages}");
+    assert!(
+        messages.contains(" to anonymous memory, where no probe can be placed") && messages.contains("hint: "),
+        "{messages}"
+    );
     target.say("go");
     assert_eq!(target.line(), "done");
+}
+
+#[test]
+fn a_command_that_copies_its_allocators_code_lives_and_is_said_to_go_unseen() {
+    let program = moves();
+    let folder = support::scratch();
+    let file = folder.path().join("report.json");
+    let output = ["--format", "json", "-o", file.to_str().unwrap()];
+    let (status, said, messages) = support::run(&[&output[..], &["--", program.to_str().unwrap(), "run"]].concat());
+    assert_eq!((status, said.as_str()), (0, "ready\ndone\n"), "{messages}");
+    assert!(messages.contains("its probes are out") && messages.contains("hint: "), "{messages}");
+    assert_eq!(support::losses(process(&support::report(&file))), [("probes_taken_out".to_owned(), 1)]);
 }

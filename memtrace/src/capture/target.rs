@@ -210,7 +210,11 @@ impl Target {
                 continue;
             }
             if self.hooked.insert(index) {
-                self.allocators.extend(images.hook(index, self.pid, kernel)?);
+                let allocators = images.hook(index, self.pid, kernel)?;
+                if !allocators.is_empty() {
+                    kernel.note_hooked_code(&(mapping.start..mapping.end))?;
+                }
+                self.allocators.extend(allocators);
             } else {
                 self.allocators.extend(images.allocators(index));
             }

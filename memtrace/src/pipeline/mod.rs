@@ -3,6 +3,7 @@
 mod area_book;
 mod at_exit;
 pub mod census;
+mod code_copy;
 mod cycles;
 mod generation_book;
 mod kernel_book;

@@ -23,6 +23,7 @@ use tokio::{
 use super::{
     Look, Options, PipelineError, Sink,
     census::Census,
+    code_copy,
     profile::{Time, health},
     steering::{Helm, Steering},
     targets::{Over, TargetId, Targets},
@@ -606,6 +607,11 @@ impl Session {
                 Ok(EventKind::Exec) => self.begin_program(event)?,
                 Ok(EventKind::Forked) => self.begin_child(event),
                 Ok(EventKind::ImageMapped) => self.look_again(event.slot)?,
+                Ok(EventKind::CodeCopy) => {
+                    if let Some(followed) = self.targets.get(event.slot) {
+                        code_copy::let_go(followed, self.targets.images.scope(), &mut self.kernel)?;
+                    }
+                }
                 Ok(EventKind::Ending) => {
                     // Let go once it was looked at.
                     self.ending.push((event.slot, event.tgid));

@@ -1,8 +1,8 @@
-// Moves the C library's code to anonymous memory in place, as some programs do to have theirs in huge pages (ClickHouse,
-// HHVM, BOLT's runtime), and then allocates.
+// Moves the code of its allocator to anonymous memory in place, as some programs do to have it in huge pages (ClickHouse,
+// HHVM, BOLT's runtime), and then allocates. Linked statically: nobody else's code moves.
 //
-// usage: moves; prints "ready" once the code is moved, allocates 100 blocks of 100 bytes when a line comes, says "done" and
-// stays.
+// usage: moves [run]; prints "ready" once the code is moved, allocates 100 blocks of 100 bytes when a line comes, says "done"
+// and stays. With "run" it waits for nothing and ends.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdio.h>
@@ -36,7 +36,8 @@ __attribute__((noipa)) static void move(unsigned long start, unsigned long end) 
 
 __attribute__((noipa)) static void *allocate(void) { return malloc(100); }
 
-int main(void) {
+int main(int argc, char **argv) {
+    int waits = argc < 2 || strcmp(argv[1], "run");
     static char maps[1 << 16];
     char line[16];
     unsigned long start = 0, end = 0;
@@ -45,22 +46,22 @@ int main(void) {
     for (ssize_t count; (count = read(file, maps + length, sizeof maps - 1 - length)) > 0;)
         length += count;
     close(file);
-    for (char *at = maps; at && *at; at = strchr(at, '\n') ? strchr(at, '\n') + 1 : NULL) {
-        char *until = strchr(at, '\n');
-        if (until && memmem(at, until - at, " r-xp ", 6) && memmem(at, until - at, "/libc.so.6", 10))
-            sscanf(at, "%lx-%lx", &start, &end);
+    for (char *at = maps; at && *at && !start; at = strchr(at, '\n') ? strchr(at, '\n') + 1 : NULL) {
+        unsigned long from, until;
+        if (sscanf(at, "%lx-%lx r-xp", &from, &until) == 2 && from <= (unsigned long)malloc && (unsigned long)malloc < until)
+            start = from, end = until;
     }
-    if (start == end)
+    if (!start)
         return 3;
     move(start, end);
-    if (write(1, "ready\n", 6) != 6 || read(0, line, sizeof line) <= 0)
+    if (write(1, "ready\n", 6) != 6 || (waits && read(0, line, sizeof line) <= 0))
         return 2;
     for (int i = 0; i < 100; i++)
         if (!allocate())
             return 4;
     if (write(1, "done\n", 5) != 5)
         return 2;
-    while (read(0, line, sizeof line) > 0)
+    while (waits && read(0, line, sizeof line) > 0)
         ;
     _exit(0);
 }

@@ -4,6 +4,7 @@ mod blocks;
 mod calls;
 mod code;
 mod frees;
+mod hooked_code;
 mod mapped;
 mod memory;
 mod multi;
@@ -241,6 +242,8 @@ pub struct Kernel {
     /// The live blocks of each site, as of the last sweep.
     live: HashMap<SiteIndex, LiveBlocks>,
     code: CodeStore,
+    /// How long mappings of hooked code are.
+    hooked_code: Vec<u64>,
 }
 
 /// What is set at load, for good.
@@ -356,6 +359,7 @@ impl Kernel {
             cohort: 0,
             live: HashMap::new(),
             code,
+            hooked_code: Vec::new(),
         };
         if sample_bytes.is_some() {
             kernel.fill("WEIGHTS", &sampling::weights())?;

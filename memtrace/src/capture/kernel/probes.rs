@@ -306,6 +306,11 @@ impl Probes {
         self.attachments = attachments;
     }
 
+    /// Takes every probe out that is attached to this process alone. Its breakpoints are gone then.
+    pub(super) fn take_out(&mut self, pid: NonZeroU32) {
+        self.attachments.retain(|attachment| attachment.pid != Some(pid));
+    }
+
     fn link(&mut self, ebpf: &mut Ebpf, attachment: &Attachment) -> Result<Vec<Link>, KernelError> {
         let Attachment { handler, pid, path, points, .. } = attachment;
         let mut links = Vec::new();
