@@ -31,6 +31,9 @@ pub struct Control {
     pub comm: [u64; 2],
 }
 
+/// How many lengths of hooked code are known.
+pub const HOOKED_CODE: u32 = 16;
+
 const _: () = assert!(size_of::<Control>() == 56);
 
 /// How long a run has gone on before anything is said of growth ([`Control::now_ms`]): until then nobody asks what a program held

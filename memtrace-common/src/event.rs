@@ -20,6 +20,8 @@ pub enum EventKind {
     Replacing = 6,
     /// A target begins to end: it frees its blocks from now on. It waits where that was asked for.
     Leaving = 7,
+    /// A target may be about to copy its code: it has mapped as much memory as some of it takes that is hooked.
+    CodeCopy = 8,
 }
 
 /// A code that names no [`EventKind`].
@@ -38,6 +40,7 @@ impl TryFrom<u32> for EventKind {
             5 => Ok(Self::ExecByThread),
             6 => Ok(Self::Replacing),
             7 => Ok(Self::Leaving),
+            8 => Ok(Self::CodeCopy),
             other => Err(UnknownEvent(other)),
         }
     }
@@ -76,8 +79,8 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_own_code() {
-        use EventKind::{Ending, Exec, ExecByThread, Forked, ImageMapped, Leaving, Replacing};
-        let kinds = [ImageMapped, Exec, Forked, Ending, ExecByThread, Replacing, Leaving];
+        use EventKind::{CodeCopy, Ending, Exec, ExecByThread, Forked, ImageMapped, Leaving, Replacing};
+        let kinds = [ImageMapped, Exec, Forked, Ending, ExecByThread, Replacing, Leaving, CodeCopy];
         for kind in kinds {
             assert_eq!(EventKind::try_from(kind as u32), Ok(kind));
         }

@@ -52,11 +52,14 @@ pub enum Counter {
     /// Calls whose return was not seen, though no exception and no longjmp left them: blocks that they handed out are
     /// missing.
     ReturnsUnseen = 18,
+    /// Times that a target's probes were taken out for good, because it was about to copy its code: what came after is not
+    /// seen.
+    ProbesTakenOut = 19,
 }
 
 impl Counter {
     /// Every counter, in the order of [`Process::counters`].
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::BlocksFull,
         Self::SitesFull,
         Self::StacksFull,
@@ -76,6 +79,7 @@ impl Counter {
         Self::FreeSidesFull,
         Self::ProbesGone,
         Self::ReturnsUnseen,
+        Self::ProbesTakenOut,
     ];
 
     /// The counter's name in the `health` object of reports.
@@ -101,6 +105,7 @@ impl Counter {
             Self::FreeSidesFull => "free_sides_full",
             Self::ProbesGone => "probes_gone",
             Self::ReturnsUnseen => "returns_unseen",
+            Self::ProbesTakenOut => "probes_taken_out",
         }
     }
 
@@ -164,7 +169,7 @@ pub struct Process {
     pub cpu_ns: u64,
 }
 
-const _: () = assert!(size_of::<Process>() == 224);
+const _: () = assert!(size_of::<Process>() == 232);
 
 /// A process and where it stands, in one word that is read and changed as one.
 #[repr(transparent)]

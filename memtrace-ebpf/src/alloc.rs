@@ -202,7 +202,9 @@ pub(crate) fn leave_at_ret(ctx: &ProbeContext) {
     if may_switch && !(is_own && !call.roles.is(Trait::MaySwitchStacks)) {
         match calls::take(&target, regs.rsp) {
             Some(taken) if is_seen(&taken) => call = taken,
-            _ => return,
+            // Its place is another's by now.
+            Some(taken) => return calls::give_up(&target, &taken),
+            None => return,
         }
     } else if !is_own {
         return;

@@ -113,7 +113,7 @@ pub(crate) fn supersede(target: &Target, thread: &mut ThreadMemory, regs: &pt_re
 
 /// Nobody will see the return of this call any more.
 #[inline(always)]
-fn give_up(target: &Target, call: &PendingCall) {
+pub(crate) fn give_up(target: &Target, call: &PendingCall) {
     if call.resized.address != 0 && call.resized.block.site != SiteIndex::NONE {
         count_freed(&call.resized.block, target.now_ms);
     }

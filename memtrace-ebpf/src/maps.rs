@@ -8,7 +8,7 @@ use memtrace_common::{
     block::BlockKey,
     block_table::{Bucket, FILTER as FILTER_ENTRIES},
     call::PendingCall,
-    control::Control,
+    control::{Control, HOOKED_CODE as HOOKED_CODE_COUNT},
     free_side::{FREE_SIDES as FREE_SIDES_COUNT, FreeSide},
     namespace::PidNamespace,
     pages::Resident,
@@ -41,6 +41,10 @@ pub(crate) static OWN_NAMESPACE: Array<PidNamespace> = Array::with_max_entries(1
 /// The cgroup whose programs are targets, at index 0, where one was asked for.
 #[map]
 pub(crate) static CGROUPS: CgroupArray = CgroupArray::with_max_entries(1, 0);
+
+/// How long mappings of hooked code are, in bytes; 0 where there is no more. Who maps as much may be about to copy it.
+#[map]
+pub(crate) static HOOKED_CODE: Array<u64> = Array::with_max_entries(HOOKED_CODE_COUNT, 0);
 
 /// Which processes are targets, by thread group id. A child that shares its parent's memory until it calls
 /// exec (vfork) stands where its parent does.

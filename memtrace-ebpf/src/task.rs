@@ -11,14 +11,18 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use memtrace_common::{
-    control::{Adoption, Control, VERDICTS_FROM_MS},
+    control::{Adoption, Control, HOOKED_CODE as HOOKED_CODE_COUNT, VERDICTS_FROM_MS},
     event::{Event, EventKind},
     process::{Counter, Process, ProcessSlot, SlotOfProcess},
 };
 
 use crate::{
+    alloc::is_within_call,
     atomic::add,
-    maps::{CGROUPS, CODE_TABLES, CONTROL, EVENTS, FIRST_PROCESS, FREE_SLOTS, PROCESS_SLOTS, PROCESSES, TRAMPOLINES},
+    maps::{
+        CGROUPS, CODE_TABLES, CONTROL, EVENTS, FIRST_PROCESS, FREE_SLOTS, HOOKED_CODE, PROCESS_SLOTS, PROCESSES,
+        TRAMPOLINES,
+    },
     namespace::{number_of, number_of_current},
     target::{Target, Task, count_of_run, slot_of},
     threads,
@@ -253,12 +257,32 @@ pub(crate) fn stop_after_mapping_code(ctx: &RawTracePointContext) {
     // SAFETY: the helper checks the kernel address and fails where it is not readable.
     let Ok(regs) = (unsafe { bpf_probe_read_kernel(regs) }) else { return };
     // mmap(addr, length, prot, flags, fd, offset)
-    let is_code = regs.orig_rax == SYS_MMAP && regs.rdx & PROT_EXEC != 0 && regs.r10 & MAP_ANONYMOUS == 0;
+    let is_anonymous = regs.r10 & MAP_ANONYMOUS != 0;
+    if regs.orig_rax == SYS_MMAP && is_anonymous && is_as_long_as_hooked_code(regs.rsi) {
+        // Not where its allocator happens to need as much.
+        if !is_within_call(&target, &regs) {
+            stop_and_announce(&target, EventKind::CodeCopy);
+        }
+        return;
+    }
+    let is_code = regs.orig_rax == SYS_MMAP && regs.rdx & PROT_EXEC != 0 && !is_anonymous;
     if !is_code {
         return;
     }
     debug!(ctx, "process {} has mapped a file as code", target.tgid);
     stop_and_announce_mapping(&target);
+}
+
+#[inline(always)]
+fn is_as_long_as_hooked_code(length: u64) -> bool {
+    for index in 0..HOOKED_CODE_COUNT {
+        match HOOKED_CODE.get(index) {
+            Some(0) | None => return false,
+            Some(hooked) if *hooked == length => return true,
+            Some(_) => {}
+        }
+    }
+    false
 }
 
 /// The current process is about to end, or to become another program: it is stopped before it does, until user space has looked
@@ -308,11 +332,16 @@ fn stop_if_asked(control: &Control) {
 /// Every notice has a stop of its own: the answer to one without would take back the stop of the next.
 #[inline(always)]
 fn stop_and_announce_mapping(target: &Target) {
+    stop_and_announce(target, EventKind::ImageMapped);
+}
+
+#[inline(always)]
+fn stop_and_announce(target: &Target, kind: EventKind) {
     if let Some(control) = CONTROL.get(0) {
         stop_if_asked(control);
     }
     let &Target { slot, .. } = target;
-    announce(Event { kind: EventKind::ImageMapped as u32, tgid: 0, slot, previous: slot });
+    announce(Event { kind: kind as u32, tgid: 0, slot, previous: slot });
 }
 
 #[inline(always)]

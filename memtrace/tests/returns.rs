@@ -133,3 +133,65 @@ fn return_probes_of_another_tracer_do_not_hide_returns() {
     assert_truth(&tracing.stop(), &truth, true);
     assert!(target.is_alive());
 }
+
+#[test]
+fn a_programs_own_heap_profile_is_whole_while_it_is_traced_at_instructions() {
+    let program = compile("profiled.c", &["-O2", "-Wl,--no-as-needed", JEMALLOC]);
+    let folder = support::scratch();
+    let file = folder.path().join("profile");
+    let mut target = Target::start(
+        Command::new(program).arg(&file).env("MALLOC_CONF", "prof:true,lg_prof_sample:12,prof_final:false"),
+    );
+    assert_eq!(target.line(), "ready");
+    let tracing = Tracing::start(&["--returns", "instruction", "--pid", &target.pid().to_string(), "--format", "json"]);
+    target.say("go");
+    let functions: Vec<u64> = serde_json::from_str(&target.line()).unwrap();
+    let report = tracing.stop();
+    assert_eq!(support::sum_at(process(&report), "leaf", "alloc_bytes"), 3000 * 5000);
+    assert_eq!(support::losses(process(&report)), []);
+
+    // A stack of jemalloc's profile is a line of return addresses, innermost first, after an @.
+    let profile = std::fs::read_to_string(file).unwrap();
+    let function_of = |address: u64| {
+        let begun = functions.iter().enumerate().filter(|(_, start)| (**start..**start + 1024).contains(&address));
+        begun.max_by_key(|(_, start)| **start).map(|(index, _)| index)
+    };
+    let of_stack = |line: &str| -> Vec<usize> {
+        let addresses = line.split(' ').filter_map(|word| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok());
+        addresses.filter_map(function_of).collect()
+    };
+    let stacks: Vec<Vec<usize>> = profile.lines().filter_map(|line| Some(of_stack(line.strip_prefix("@ ")?))).collect();
+    let is_whole = stacks.iter().any(|stack| stack.starts_with(&[0, 1, 2]));
+    assert!(is_whole, "no stack leads from main by mid to leaf: {profile}");
+}
+
+/// A program that moves the code of its own allocator.
+fn moves() -> PathBuf {
+    compile_by("musl-gcc", "moves.c", &["-O2", "-static"])
+}
+
+#[test]
+fn a_program_that_has_moved_its_allocators_code_is_refused_with_the_reason() {
+    let mut target = Target::start(&mut Command::new(moves()));
+    assert_eq!(target.line(), "ready");
+    let (status, _, messages) = support::run(&["--pid", &target.pid().to_string(), "--duration", "1s"]);
+    assert_eq!(status, 1, "{messages}");
+    assert!(
+        messages.contains(" to anonymous memory, where no probe can be placed") && messages.contains("hint: "),
+        "{messages}"
+    );
+    target.say("go");
+    assert_eq!(target.line(), "done");
+}
+
+#[test]
+fn a_command_that_copies_its_allocators_code_lives_and_is_said_to_go_unseen() {
+    let program = moves();
+    let folder = support::scratch();
+    let file = folder.path().join("report.json");
+    let output = ["--format", "json", "-o", file.to_str().unwrap()];
+    let (status, said, messages) = support::run(&[&output[..], &["--", program.to_str().unwrap(), "run"]].concat());
+    assert_eq!((status, said.as_str()), (0, "ready\ndone\n"), "{messages}");
+    assert!(messages.contains("its probes are out") && messages.contains("hint: "), "{messages}");
+    assert_eq!(support::losses(process(&support::report(&file))), [("probes_taken_out".to_owned(), 1)]);
+}

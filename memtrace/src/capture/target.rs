@@ -16,7 +16,7 @@ use crate::{
         image::Image,
         mapping_log::Told,
         maps::{self, CodeMap, Mapping, MapsError},
-        status,
+        moved_code, status,
     },
     symbolize::CodePlace,
 };
@@ -81,6 +81,18 @@ pub enum TargetError {
         /// Whether it is one static image whose symbols have been stripped.
         stripped: bool,
     },
+    /// The code of an image is in no file, so that nothing in it can be hooked.
+    #[error(
+        "cannot trace process {pid} ({comm}): it has moved the code of {image} to anonymous memory, where no probe can be placed"
+    )]
+    MovedCode {
+        /// The pid.
+        pid: u32,
+        /// Its short name.
+        comm: String,
+        /// The image, as the process sees it.
+        image: String,
+    },
     /// An image that the user named is not there.
     #[error("cannot hook `{function}` of {image}: process {pid} ({comm}) has no such image mapped")]
     NoImage {
@@ -120,6 +132,8 @@ pub struct Target {
     code: CodeMap,
     published: Vec<CodeRange>,
     knows_trampoline: bool,
+    /// The images whose code it has moved to anonymous memory, as it sees them.
+    moved: Vec<String>,
 }
 
 impl Target {
@@ -147,6 +161,7 @@ impl Target {
             code: CodeMap::default(),
             published: Vec::new(),
             knows_trampoline: false,
+            moved: Vec::new(),
         }
     }
 
@@ -213,18 +228,39 @@ impl Target {
     /// As [`Target::look`].
     pub fn hook(&mut self, images: &mut Images, kernel: &mut Kernel) -> Result<Vec<Mapping>, TargetError> {
         let mappings = self.mappings()?;
+        self.note_moved_code(&mappings);
         for mapping in mappings.iter().filter(|mapping| mapping.executable) {
             let Some(index) = images.of_mapping(self.pid, mapping, kernel) else { continue };
             if !images.is_file(index) || !self.images.insert(index) {
                 continue;
             }
             if self.hooked.insert(index) {
-                self.allocators.extend(images.hook(index, self.pid, kernel)?);
+                let allocators = images.hook(index, self.pid, kernel)?;
+                if !allocators.is_empty() {
+                    kernel.note_hooked_code(&(mapping.start..mapping.end))?;
+                }
+                self.allocators.extend(allocators);
             } else {
                 self.allocators.extend(images.allocators(index));
             }
         }
         Ok(mappings)
+    }
+
+    /// Says, once for each image, that its code is in no file any more.
+    fn note_moved_code(&mut self, mappings: &[Mapping]) {
+        for path in moved_code::files(mappings) {
+            let image = status::printable(&path.to_string_lossy());
+            if self.moved.contains(&image) {
+                continue;
+            }
+            let Self { pid, comm, .. } = self;
+            log::warn!(
+                "{comm} (pid {pid}) has moved the code of {image} to anonymous memory: what it allocates there is not seen, and \
+                 stacks end there"
+            );
+            self.moved.push(image);
+        }
     }
 
     /// Takes in what the process has told of itself, which has ended before it could be looked at.
@@ -307,6 +343,9 @@ impl Target {
     pub fn no_allocator(&self, images: &Images) -> TargetError {
         if self.is_32_bit() {
             return TargetError::Bits32 { pid: self.pid.get(), comm: self.comm.clone() };
+        }
+        if let Some(image) = self.moved.first() {
+            return TargetError::MovedCode { pid: self.pid.get(), comm: self.comm.clone(), image: image.clone() };
         }
         let opened: Vec<&Image> = self.images.iter().filter_map(|index| images.image(*index)).collect();
         TargetError::NoAllocator {

@@ -150,6 +150,9 @@ fn target_hint(error: &TargetError) -> String {
         TargetError::NoAllocator { .. } => {
             "name its functions with --alloc and --free; -v lists the images searched".into()
         }
+        TargetError::MovedCode { .. } => {
+            "switch that off in the program (it is done to have code in huge pages), or use --tier growth".into()
+        }
         TargetError::Kernel(error) => kernel_hint(error),
         TargetError::NoImage { pid, .. } => {
             format!("`grep r-xp /proc/{pid}/maps` lists its images; give a file name or the end of a path")

@@ -4,6 +4,7 @@ mod area_book;
 mod at_exit;
 mod before_end;
 pub mod census;
+mod code_copy;
 mod cpu_book;
 mod cycles;
 mod daemons;

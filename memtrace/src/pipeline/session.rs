@@ -23,6 +23,7 @@ use tokio::{
 use super::{
     Look, Options, PipelineError, Sink,
     census::Census,
+    code_copy,
     daemons::CommandSession,
     headroom,
     profile::{Time, health},
@@ -637,6 +638,11 @@ impl Session {
                     continue;
                 }
                 Ok(EventKind::ImageMapped) => self.look_again(event.slot)?,
+                Ok(EventKind::CodeCopy) => {
+                    if let Some(followed) = self.targets.get(event.slot) {
+                        code_copy::let_go(followed, self.targets.images.scope(), &mut self.kernel)?;
+                    }
+                }
                 Ok(kind @ (EventKind::Ending | EventKind::Replacing)) => {
                     // Let go once it was looked at.
                     let why = if kind == EventKind::Ending { Stopped::ToEnd } else { Stopped::ToBeReplaced };
@@ -801,7 +807,7 @@ fn what_a_probe_costs(kernel: &mut Kernel) -> Option<TrapCost> {
 
 /// Whether other targets may do better.
 fn is_of_one_process(error: &PipelineError) -> bool {
-    use TargetError::{Bits32, Closed, NoAllocator, NoProgram, NoSuchProcess, Thread};
+    use TargetError::{Bits32, Closed, MovedCode, NoAllocator, NoProgram, NoSuchProcess, Thread};
     match error {
         PipelineError::Kernel(error) => matches!(error, KernelError::NoSuchProcess { .. }),
         PipelineError::Target(error) => {
@@ -813,6 +819,7 @@ fn is_of_one_process(error: &PipelineError) -> bool {
                     | Closed { .. }
                     | Thread { .. }
                     | Bits32 { .. }
+                    | MovedCode { .. }
             )
         }
         _ => false,

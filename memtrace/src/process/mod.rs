@@ -14,6 +14,7 @@ pub mod leader;
 pub mod mapping_log;
 pub mod maps;
 pub mod memory;
+pub mod moved_code;
 pub mod oom;
 pub mod open;
 pub mod pid_namespace;

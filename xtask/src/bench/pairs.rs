@@ -48,6 +48,13 @@ fn section(matrix: Matrix, rounds: u32) -> Section {
     let figures = vec![
         ratio("exact / floor, 5 frames", &shallow, Column::Exact, Column::Floor, Wanted::AtMost(1.25)),
         ratio("exact / floor, 20 frames", &row(TWENTY), Column::Exact, Column::Floor, Wanted::AtMost(1.7)),
+        ratio(
+            "exact, `--returns instruction` / floor, 5 frames",
+            &shallow,
+            Column::AtInstructions,
+            Column::Floor,
+            Wanted::Nothing,
+        ),
         ratio("exact / bpftrace", &shallow_fp, Column::Exact, Column::Bpftrace, Wanted::AtMost(0.35)),
         ratio("sampled / floor", &shallow, Column::Sampled, Column::Floor, Wanted::AtMost(0.75)),
         Figure { name: "ns a frame walked, by rows".into(), rounds: ns_a_frame(&matrix), wanted: Wanted::AtMost(50.0) },

@@ -20,6 +20,8 @@ pub(super) enum Column {
     Floor,
     Sampled,
     Exact,
+    /// The same, with returns seen at instructions.
+    AtInstructions,
     /// The tier that memtrace chooses.
     Auto,
     /// Floor, exact and auto of a process and the children that it makes.
@@ -35,11 +37,12 @@ pub(super) enum Column {
 
 impl Column {
     /// Those of the pairs.
-    pub(super) const OF_PAIRS: [Self; 7] = [
+    pub(super) const OF_PAIRS: [Self; 8] = [
         Self::Untraced,
         Self::Floor,
         Self::Sampled,
         Self::Exact,
+        Self::AtInstructions,
         Self::ExactByFramePointers,
         Self::Bpftrace,
         Self::Heaptrack,
@@ -51,6 +54,7 @@ impl Column {
             Self::Floor => "floor",
             Self::Sampled => "sampled",
             Self::Exact => "exact",
+            Self::AtInstructions => "exact, `--returns instruction`",
             Self::Auto => "auto",
             Self::FollowFloor => "floor",
             Self::FollowExact => "exact, `--follow`",
@@ -74,6 +78,7 @@ impl Column {
         match self {
             Self::Floor => &["--empty-probes"],
             Self::Sampled => &["--tier", "sampled"],
+            Self::AtInstructions => &["--tier", "exact", "--returns", "instruction"],
             Self::Auto => &["--tier", "auto"],
             Self::FollowFloor => &["--follow", "--empty-probes"],
             Self::FollowExact => &["--follow", "--tier", "exact"],

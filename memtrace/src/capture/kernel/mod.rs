@@ -5,6 +5,7 @@ mod calls;
 mod capacities;
 mod code;
 mod frees;
+mod hooked_code;
 mod mapped;
 mod memory;
 mod multi;
@@ -232,6 +233,8 @@ pub struct Kernel {
     /// The live blocks of each site, as of the last sweep.
     live: HashMap<SiteIndex, LiveBlocks>,
     code: CodeStore,
+    /// How long mappings of hooked code are.
+    hooked_code: Vec<u64>,
 }
 
 /// What is set at load, for good.
@@ -351,6 +354,7 @@ impl Kernel {
             cohort: 0,
             live: HashMap::new(),
             code,
+            hooked_code: Vec::new(),
         };
         if sample_bytes.is_some() {
             kernel.fill("WEIGHTS", &sampling::weights())?;

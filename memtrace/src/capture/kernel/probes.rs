@@ -332,6 +332,11 @@ impl Probes {
         self.attachments = attachments;
     }
 
+    /// Takes every probe out that is attached to this process alone. Its breakpoints are gone then.
+    pub(super) fn take_out(&mut self, pid: NonZeroU32) {
+        self.attachments.retain(|attachment| attachment.pid != Some(pid));
+    }
+
     fn link(&mut self, ebpf: &mut Ebpf, attachment: &mut Attachment) -> Result<Vec<Link>, KernelError> {
         let links = self.link_bound(ebpf, attachment)?;
         // Its main thread may have ended meanwhile.
