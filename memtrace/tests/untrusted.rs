@@ -190,6 +190,20 @@ fn an_image_of_64_gib_that_takes_no_disk_takes_no_memory() {
     assert!(target.is_alive());
 }
 
+#[test]
+fn a_program_that_ends_in_gigabytes_of_nothing_is_traced_and_its_symbols_are_not_read() {
+    let folder = scratch();
+    let program = phases(folder.path());
+    OpenOptions::new().write(true).open(&program).unwrap().set_len(8 << 30).unwrap();
+    let mut target = waiting(&program);
+    let tracing = Tracing::start(&["--pid", &target.pid().to_string(), "--format", "json"]);
+    go(&mut target, "first");
+    let report = tracing.stop();
+    assert_eq!(process(&report)["alloc_objects"], 100);
+    let why = unresolved_in(process(&report), "/phases");
+    assert!(!why.is_empty() && why.iter().all(|why| *why == "the image cannot be read"), "{report:#}");
+}
+
 /// A copy of a program whose debug information is compressed.
 fn compressed(folder: &Path, how: &str) -> PathBuf {
     let (plain, program) = (compile("phases.c", &FRAME_POINTERS), folder.join(format!("phases-{how}")));
