@@ -131,7 +131,7 @@ fn what_took_the_place_of_a_program_that_has_ended_is_neither_opened_nor_taken_f
     }
 }
 
-/// A 64 GiB file that takes no disk, whose ELF header claims a table of symbols of 40 GiB.
+/// A 64 GiB file that takes no disk, whose headers claim a table of symbols of 3 GiB.
 fn sparse_image(path: &Path) {
     const GIB: u64 = 1 << 30;
     let file = File::create_new(path).unwrap();
@@ -153,9 +153,7 @@ fn sparse_image(path: &Path) {
     }
     file.write_all_at(&header, 0).unwrap();
     // sh_type, sh_offset, sh_size, sh_link, sh_entsize of a table of symbols and one of strings.
-    for (index, kind, offset, size, link, entry) in
-        [(1, 2u32, GIB, 40 * GIB, 2u32, 24u64), (2, 3, 41 * GIB, 8 * GIB, 0, 0)]
-    {
+    for (index, kind, offset, size, link, entry) in [(1, 2u32, GIB, 3 * GIB, 2u32, 24u64), (2, 3, 4 * GIB, GIB, 0, 0)] {
         let mut section = [0u8; 64];
         section[4..8].copy_from_slice(&kind.to_le_bytes());
         section[24..32].copy_from_slice(&offset.to_le_bytes());
@@ -190,6 +188,20 @@ fn an_image_of_64_gib_that_takes_no_disk_takes_no_memory() {
     assert!(messages.contains("sparse.so as an ELF file"), "{messages}");
     assert!(peak_kib < 700 << 10, "{peak_kib} KiB");
     assert!(target.is_alive());
+}
+
+#[test]
+fn a_program_that_ends_in_gigabytes_of_nothing_is_traced_and_its_symbols_are_not_read() {
+    let folder = scratch();
+    let program = phases(folder.path());
+    OpenOptions::new().write(true).open(&program).unwrap().set_len(8 << 30).unwrap();
+    let mut target = waiting(&program);
+    let tracing = Tracing::start(&["--pid", &target.pid().to_string(), "--format", "json"]);
+    go(&mut target, "first");
+    let report = tracing.stop();
+    assert_eq!(process(&report)["alloc_objects"], 100);
+    let why = unresolved_in(process(&report), "/phases");
+    assert!(!why.is_empty() && why.iter().all(|why| *why == "the image cannot be read"), "{report:#}");
 }
 
 /// A copy of a program whose debug information is compressed.
@@ -234,6 +246,44 @@ fn a_compressed_section_that_claims_a_tebibyte_costs_lines_alone() {
     drop(file);
     let frame = trace_first_phase(&program);
     assert_eq!(frame["file"], Value::Null, "{frame}");
+}
+
+/// A stripped copy of the program, and its debug file beside it, to which it has a link.
+fn stripped(folder: &Path, flags: &[&str]) -> (PathBuf, PathBuf) {
+    let plain = compile("phases.c", &[&FRAME_POINTERS[..], flags].concat());
+    let (program, debug) = (folder.join("phases"), folder.join("phases.debug"));
+    let objcopy = |arguments: &[&str], files: &[&Path]| {
+        assert!(Command::new("objcopy").args(arguments).args(files).status().unwrap().success());
+    };
+    objcopy(&["--only-keep-debug"], &[&plain, &debug]);
+    let link = format!("--add-gnu-debuglink={}", debug.to_str().unwrap());
+    objcopy(&["--strip-all", &link], &[&plain, &program]);
+    (program, debug)
+}
+
+#[test]
+fn a_separate_debug_file_is_read_if_it_is_the_images_own() {
+    // With a build id it is known by that, without by its checksum.
+    for flags in [[].as_slice(), &["-Wl,--build-id=none"]] {
+        let folder = scratch();
+        let (program, debug) = stripped(folder.path(), flags);
+        let frame = trace_first_phase(&program);
+        assert!(frame["file"].as_str().is_some_and(|file| file.ends_with("phases.c")), "{flags:?}: {frame}");
+        // Another's: of another build id, and of another checksum.
+        fs::remove_file(&debug).unwrap();
+        let other = compile("phases.c", &["-O1", "-Wl,--build-id=sha1"]);
+        fs::copy(other, &debug).unwrap();
+        let mut target = waiting(&program);
+        let tracing = Tracing::start(&["--pid", &target.pid().to_string(), "--format", "json"]);
+        go(&mut target, "first");
+        let report = tracing.stop();
+        let why = unresolved_in(process(&report), "/phases");
+        assert!(
+            !why.is_empty() && why.iter().all(|why| *why == "the image has no symbol here"),
+            "{flags:?}: {report:#}"
+        );
+        target.kill();
+    }
 }
 
 #[test]

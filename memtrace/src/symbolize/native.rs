@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     os::fd::BorrowedFd,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -41,8 +41,10 @@ pub struct NamedImage {
     pub image: Option<Image>,
 }
 
+/// What each place adds to the time that its image may take in a run: twenty times what one takes.
+const PATIENCE_A_PLACE: Duration = Duration::from_millis(1);
 /// Images over which the reading process may be lost in a run. A host has some that are corrupt; more are made on purpose.
-const MAX_LOST: usize = 16;
+const MAX_LOST: usize = 8;
 
 /// Resolves places, and remembers what it has resolved.
 pub struct Symbolizer {
@@ -50,6 +52,8 @@ pub struct Symbolizer {
     reader: Option<Reader>,
     /// The images that have broken it, or that it cannot read.
     failed: HashMap<usize, Reason>,
+    /// The time that each image may take yet.
+    left: HashMap<usize, Duration>,
     resolved: HashMap<CodePlace, Arc<[Frame]>>,
 }
 
@@ -57,7 +61,7 @@ impl Symbolizer {
     /// Starts the process that reads symbols: before memtrace gives up its privileges, so that the other can do so as well.
     #[must_use]
     pub fn start() -> Self {
-        Self { reader: start_reader(), failed: HashMap::new(), resolved: HashMap::new() }
+        Self { reader: start_reader(), failed: HashMap::new(), left: HashMap::new(), resolved: HashMap::new() }
     }
 
     /// Resolves every place that is not resolved yet, one batch an image.
@@ -92,7 +96,10 @@ impl Symbolizer {
     }
 
     fn symbolize_image(&mut self, index: usize, named: &NamedImage, file_offsets: &[u64]) {
-        let deadline = Instant::now() + PATIENCE;
+        let places = u32::try_from(file_offsets.len()).unwrap_or(u32::MAX);
+        let left = self.left.get(&index).copied().unwrap_or(PATIENCE) + PATIENCE_A_PLACE * places;
+        let begun = Instant::now();
+        let deadline = begun + left;
         for file_offsets in file_offsets.chunks(MAX_PLACES) {
             let functions = match &named.image {
                 Some(image) => self.functions(index, named, image, file_offsets, deadline),
@@ -111,6 +118,7 @@ impl Symbolizer {
                 self.resolved.insert(CodePlace::File { image: index, file_offset: *file_offset }, frames.into());
             }
         }
+        self.left.insert(index, left.saturating_sub(begun.elapsed()));
     }
 
     /// The functions at places of an image, asked of the reading process. Where that is lost over the image, another takes
@@ -165,7 +173,7 @@ impl Symbolizer {
                 return Reason::ImageUnreadable;
             }
             Failure::Ended => (Reason::ReaderEnded, "ended over it"),
-            Failure::Late => (Reason::ReaderLate, "took longer than 5 s for it"),
+            Failure::Late => (Reason::ReaderLate, "took too long for it"),
             Failure::Nonsense => (Reason::ReaderEnded, "gave no answer that can be understood"),
         };
         log::warn!("no names from {path}: the process that reads symbols {what}");

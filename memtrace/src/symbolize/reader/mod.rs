@@ -25,7 +25,7 @@ pub use serve::serve;
 
 /// How memtrace's program is asked to be this process.
 pub const COMMAND: &str = "read-symbols";
-/// How long one image may take in one report, in all.
+/// How long one image may take in a run; its places have some time of their own beside that.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the process may take to begin.
 const BEGINNING: Duration = Duration::from_secs(10);
