@@ -75,6 +75,23 @@ fn a_child_whose_end_nobody_could_stop_is_told() {
 }
 
 #[test]
+fn a_forked_child_of_an_allocator_whose_tables_hide_leaks_was_not_checked() {
+    let program = compile("gate_children.c", &FLAGS);
+    let command = ["env", "LD_PRELOAD=libjemalloc.so.2", program.to_str().unwrap()];
+    for how in [["lose", "exit", "3"].as_slice(), &["held"]] {
+        let (status, report, messages) = gate(&["--fail-on-leak", "--follow"], &[&command[..], how].concat());
+        assert_eq!((status, causes(&report)), (4, vec!["forked"]), "{messages}");
+        assert!(messages.contains("jemalloc keeps addresses of its blocks"), "{messages}");
+    }
+    // The others keep none.
+    for library in ["libtcmalloc_minimal.so.4", "libmimalloc.so.2"] {
+        let command = ["env", &format!("LD_PRELOAD={library}"), program.to_str().unwrap(), "lose", "exit", "7"];
+        let (status, report, messages) = gate(&["--fail-on-leak", "--follow"], &command);
+        assert_eq!((status, lost(&report, "lose_in_child").0, causes(&report).len()), (3, vec![7], 0), "{messages}");
+    }
+}
+
+#[test]
 fn a_suspect_stays_where_its_process_is_left_out_of_the_report() {
     let (status, report, messages) = of_children(&["crowd", "300"]);
     assert_eq!((status, lost(&report, "lose_in_child")), (3, (vec![1], 0)), "{messages}");

@@ -143,6 +143,9 @@ fn hint(cause: Cause) -> &'static str {
         Cause::Killed | Cause::EndNotSeen => "let the program end by itself, through exit or _exit of its C library",
         Cause::Stopped => "let the command end by itself: give it more time, or leave out --duration",
         Cause::Daemon => "--follow=daemons waits for daemons as well",
+        Cause::Forked => {
+            "check with glibc's malloc, or let the child call exec: memory that was inherited hides leaks here"
+        }
         Cause::NotFollowed => "--max-processes makes room for more",
         Cause::LeftOut => "check fewer processes in one run",
         Cause::TooEarly => "trace for longer, with --duration 60s or without --duration",

@@ -34,6 +34,8 @@ pub enum Cause {
     Stopped,
     /// It goes on in a session of its own.
     Daemon,
+    /// It was forked, and its allocator's tables cannot be told from pointers of its own.
+    Forked,
     /// It found no room among the targets.
     NotFollowed,
     /// It ended, and was left out of the report to bound that.
@@ -59,6 +61,7 @@ impl Cause {
             Self::EndNotSeen => "end-not-seen",
             Self::Stopped => "stopped",
             Self::Daemon => "daemon",
+            Self::Forked => "forked",
             Self::NotFollowed => "not-followed",
             Self::LeftOut => "left-out",
             Self::TooEarly => "too-early",

@@ -74,6 +74,8 @@ pub(super) enum LookError {
     Losses(String),
     #[error("it became another program before it could be looked at")]
     Replaced,
+    #[error("it was forked, and {0} keeps addresses of its blocks in tables that it has inherited")]
+    Forked(String),
     #[error(transparent)]
     Hold(#[from] HoldError),
     #[error(transparent)]
@@ -143,11 +145,28 @@ impl From<LookError> for Unchecked {
             LookError::Losses(_) => Cause::Losses,
             LookError::Hold(HoldError::Gone) => Cause::Killed,
             LookError::Replaced => Cause::EndNotSeen,
+            LookError::Forked(_) => Cause::Forked,
             LookError::Contents(ContentsError::TooSlow(_) | ContentsError::TooMuch(_))
             | LookError::TooManyPointers(_) => Cause::TooMuch,
             LookError::Hold(_) | LookError::Maps(_) | LookError::Contents(_) | LookError::Kernel(_) => Cause::Refused,
         };
         Self { cause, reason: error.to_string() }
+    }
+}
+
+/// The allocators that keep the addresses of live blocks nowhere: in memory that a child has inherited, where an allocator's own
+/// cannot be told from its blocks, nothing of theirs hides a leak. (jemalloc leaves each address in its cache when it hands it out.)
+const WITHOUT_ADDRESSES: [&str; 4] = ["glibc", "musl", "tcmalloc", "mimalloc"];
+
+/// What was found in a forked child that holds something: that nothing is lost says nothing where an allocator of its own may have
+/// hidden it.
+pub(super) fn of_forked(target: &Target, findings: Findings) -> Result<Findings, LookError> {
+    let hides = target.allocators.iter().find(|allocator| !WITHOUT_ADDRESSES.contains(&allocator.name.as_str()));
+    match hides {
+        Some(allocator) if findings.checked.live.objects > 0 && findings.checked.unreachable.objects == 0 => {
+            Err(LookError::Forked(allocator.name.clone()))
+        }
+        _ => Ok(findings),
     }
 }
 

@@ -288,7 +288,13 @@ impl Targets {
             Some(reason) => Err(Unchecked { cause: Cause::NotHooked, reason }),
             None => {
                 let holds_any = profile.totals(false).live_objects() > 0;
-                at_exit::look(target, ending, holds_any, &exit.areas, kernel).map_err(Unchecked::from)
+                let looked = at_exit::look(target, ending, holds_any, &exit.areas, kernel);
+                let looked = if exit.is_forked {
+                    looked.and_then(|findings| at_exit::of_forked(target, findings))
+                } else {
+                    looked
+                };
+                looked.map_err(Unchecked::from)
             }
         };
         let found = match looked {
