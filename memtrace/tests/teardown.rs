@@ -20,12 +20,12 @@ const SECONDS: &str = "40";
 /// A start of memtrace takes half a second of a CPU.
 const BETWEEN: Duration = Duration::from_millis(700);
 
-/// What came of a run.
+/// The outcome of a run.
 struct Run {
     status: i32,
     report: Value,
     messages: String,
-    /// What the program said.
+    /// The program's own words.
     truth: String,
 }
 
@@ -83,7 +83,7 @@ impl Run {
         assert!(site["reason"].as_str().unwrap().ends_with("were freed at the end"), "{told}");
         assert!(site["growth_bytes_per_s"].as_f64() > Some(0.0), "{told}");
         assert_eq!(process["ended"], true);
-        // What was counted is not changed by what is thought.
+        // Counted figures are not changed by what is thought.
         if process["interval_95"].is_null() {
             assert_sums(process);
         }
