@@ -15,17 +15,17 @@ use std::{
 use serde_json::Value;
 use support::{FRAME_POINTERS, Target, Tracing, assert_sums, compile, process, programs, scratch};
 
-/// For how long programs grow: blocks must grow old, and go on to.
-const SECONDS: &str = "40";
+/// For how long programs grow: blocks must grow old, and go on to; on a busy machine some readings come late.
+const SECONDS: &str = "50";
 /// A start of memtrace takes half a second of a CPU.
 const BETWEEN: Duration = Duration::from_millis(700);
 
-/// What came of a run.
+/// The outcome of a run.
 struct Run {
     status: i32,
     report: Value,
     messages: String,
-    /// What the program said.
+    /// The program's own words.
     truth: String,
 }
 
@@ -83,7 +83,7 @@ impl Run {
         assert!(site["reason"].as_str().unwrap().ends_with("were freed at the end"), "{told}");
         assert!(site["growth_bytes_per_s"].as_f64() > Some(0.0), "{told}");
         assert_eq!(process["ended"], true);
-        // What was counted is not changed by what is thought.
+        // Counted figures are not changed by what is thought.
         if process["interval_95"].is_null() {
             assert_sums(process);
         }
@@ -180,7 +180,7 @@ static RUNS: LazyLock<Runs> = LazyLock::new(|| {
         let destructor = start(attached(&[], of("destructor").to_vec()));
         let pools = start(attached(&["--category", "heap,mmap"], of("pools").to_vec()));
         let sampled = start(attached(&["--tier", "sampled", "--sample-bytes", "2KiB"], of("main").to_vec()));
-        let broken_off = start(attached(&["--duration", "46s"], of("slowly").to_vec()));
+        let broken_off = start(attached(&["--duration", "56s"], of("slowly").to_vec()));
         let newer_python = newer.map(|python| start(attached(&[], of_python(&python, "exit").to_vec())));
         let stays = start(attached(&[], of("stays").to_vec()));
         let early = start(attached(&[], of("early").to_vec()));
@@ -227,8 +227,8 @@ fn what_main_frees_before_it_returns_is_told_as_growth_and_fails_the_gate() {
 #[test]
 fn under_the_gate_a_program_is_read_to_the_byte_when_it_begins_to_end() {
     let run = &RUNS.gated_atexit;
-    assert_eq!(run.status, 3, "{}", run.messages);
     let site = run.assert_freed_at_end("keep");
+    assert_eq!(run.status, 3, "{}", run.messages);
     assert_eq!(held(site), (run.truth("live_bytes"), run.truth("live_objects")));
     // Resident memory and live bytes are told of that moment as well, not of `_exit`, where it was stopped again.
     let process = process(&run.report);

@@ -49,7 +49,7 @@ impl<V: Copy, const MAX: usize> History<V, MAX> {
         &self.points
     }
 
-    /// What is kept of the time up to `end`.
+    /// The points of the time up to `end`.
     #[must_use]
     pub fn until(&self, end: Duration) -> &[(Duration, V)] {
         until(&self.points, end)

@@ -327,8 +327,8 @@ pub struct Site {
     pub growth_bytes_per_s: f64,
     /// What is thought of it, how sure that is and why.
     pub judgement: Judgement,
-    /// What it held before its program freed it on its way out, where it had grown until then: its judgement and its slope are as
-    /// of that moment.
+    /// Its holdings before its program freed them on its way out, where they had grown until then: its judgement and its slope are
+    /// as of that moment.
     pub before_end: Option<BeforeEnd>,
     /// What of it could not be reached when its program was about to end; nothing where that was not looked at.
     pub unreachable: Option<Amount>,
@@ -400,7 +400,7 @@ pub struct Process {
     pub sites: Vec<Site>,
     /// What was looked at when it was about to end; nothing where that was not asked for, or it has not ended.
     pub at_exit: Option<AtExit>,
-    /// What was live when its resident memory was read last; nothing where it has not ended, or nothing is traced but pages.
+    /// Its live blocks when its resident memory was read last before it freed; nothing where it has not ended, or nothing is traced but pages.
     pub before_end: Option<BeforeEnd>,
     /// Whether it had ended when the report was made.
     pub ended: bool,

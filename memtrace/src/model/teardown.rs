@@ -28,7 +28,7 @@ pub struct Descent<K>(Option<Box<Height<K>>>);
 pub struct Height<K> {
     /// After the start.
     pub at: Duration,
-    /// What was known then.
+    /// All that was known then.
     pub known: K,
     /// The most live bytes since they last rose.
     most: u64,
@@ -93,7 +93,7 @@ impl<K> Height<K> {
     }
 }
 
-/// What was held before a program freed on its way out.
+/// The holdings before a program freed on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BeforeEnd {
     /// When, after the start.

@@ -1,9 +1,9 @@
-//! What was known before a target's program freed on its way out: of a site, for its verdict, and of the process, so that
+//! The knowledge from before a target's program freed on its way out: of a site, for its verdict, and of the process, so that
 //! resident memory and live bytes are told of the same moment.
 
 use std::{collections::HashMap, time::Duration};
 
-use memtrace_common::site::SiteIndex;
+use memtrace_common::{control::VERDICTS_FROM_MS, site::SiteIndex};
 
 use super::tracked_site::{self, TrackedSite};
 use crate::model::{
@@ -17,7 +17,10 @@ use crate::model::{
     verdict::{Evidence, Judgement, LONG_ENOUGH, Surroundings, Verdict, judge},
 };
 
-/// What is known of a site at a reading.
+// The kernel side tells of ends as soon as anything is said of growth.
+const _: () = assert!(LONG_ENOUGH.as_millis() == VERDICTS_FROM_MS as u128);
+
+/// A site at a reading.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Known {
     pub(super) totals: Totals,
@@ -29,11 +32,11 @@ pub(super) struct Known {
 pub(super) struct WayOut<'a> {
     /// When it began.
     pub(super) since: Duration,
-    /// What the process did up to a moment.
+    /// The process's doings up to a moment.
     pub(super) surroundings: &'a dyn Fn(Duration) -> Surroundings,
 }
 
-/// What a target has done, as far as it is wanted as of an earlier moment.
+/// The past of a target, as far as it is wanted as of an earlier moment.
 #[derive(Default)]
 pub(super) struct Past {
     /// When the program said that it ends, if it has.
@@ -41,18 +44,18 @@ pub(super) struct Past {
     last_read: Duration,
     unmatched_frees: History<u64>,
     together: Option<Together>,
-    /// What was read before the process's live bytes fell last.
+    /// The reading before the process's live bytes fell last.
     descent: Descent<Together>,
 }
 
-/// What was read of resident memory and live bytes at the same moment.
+/// Resident memory and live bytes, read at the same moment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Together {
     at: Duration,
     pub(super) rss_bytes: u64,
     /// From allocators' functions.
     pub(super) heap: Totals,
-    /// What the program has mapped by itself.
+    /// Mapped by the program itself.
     pub(super) mapped: Totals,
 }
 
@@ -95,7 +98,7 @@ impl Past {
         self.descent.push(at, together.live_bytes(), leaves, || together);
     }
 
-    /// What was read last of resident memory and live bytes at one moment; as of before the program freed most on its way out, if
+    /// The last reading of resident memory and live bytes at one moment; as of before the program freed most on its way out, if
     /// it has. Nothing where it was never read.
     pub(super) fn together(&self, now: Duration, ended: bool) -> Option<Together> {
         let latest = self.together?;
@@ -110,7 +113,7 @@ impl Past {
         self.unmatched_frees.until(end).last().map_or(0.0, |(at, count)| *count as f64 / at.as_secs_f64().max(1.0))
     }
 
-    /// What the process did up to `end`.
+    /// The process's doings up to `end`.
     pub(super) fn surroundings(&self, live: &History<i64>, memory: &MemoryHistory, end: Duration) -> Surroundings {
         let resident = memory.judge_until(end);
         Surroundings {
@@ -128,7 +131,7 @@ impl Together {
         self.heap.plus(&self.mapped).live_bytes()
     }
 
-    /// What a report tells of a process that has ended.
+    /// As a report tells it of a process that has ended.
     pub(super) fn report(&self) -> BeforeEnd {
         let live = self.heap.plus(&self.mapped);
         BeforeEnd {
@@ -238,7 +241,7 @@ mod tests {
         assert_eq!(freed.judgement.reason, format!("{}; then 2.50 MiB were freed at the end", grown.judgement.reason));
         let held = BeforeEnd { at: at(40), live_bytes: 40 * POOL, live_objects: 40, rss_bytes: None };
         assert_eq!((freed.before_end, freed.held_bytes()), (Some(held), 40 * POOL));
-        // What was counted stays.
+        // Counted figures stay.
         assert_eq!((freed.totals.live_bytes(), freed.totals.freed_objects), (0, 40));
         assert!((freed.growth_bytes_per_s - POOL as f64).abs() < 1.0, "{}", freed.growth_bytes_per_s);
     }

@@ -81,7 +81,7 @@ impl TrackedSite {
         }
     }
 
-    /// What is known of it now.
+    /// All that is known of it now.
     pub(super) fn known(&self) -> Known {
         let uncertainty = self.uncertainty.into_iter().chain(self.of_windows).reduce(|sum, more| sum.plus(&more));
         Known { totals: self.totals, uncertainty, survival: self.survival }
@@ -89,7 +89,7 @@ impl TrackedSite {
 
     /// Follows its live bytes down; `leaves` says whether the program is about to end.
     pub(super) fn follow_descent(&mut self, at: Duration, leaves: bool) {
-        // What falls before there is any verdict needs none.
+        // A site that falls before there is any verdict needs none.
         if at >= LONG_ENOUGH && matches!(self.category, Category::Heap | Category::Mmap) {
             let known = self.known();
             self.descent.push(at, self.totals.live_bytes(), leaves, || known);
@@ -125,7 +125,7 @@ impl TrackedSite {
     }
 }
 
-/// What has become of the blocks of several sites; of some it may not be known, and then of none.
+/// The survival of the blocks of several sites; of some it may not be known, and then of none.
 pub(super) fn sum_of_survivals(survivals: impl Iterator<Item = Option<Survival>>) -> Option<Survival> {
     survivals.collect::<Option<Vec<_>>>()?.into_iter().reduce(|sum, more| sum.plus(&more))
 }

@@ -245,7 +245,7 @@ fn told(health: &[HealthCounter], kind: HealthKind) -> String {
 }
 
 fn sites(tier: Tier, process: &Process, top: usize, width: Option<u16>, out: &mut dyn Write) -> io::Result<()> {
-    // What holds nothing now is of no interest here, unless it grew until it was freed at the end.
+    // A site that holds nothing now is of no interest here, unless it grew until it was freed at the end.
     let is_told = |site: &&Site| site.totals.live_objects() > 0 || site.before_end.is_some();
     let holding: Vec<&Site> = process.sites.iter().filter(is_told).collect();
     writeln!(out)?;

@@ -6,7 +6,7 @@
 //   destructor frees all in a destructor of the program
 //   slowly     the same as atexit: three quarters at once, the rest over half a minute
 //   stays      frees nothing
-//   early      frees all in main, and goes on for half as long
+//   early      frees all in main, and goes on for a quarter as long
 //   rounds     frees all every eight seconds, at the end as well
 //   phases     grows for a quarter of the time only, and frees all in main
 //   pools      maps pools, and unmaps all of them in main
@@ -109,7 +109,7 @@ int main(int argc, char **argv) {
     if (pools) release(unmap_pool);
     if (strcmp(way, "early") == 0) {
         release(free_node);
-        usleep((unsigned)(seconds / 2 * 1e6));
+        usleep((unsigned)(seconds / 4 * 1e6));
     }
     return 0;
 }

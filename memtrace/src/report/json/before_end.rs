@@ -1,4 +1,4 @@
-//! What was held before a program freed on its way out.
+//! The holdings before a program freed on its way out.
 
 use serde::Serialize;
 
