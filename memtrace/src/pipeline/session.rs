@@ -633,7 +633,7 @@ impl Session {
                     self.begin_program(event)?;
                 }
                 Ok(EventKind::Forked) => {
-                    // It was not stopped: an answer could take back the stop before its end.
+                    // It was not stopped: an answer could take back its first stop, or the one before its end.
                     self.begin_child(event);
                     continue;
                 }
