@@ -5,8 +5,6 @@
 
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
 
-use super::preflight;
-
 /// What it takes to go on tracing.
 const KEPT: [Capability; 6] = [
     Capability::CAP_BPF,
@@ -19,7 +17,8 @@ const KEPT: [Capability; 6] = [
 ];
 
 /// Gives up what is not needed any more; with `writes_a_file`, not the right to give a report its name in a folder of
-/// somebody else's; with `opens_perf_events`, what that takes here, which may be all there is.
+/// somebody else's; with `opens_perf_events`, what that takes, which is all there is: CAP_PERFMON is not enough for probes by
+/// perf events since Linux 6.16 and in the stable kernels from then on, and for none where an administrator says so.
 ///
 /// # Errors
 /// Where the kernel refuses, which it does not for want of privileges.
@@ -28,7 +27,7 @@ pub fn drop_unneeded(writes_a_file: bool, opens_perf_events: bool) -> Result<(),
     if writes_a_file {
         kept.insert(Capability::CAP_DAC_OVERRIDE);
     }
-    if opens_perf_events && preflight::restricts_perf_events() {
+    if opens_perf_events {
         kept.insert(Capability::CAP_SYS_ADMIN);
     }
     let kept_of = |set| caps::read(None, set).map(|had| had.intersection(&kept).copied().collect::<CapsHashSet>());

@@ -33,6 +33,7 @@ use crate::{
         calibration::calibrate,
         images::{Images, Scope},
         kernel::{Kernel, KernelError, Links, Settings},
+        preflight,
         selection::Selection,
         target::{Target, TargetError},
     },
@@ -186,9 +187,9 @@ impl Session {
         })
     }
 
-    /// Whether perf events will be opened later: for probes, or for the tracepoints about pages.
+    /// Whether perf events will be opened later that take more than CAP_PERFMON: for probes, or for the tracepoints about pages.
     pub(super) fn opens_perf_events(&self) -> bool {
-        self.kernel.links() == Links::PerfEvent || self.census.is_some()
+        self.kernel.links() == Links::PerfEvent || (self.census.is_some() && preflight::restricts_perf_events())
     }
 
     /// Makes a process a target, without hooking it.
