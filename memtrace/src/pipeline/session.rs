@@ -605,7 +605,11 @@ impl Session {
         for event in &events {
             match EventKind::try_from(event.kind) {
                 Ok(EventKind::Exec) => self.begin_program(event)?,
-                Ok(EventKind::Forked) => self.begin_child(event),
+                Ok(EventKind::Forked) => {
+                    // It was not stopped: an answer would take back its first stop.
+                    self.begin_child(event);
+                    continue;
+                }
                 Ok(EventKind::ImageMapped) => self.look_again(event.slot)?,
                 Ok(EventKind::Ending) => {
                     // Let go once it was looked at.
