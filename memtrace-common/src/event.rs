@@ -14,6 +14,8 @@ pub enum EventKind {
     Forked = 3,
     /// A target is about to end by itself, and waits until it is let go.
     Ending = 4,
+    /// As [`EventKind::Exec`], by a thread that was not the first of its process.
+    ExecByThread = 5,
 }
 
 /// A code that names no [`EventKind`].
@@ -29,6 +31,7 @@ impl TryFrom<u32> for EventKind {
             2 => Ok(Self::Exec),
             3 => Ok(Self::Forked),
             4 => Ok(Self::Ending),
+            5 => Ok(Self::ExecByThread),
             other => Err(UnknownEvent(other)),
         }
     }
@@ -40,7 +43,8 @@ impl TryFrom<u32> for EventKind {
 pub struct Event {
     /// An [`EventKind`] code.
     pub kind: u32,
-    /// The process's thread group id: of a fork, the child's; of an end, the thread that ends it.
+    /// The process's number in memtrace's own pid namespace: of a fork, the child's; of an end, the thread that ends it; of an
+    /// image, 0.
     pub tgid: u32,
     /// Where the program stands from now on; [`ProcessSlot::NONE`] where it is no target.
     pub slot: ProcessSlot,

@@ -15,6 +15,7 @@ pub mod event;
 pub mod frame_pointer;
 pub mod free_side;
 pub mod kernel_memory;
+pub mod namespace;
 pub mod pages;
 pub mod process;
 pub mod sampling;

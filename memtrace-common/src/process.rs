@@ -46,11 +46,14 @@ pub enum Counter {
     VmEventsFull = 15,
     /// Stacks that free a site's blocks lost because their table was full: shares of those that are told are too great.
     FreeSidesFull = 16,
+    /// Times in which a target ran without its probes for up to a second, because the kernel had bound them to a thread that has
+    /// ended: calls went unseen.
+    ProbesGone = 17,
 }
 
 impl Counter {
     /// Every counter, in the order of [`Process::counters`].
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::BlocksFull,
         Self::SitesFull,
         Self::StacksFull,
@@ -68,6 +71,7 @@ impl Counter {
         Self::ProcessesFull,
         Self::VmEventsFull,
         Self::FreeSidesFull,
+        Self::ProbesGone,
     ];
 
     /// The counter's name in the `health` object of reports.
@@ -91,6 +95,7 @@ impl Counter {
             Self::ProcessesFull => "processes_full",
             Self::VmEventsFull => "vm_events_full",
             Self::FreeSidesFull => "free_sides_full",
+            Self::ProbesGone => "probes_gone",
         }
     }
 
@@ -151,7 +156,7 @@ pub struct Process {
     pub requested: Requested,
 }
 
-const _: () = assert!(size_of::<Process>() == 192);
+const _: () = assert!(size_of::<Process>() == 200);
 
 /// A process and where it stands, in one word that is read and changed as one.
 #[repr(transparent)]

@@ -19,6 +19,7 @@ use memtrace_common::{
 
 use crate::{
     maps::{CGROUPS, CONTROL, KERNEL_STACKS, SITES},
+    namespace::number_of_current,
     site::{self, add_allocated, add_freed},
     target::{Task, count_at, slot_of},
     task::words,
@@ -76,7 +77,7 @@ pub(crate) fn owner(control: &Control) -> Option<ProcessSlot> {
         return if tgid == 0 { None } else { slot_of(tgid) };
     }
     let is_wanted = if scope == Scope::Comm as u32 {
-        bpf_get_current_comm().is_ok_and(|comm| words(&comm) == control.comm)
+        bpf_get_current_comm().is_ok_and(|comm| words(&comm) == control.comm) && number_of_current(tgid) != 0
     } else {
         CGROUPS.current_task_under_cgroup(0) == Ok(true)
     };

@@ -14,6 +14,7 @@ mod kernel_objects;
 mod kernel_pages;
 mod kernel_sites;
 mod maps;
+mod namespace;
 mod pages;
 mod registers;
 mod sample;
@@ -155,6 +156,15 @@ fn process_exec(ctx: RawTracePointContext) -> i32 {
 fn new_task(ctx: RawTracePointContext) -> i32 {
     task::begin_process(&ctx);
     0
+}
+
+/// What a process is called in the machine's first pid namespace: attached to nothing, run by user space (`BPF_PROG_TEST_RUN`).
+///
+/// Not by aya's macro, which makes every program return 0.
+#[unsafe(link_section = "raw_tp")]
+#[unsafe(no_mangle)]
+extern "C" fn first_pid(ctx: *mut c_void) -> u32 {
+    namespace::first_number(&RawTracePointContext::new(ctx))
 }
 
 /// A target's dynamic linker has loaded or unloaded images.

@@ -8,6 +8,7 @@ use memtrace_common::{
     block_table::{Bucket, FILTER as FILTER_ENTRIES},
     control::Control,
     free_side::{FREE_SIDES as FREE_SIDES_COUNT, FreeSide},
+    namespace::PidNamespace,
     pages::Resident,
     process::{Process, ProcessSlot, SlotOfProcess},
     sampling,
@@ -30,6 +31,10 @@ const MMAPABLE: u32 = 1 << 10;
 /// What user space says, at index 0.
 #[map]
 pub(crate) static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
+
+/// memtrace's own pid namespace, at index 0, where it is not the machine's first.
+#[map]
+pub(crate) static OWN_NAMESPACE: Array<PidNamespace> = Array::with_max_entries(1, 0);
 
 /// The cgroup whose programs are targets, at index 0, where one was asked for.
 #[map]

@@ -15,6 +15,7 @@ use memtrace_common::{
 
 use crate::{
     maps::{CGROUPS, CODE_TABLES, CONTROL, EVENTS, FIRST_PROCESS, FREE_SLOTS, PROCESS_SLOTS, PROCESSES, TRAMPOLINES},
+    namespace::{number_of, number_of_current},
     target::{Target, Task, count_of_run, slot_of},
     threads,
 };
@@ -62,7 +63,9 @@ pub(crate) fn begin_program(ctx: &RawTracePointContext) {
     let before = slot_of(tgid);
     // What it shared with its parent was the parent's.
     let own = before.filter(|slot| is_own(*slot, tgid));
-    let slot = if is_wanted(control, tgid, before, own) { open(tgid) } else { None };
+    let pid = number_of_current(tgid);
+    // What memtrace cannot see has no number that it could be named by.
+    let slot = if pid != 0 && is_wanted(control, tgid, before, own) { open(tgid) } else { None };
     if slot.is_none() {
         forget_process(tgid);
     }
@@ -74,7 +77,9 @@ pub(crate) fn begin_program(ctx: &RawTracePointContext) {
         stop_if_asked(control);
     }
     let (slot, previous) = (slot.unwrap_or_default(), own.unwrap_or_default());
-    announce(Event { kind: EventKind::Exec as u32, tgid, slot, previous });
+    // The kernel binds the probes of a process to the thread that was its first, and that is gone.
+    let kind = if old_tid == tid { EventKind::Exec } else { EventKind::ExecByThread };
+    announce(Event { kind: kind as u32, tgid: pid, slot, previous });
 }
 
 /// Whether the program that the current process has just become is a target.
@@ -127,7 +132,7 @@ pub(crate) fn begin_process(ctx: &RawTracePointContext) {
         copy_place(CODE_TABLES.get_ptr_mut(parent.0), CODE_TABLES.get_ptr_mut(slot.0));
         copy_place(TRAMPOLINES.get_ptr_mut(parent.0), TRAMPOLINES.get_ptr_mut(slot.0));
         debug!(ctx, "process {} has a child {}", tgid, child);
-        announce(Event { kind: EventKind::Forked as u32, tgid: child, slot, previous: parent });
+        announce(Event { kind: EventKind::Forked as u32, tgid: number_of(task, child), slot, previous: parent });
     } else {
         _ = PROCESS_SLOTS.remove(&child);
     }
@@ -213,7 +218,8 @@ pub(crate) fn stop_before_end(ctx: &impl EbpfContext) {
     }
     debug!(ctx, "process {} is about to end", target.tgid);
     stop_if_asked(control);
-    announce(Event { kind: EventKind::Ending as u32, tgid: target.tid, slot: target.slot, previous: target.slot });
+    let thread = number_of_current(target.tid);
+    announce(Event { kind: EventKind::Ending as u32, tgid: thread, slot: target.slot, previous: target.slot });
 }
 
 /// Stops the current process before it returns to its own code, where user space wants that.
@@ -234,8 +240,8 @@ fn stop_and_announce_mapping(target: &Target) {
     if let Some(control) = CONTROL.get(0) {
         stop_if_asked(control);
     }
-    let &Target { tgid, slot, .. } = target;
-    announce(Event { kind: EventKind::ImageMapped as u32, tgid, slot, previous: slot });
+    let &Target { slot, .. } = target;
+    announce(Event { kind: EventKind::ImageMapped as u32, tgid: 0, slot, previous: slot });
 }
 
 #[inline(always)]

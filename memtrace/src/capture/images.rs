@@ -225,6 +225,15 @@ impl Images {
         Ok(self.allocators(index))
     }
 
+    /// Forgets what is hooked in a process alone, whose main thread is another one by now.
+    pub fn unbind(&mut self, pid: NonZeroU32, kernel: &mut Kernel) {
+        if self.scope == Scope::Targets {
+            kernel.unbind(pid);
+            self.unwatched.remove(&Some(pid));
+            self.watched.remove(&Some(pid));
+        }
+    }
+
     /// Attaches to the ways out of hooked calls, where some may be left so.
     fn watch_ways_out(&mut self, pid: Option<NonZeroU32>, kernel: &mut Kernel) -> Result<(), AttachError> {
         if !self.watched.contains(&pid) {

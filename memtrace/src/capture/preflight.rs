@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use crate::process::{pid_namespace, task_type};
+
 /// The outcome of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -32,6 +34,8 @@ pub fn checks() -> Vec<Check> {
         Check { name: "machine", outcome: machine(std::env::consts::ARCH) },
         Check { name: "kernel", outcome: kernel(&release) },
         Check { name: "proc", outcome: proc() },
+        Check { name: "pid namespace", outcome: own_pid_namespace() },
+        Check { name: "user namespace", outcome: user_namespace(pid_namespace::is_first_user().unwrap_or(true)) },
         Check { name: "lockdown", outcome: locked_down(&lockdown) },
     ];
     checks.extend(CAPABILITIES.iter().map(|capability| capability.check(capabilities)));
@@ -142,6 +146,38 @@ fn proc() -> Outcome {
         return Outcome::Ok("mounted".into());
     }
     Outcome::Missing("/proc is not mounted".into(), "`mount -t proc proc /proc`".into())
+}
+
+fn own_pid_namespace() -> Outcome {
+    if !pid_namespace::is_shown_by_proc().unwrap_or(true) {
+        return Outcome::Missing(
+            "/proc shows another pid namespace than the one that memtrace is in".into(),
+            "`mount -t proc proc /proc` in a mount namespace of its own (`unshare --mount-proc`)".into(),
+        );
+    }
+    if pid_namespace::is_first().unwrap_or(true) {
+        return Outcome::Ok("the machine's first".into());
+    }
+    let number = pid_namespace::number("pid").unwrap_or_default();
+    match task_type::pid_layout() {
+        Ok(_) => Outcome::Ok(format!("pid:[{number}]: memtrace sees the processes in it, and those below")),
+        Err(error) => Outcome::Missing(
+            format!("pid:[{number}] is not the machine's first, and {error}"),
+            "run memtrace in the machine's first (docker run --pid=host); with /sys mounted and CONFIG_DEBUG_INFO_BTF, any will do"
+                .into(),
+        ),
+    }
+}
+
+/// What the kernel asks for must be granted by the machine's own user namespace.
+fn user_namespace(is_first: bool) -> Outcome {
+    if is_first {
+        return Outcome::Ok("the machine's first".into());
+    }
+    Outcome::Missing(
+        "root of a user namespace may not load BPF programs, whatever capabilities it has".into(),
+        "run memtrace as the machine's own root, outside of the namespace (not rootless; without userns-remap)".into(),
+    )
 }
 
 /// The first two numbers of a kernel's release.

@@ -30,6 +30,24 @@ pub enum TargetError {
         /// The pid.
         pid: u32,
     },
+    /// The pid names a thread, which is not the first of its process.
+    #[error("cannot trace process {tid}: it is a thread of process {pid}")]
+    Thread {
+        /// What was given as pid.
+        tid: u32,
+        /// The process.
+        pid: u32,
+    },
+    /// It is a 32-bit program.
+    #[error(
+        "cannot trace process {pid} ({comm}): it is a 32-bit program, whose calls and stacks memtrace does not understand"
+    )]
+    Bits32 {
+        /// The pid.
+        pid: u32,
+        /// Its short name.
+        comm: String,
+    },
     /// The pid names a thread of the kernel, or a zombie: it has no program.
     #[error("cannot trace process {pid} ({comm}): it runs no program")]
     NoProgram {
@@ -153,6 +171,13 @@ impl Target {
     /// As [`Target::find`].
     pub fn successor(&self) -> Result<Self, TargetError> {
         Ok(Self { hooked: self.hooked.clone(), ..Self::find(self.pid)? })
+    }
+
+    /// Forgets what is hooked in the process alone: a thread of it runs another program, which the kernel does not know to be
+    /// the same process.
+    pub fn unbind(&mut self, images: &mut Images, kernel: &mut Kernel) {
+        images.unbind(self.pid, kernel);
+        self.hooked.clear();
     }
 
     /// Reads what the process calls itself and which program it runs.
@@ -280,6 +305,9 @@ impl Target {
     /// The error for a target in which [`Target::look`] has found nothing to hook.
     #[must_use]
     pub fn no_allocator(&self, images: &Images) -> TargetError {
+        if self.is_32_bit() {
+            return TargetError::Bits32 { pid: self.pid.get(), comm: self.comm.clone() };
+        }
         let opened: Vec<&Image> = self.images.iter().filter_map(|index| images.image(*index)).collect();
         TargetError::NoAllocator {
             pid: self.pid.get(),
@@ -287,6 +315,12 @@ impl Target {
             images: opened.len(),
             stripped: opened.iter().all(|image| !image.has_interpreter() && !image.has_symbols()),
         }
+    }
+
+    /// Whether all of its code lies where 32-bit addresses lead. (The vdso of a 64-bit program lies beside its stack, at the end.)
+    fn is_32_bit(&self) -> bool {
+        let mappings = self.code.mappings();
+        !mappings.is_empty() && mappings.iter().all(|mapping| mapping.end <= 1 << 32)
     }
 
     /// The places of a stack's return addresses, and whether all of them are there.

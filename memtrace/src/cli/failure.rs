@@ -128,6 +128,10 @@ fn kernel_memory_hint(error: &KernelMemoryError) -> String {
 fn target_hint(error: &TargetError) -> String {
     match error {
         TargetError::NoSuchProcess { pid } => format!("has it ended? see `ps -p {pid}`"),
+        TargetError::Thread { pid, .. } => format!("--pid {pid} traces the process with all its threads"),
+        TargetError::Bits32 { .. } => {
+            "--tier growth tells how its memory grows; trace a 64-bit build for its stacks".into()
+        }
         TargetError::NoProgram { .. } => "kernel threads and processes that have ended hold no heap".into(),
         TargetError::Closed { .. } => "needs CAP_SYS_PTRACE; run with sudo, or see `memtrace doctor`".into(),
         TargetError::Maps(_) => "please report this line".into(),
@@ -154,6 +158,13 @@ fn target_hint(error: &TargetError) -> String {
 }
 
 fn kernel_hint(error: &KernelError) -> String {
+    match error {
+        KernelError::NoSuchProcess { pid } => return format!("has it ended? see `ps -p {pid}`"),
+        KernelError::Pids(_) | KernelError::Namespace { .. } => {
+            return "run memtrace in the machine's first pid namespace (docker run --pid=host)".into();
+        }
+        _ => {}
+    }
     let text = chain(error);
     if matches!(error, KernelError::NoLinks(_)) {
         "leave out --links: memtrace takes the best that the kernel has; `memtrace doctor` says which".into()

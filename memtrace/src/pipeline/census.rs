@@ -152,9 +152,12 @@ fn growth(process: &Process) -> f64 {
 impl Entry {
     /// A process that is seen for the first time; nothing where it has ended, or has no memory.
     fn begin(pid: NonZeroU32, serial: u64, keep: bool, buffer: &mut Vec<u8>, elapsed: Duration) -> Option<Self> {
-        let status = Status::open(pid.get()).ok()?;
-        let text = status.read(buffer)?;
-        let (usage, name) = (memory::parse_usage(text)?, memory::name_in(text)?.to_vec());
+        let mut seen = |status: Status| {
+            let (usage, name) = account(status.read(buffer)?)?;
+            Some((usage, name, status))
+        };
+        let first = Status::open(pid.get()).ok().and_then(&mut seen);
+        let (usage, name, status) = first.or_else(|| seen(Status::open_again(pid.get()).ok()?))?;
         let mut entry = Self {
             serial,
             pid,
@@ -172,15 +175,20 @@ impl Entry {
     /// Looks at it once more; nothing once it has ended.
     fn read(&mut self, buffer: &mut Vec<u8>, elapsed: Duration) -> Option<()> {
         let pid = self.pid.get();
-        let text = match &self.status {
-            Some(status) => status.read(buffer)?,
-            // Its pid may be another's by now.
+        let kept = self.status.as_ref().and_then(|status| status.read(buffer)).and_then(account);
+        let (usage, name) = match kept {
+            Some(account) => account,
+            // Its pid may be another's by now; if not, the thread has ended whose account that was.
             None if status::start_ticks(pid) != Some(self.start_ticks) => return None,
-            None => Status::open(pid).ok()?.read(buffer)?,
+            None => {
+                let status = Status::open_again(pid).ok()?;
+                let account = account(status.read(buffer)?)?;
+                self.status = self.status.is_some().then_some(status);
+                account
+            }
         };
-        let usage = memory::parse_usage(text)?;
-        if memory::name_in(text)? != self.name {
-            self.name = memory::name_in(text)?.to_vec();
+        if name != self.name {
+            self.name = name;
             self.rename()?;
         }
         self.memory.note(pid, usage, elapsed);
@@ -226,6 +234,11 @@ impl Entry {
             ..Process::default()
         }
     }
+}
+
+/// What a process has by its account, and its name there.
+fn account(text: &[u8]) -> Option<(Usage, Vec<u8>)> {
+    Some((memory::parse_usage(text)?, memory::name_in(text)?.to_vec()))
 }
 
 fn exe(pid: NonZeroU32) -> String {

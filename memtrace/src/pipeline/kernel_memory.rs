@@ -14,7 +14,7 @@ use super::{
     Options, PipelineError, Sink,
     kernel_book::{Book, Owner},
     profile::health,
-    session::{milliseconds, read_line},
+    session::{is_process, milliseconds, read_line},
     watch::{self, Signals},
 };
 use crate::{
@@ -109,7 +109,7 @@ impl Session {
         symbolizer.counts_areas = kernel.counts_areas();
         let not_seen: Vec<String> = kernel.not_seen().into_iter().chain([NEVER_SEEN.to_owned()]).collect();
         eprintln!("memtrace: not seen: {}", not_seen.join("; "));
-        let control = Control { own_tgid: std::process::id(), comm: options.selection.comm(), ..Control::default() };
+        let control = Control { own_tgid: kernel.own_tgid(), comm: options.selection.comm(), ..Control::default() };
         let (started, started_at) = (Instant::now(), SystemTime::now());
         let mut session = Self { kernel, symbolizer, books, control, not_seen, started, started_at };
         session.set_control(true)?;
@@ -180,7 +180,7 @@ impl Session {
                 && watch::has_ended(pid)
             {
                 book.has_ended = true;
-                self.kernel.close_process(pid, book.slot)?;
+                self.kernel.close_process(book.slot)?;
             }
         }
         Ok(())
@@ -262,6 +262,7 @@ fn open_books(selection: &Selection, kernel: &mut KernelMemory) -> Result<Vec<Bo
     };
     let mut books = Vec::with_capacity(pids.len());
     for pid in pids.iter().map(|pid| pid.get()) {
+        is_process(pid)?;
         let comm = status::comm(pid).map_err(|_| KernelMemoryError::NoSuchProcess { pid })?;
         // Threads of the kernel run no program, and allocate all the same.
         let exe = status::exe(pid).map(|exe| status::printable(&exe.to_string_lossy())).unwrap_or_default();

@@ -42,7 +42,7 @@ use crate::{
         report::{Category, Report, Tier},
         units,
     },
-    process::{status, task_type},
+    process::{leader, status, task_type},
 };
 
 /// How often the kernel side is read, for histories and for stacks whose process may end. Longer where
@@ -158,6 +158,7 @@ impl Session {
         let scope = if census.is_some() { Scope::Targets } else { selection.scope(*follow) };
         let images = Images::new(scope, options.programs, options.custom.clone(), options.at_exit);
         let (ends_sender, ends) = unbounded_channel();
+        let own_tgid = kernel.own_tgid();
         Ok(Self {
             kernel,
             targets: Targets::new(images, options.categories.clone(), ends_sender),
@@ -171,12 +172,7 @@ impl Session {
             started_at: SystemTime::now(),
             tier: if let Look::Fixed(tier) = options.look { tier } else { Tier::Exact },
             steering,
-            control: Control {
-                adoption: adoption.0,
-                own_tgid: std::process::id(),
-                comm: selection.comm(),
-                ..Control::default()
-            },
+            control: Control { adoption: adoption.0, own_tgid, comm: selection.comm(), ..Control::default() },
             trap,
             tells_stacks: true,
             census,
@@ -477,6 +473,7 @@ impl Session {
     fn tick(&mut self) -> Result<Duration, PipelineError> {
         let lost_events = self.kernel.process(ProcessSlot::NONE)?.counters[Counter::EventsFull as usize];
         self.make_up_for_lost_events(lost_events)?;
+        self.targets.follow_leaders(&mut self.kernel);
         if self.census.is_none() && matches!(self.selection, Selection::Cgroup(_)) {
             // Processes can be moved into a cgroup while they run.
             self.add_selected()?;
@@ -605,6 +602,10 @@ impl Session {
         for event in &events {
             match EventKind::try_from(event.kind) {
                 Ok(EventKind::Exec) => self.begin_program(event)?,
+                Ok(EventKind::ExecByThread) => {
+                    self.targets.unbind(event.previous, &mut self.kernel);
+                    self.begin_program(event)?;
+                }
                 Ok(EventKind::Forked) => {
                     // It was not stopped: an answer would take back its first stop.
                     self.begin_child(event);
@@ -705,7 +706,16 @@ impl Session {
 
 /// Looks at a process that is to be a target, without touching it.
 pub(super) fn find(pid: NonZeroU32) -> Result<Target, TargetError> {
+    is_process(pid.get())?;
     Target::find(pid).map_err(|error| unless_ended(pid, error))
+}
+
+/// Checks that a pid is that of a process, not of one of its threads.
+pub(super) fn is_process(tid: u32) -> Result<(), TargetError> {
+    match leader::process_of(tid) {
+        Some(pid) if pid != tid => Err(TargetError::Thread { tid, pid }),
+        _ => Ok(()),
+    }
 }
 
 /// What failed: that the process has ended meanwhile, if it has.
@@ -737,9 +747,22 @@ fn what_a_probe_costs(kernel: &mut Kernel) -> Option<TrapCost> {
 
 /// Whether other targets may do better.
 fn is_of_one_process(error: &PipelineError) -> bool {
-    use TargetError::{Closed, NoAllocator, NoProgram, NoSuchProcess};
-    let PipelineError::Target(error) = error else { return false };
-    matches!(error, NoSuchProcess { .. } | NoProgram { .. } | NoAllocator { .. } | Closed { .. })
+    use TargetError::{Bits32, Closed, NoAllocator, NoProgram, NoSuchProcess, Thread};
+    match error {
+        PipelineError::Kernel(error) => matches!(error, KernelError::NoSuchProcess { .. }),
+        PipelineError::Target(error) => {
+            matches!(
+                error,
+                NoSuchProcess { .. }
+                    | NoProgram { .. }
+                    | NoAllocator { .. }
+                    | Closed { .. }
+                    | Thread { .. }
+                    | Bits32 { .. }
+            )
+        }
+        _ => false,
+    }
 }
 
 /// As the kernel side keeps times: 49 days, then no further.

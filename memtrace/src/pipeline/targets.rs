@@ -195,6 +195,21 @@ impl Targets {
         looked
     }
 
+    /// See [`Target::unbind`].
+    pub(super) fn unbind(&mut self, slot: ProcessSlot, kernel: &mut Kernel) {
+        if let Some(followed) = self.live.get_mut(&slot) {
+            followed.target.unbind(&mut self.images, kernel);
+        }
+    }
+
+    /// Hooks those anew whose probes have gone with their main threads. What they have done meanwhile was not seen.
+    pub(super) fn follow_leaders(&self, kernel: &mut Kernel) {
+        for pid in kernel.follow_leaders() {
+            let of_pid = self.live().filter(|followed| followed.target.pid == pid);
+            of_pid.for_each(|followed| kernel.count(followed.target.slot, Counter::ProbesGone));
+        }
+    }
+
     /// The targets at whose mappings a look is due although nothing was announced. Code that nobody announces
     /// (a just-in-time compiler's, say) shows in stacks that were cut there.
     pub(super) fn due_for_a_look(&mut self) -> Vec<ProcessSlot> {
@@ -277,8 +292,7 @@ impl Targets {
         if leaving.is_empty() {
             return Ok(());
         }
-        let closed: Vec<(ProcessSlot, u32)> =
-            leaving.iter().map(|(followed, _)| (followed.target.slot, followed.target.pid.get())).collect();
+        let closed: Vec<ProcessSlot> = leaving.iter().map(|(followed, _)| followed.target.slot).collect();
         kernel.close_processes(&closed)?;
         kernel.sweep();
         // Once more, though it was just read: what has ended since has told the last of it since.
@@ -303,8 +317,7 @@ impl Targets {
                 *found = Some(AtExit::Unchecked(how_it_ended(target)));
             }
         }
-        let slots: Vec<ProcessSlot> = closed.into_iter().map(|(slot, _)| slot).collect();
-        kernel.recycle(&slots)?;
+        kernel.recycle(&closed)?;
         self.ended.extend(leaving.into_iter().filter(|(_, why)| *why == Over::Ended).map(|(followed, _)| followed));
         self.keep_the_largest();
         Ok(())

@@ -12,6 +12,7 @@ use std::{
     sync::OnceLock,
 };
 
+use super::leader;
 use crate::model::memory::Limit;
 
 /// More than a process's list of groups has: a line for each hierarchy, of which there are some ten, none longer than a path.
@@ -42,10 +43,15 @@ impl Hierarchy {
 #[must_use]
 pub fn memory_limit(pid: u32) -> Option<Limit> {
     static HIERARCHY: OnceLock<Option<Hierarchy>> = OnceLock::new();
-    let hierarchy =
-        HIERARCHY.get_or_init(|| mounted(&fs::read_to_string("/proc/self/mounts").unwrap_or_default())).as_ref()?;
+    let read = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
+    let find = || mounted(&read("mounts")).filter(|hierarchy| shows_our_groups(&read("mountinfo"), &hierarchy.root));
+    let hierarchy = HIERARCHY.get_or_init(find).as_ref()?;
     let mut list = Vec::new();
-    File::open(format!("/proc/{pid}/cgroup")).ok()?.take(MAX_LIST_BYTES).read_to_end(&mut list).ok()?;
+    File::open(format!("/proc/{}/cgroup", leader::speaker(pid)))
+        .ok()?
+        .take(MAX_LIST_BYTES)
+        .read_to_end(&mut list)
+        .ok()?;
     limit_of(hierarchy, &group_in(&list, hierarchy.is_v2)?)
 }
 
@@ -61,6 +67,15 @@ fn mounted(mounts: &str) -> Option<Hierarchy> {
     };
     let v1 = of_kind("cgroup", Some("memory")).map(|root| Hierarchy { root, is_v2: false });
     v1.or_else(|| of_kind("cgroup2", None).map(|root| Hierarchy { root, is_v2: true }))
+}
+
+/// Whether a mount begins where the names in /proc/PID/cgroup do. In a cgroup namespace of its own that has kept the mounts from
+/// before, such a name would lead to another group (field 4 of proc_pid_mountinfo(5): the root of the mount, `/..` there).
+fn shows_our_groups(mountinfo: &str, root: &Path) -> bool {
+    !mountinfo.lines().any(|line| {
+        let mut fields = line.split(' ').skip(3);
+        fields.next().is_some_and(|of_mount| of_mount.starts_with("/..")) && fields.next().map(Path::new) == Some(root)
+    })
 }
 
 /// The group in /proc/PID/cgroup, as a path below the root. No name there has a newline: the kernel makes no such groups.
@@ -109,6 +124,14 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn mounts_from_outside_of_a_cgroup_namespace_are_not_taken_for_its_own() {
+        let mounts =
+            "30 23 0:26 /../.. /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n31 23 0:26 / /own rw - cgroup2 none rw\n";
+        assert!(!shows_our_groups(mounts, Path::new("/sys/fs/cgroup")));
+        assert!(shows_our_groups(mounts, Path::new("/own")));
+    }
 
     fn group(root: &Path, path: &str, max: &str, used: u64, inactive: u64) {
         let folder = root.join(path);

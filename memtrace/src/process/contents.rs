@@ -10,6 +10,8 @@ use std::{
 
 use thiserror::Error;
 
+use super::leader;
+
 /// Bytes in a page.
 const PAGE_BYTES: usize = 4096;
 const PAGE: u64 = PAGE_BYTES as u64;
@@ -64,6 +66,7 @@ impl Contents {
     /// # Errors
     /// Where it is gone, or may not be looked into.
     pub fn open(pid: u32, bounds: Bounds) -> Result<Self, ContentsError> {
+        let pid = leader::speaker(pid);
         Ok(Self {
             memory: File::open(format!("/proc/{pid}/mem"))?,
             pagemap: File::open(format!("/proc/{pid}/pagemap"))?,

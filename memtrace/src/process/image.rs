@@ -24,7 +24,10 @@ use object::{
 };
 use thiserror::Error;
 
-use super::maps::{self, Mapping};
+use super::{
+    leader,
+    maps::{self, Mapping},
+};
 
 /// Why an image cannot be used.
 #[derive(Debug, Error)]
@@ -344,6 +347,7 @@ fn copy_of_vdso() -> io::Result<File> {
 }
 
 fn open_mapped(pid: u32, mapping: &Mapping) -> io::Result<File> {
+    let pid = leader::speaker(pid);
     let exact = format!("/proc/{pid}/map_files/{:x}-{:x}", mapping.start, mapping.end);
     File::open(exact).or_else(|error| {
         // Without CAP_CHECKPOINT_RESTORE, or once the process has ended, the exact way is closed; the path will

@@ -61,7 +61,7 @@ impl MappingLog {
         for ring in &mut self.rings {
             while let Some(record) = ring.next_record() {
                 match record.parse_record() {
-                    Ok(Record::Mmap2(mmap)) => {
+                    Ok(Record::Mmap2(mmap)) if is_visible(mmap.pid) => {
                         let (Some(file), true) = (file_of(&mmap), mmap.prot & EXECUTABLE != 0) else { continue };
                         let mapping = Mapping {
                             start: mmap.addr,
@@ -77,7 +77,7 @@ impl MappingLog {
                         };
                         self.told.entry(mmap.pid).or_default().mappings.push(mapping);
                     }
-                    Ok(Record::Comm(comm)) if comm.pid == comm.tid => {
+                    Ok(Record::Comm(comm)) if comm.pid == comm.tid && is_visible(comm.pid) => {
                         let name = status::printable(&String::from_utf8_lossy(&comm.comm));
                         self.told.entry(comm.pid).or_default().comm = Some(name);
                     }
@@ -99,6 +99,11 @@ impl MappingLog {
     pub fn take(&mut self, pid: u32) -> Told {
         self.told.remove(&pid).unwrap_or_default()
     }
+}
+
+/// Whether a process has a number in memtrace's pid namespace: the kernel calls others 0 or -1.
+fn is_visible(pid: u32) -> bool {
+    i32::try_from(pid).is_ok_and(|pid| pid > 0)
 }
 
 /// `PROT_EXEC` of `<sys/mman.h>`.

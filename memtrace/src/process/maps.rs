@@ -4,6 +4,8 @@ use std::{ffi::OsString, fs, io, os::unix::ffi::OsStringExt, path::PathBuf};
 
 use thiserror::Error;
 
+use super::leader;
+
 /// Which file a mapping is of, whatever its path says now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileId {
@@ -65,7 +67,8 @@ pub enum MapsError {
 /// # Errors
 /// Where the process is gone, may not be looked into, or the kernel's answer cannot be parsed.
 pub fn read(pid: u32) -> Result<Vec<Mapping>, MapsError> {
-    let text = fs::read(format!("/proc/{pid}/maps")).map_err(|source| MapsError::Read { pid, source })?;
+    let text =
+        fs::read(format!("/proc/{}/maps", leader::speaker(pid))).map_err(|source| MapsError::Read { pid, source })?;
     parse(&text)
 }
 

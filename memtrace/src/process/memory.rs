@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::FileExt,
 };
 
+use super::leader;
 use crate::model::memory::Usage;
 
 /// More than any /proc/PID/status has: some 60 lines, of which those with lists of groups, CPUs and memory nodes can be
@@ -25,6 +26,14 @@ impl Status {
         File::open(format!("/proc/{pid}/status")).map(Self)
     }
 
+    /// Opens that of a thread that speaks for the process, whose main thread may have ended.
+    ///
+    /// # Errors
+    /// As [`Status::open`].
+    pub fn open_again(pid: u32) -> io::Result<Self> {
+        Self::open(leader::speaker(pid))
+    }
+
     /// Reads it into `buffer`, and returns what was read; `None` once the process is gone.
     #[must_use]
     pub fn read<'a>(&self, buffer: &'a mut Vec<u8>) -> Option<&'a [u8]> {
@@ -37,7 +46,8 @@ impl Status {
 /// What memory a process has; `None` once it has given it back, as it does before it has ended.
 #[must_use]
 pub fn usage(pid: u32) -> Option<Usage> {
-    Status::open(pid).ok()?.read(&mut Vec::new()).and_then(parse_usage)
+    let read = |status: Status| status.read(&mut Vec::new()).and_then(parse_usage);
+    Status::open(pid).ok().and_then(read).or_else(|| Status::open_again(pid).ok().and_then(read))
 }
 
 /// The figures of proc_pid_status(5), which are in units of 1024 bytes; `None` where the process has no memory, as threads of the

@@ -2,6 +2,8 @@
 
 use std::{fs, io, path::PathBuf, time::Duration};
 
+use super::leader;
+
 /// The process's own short name, at most 15 bytes, made printable.
 ///
 /// # Errors
@@ -16,7 +18,12 @@ pub fn comm(pid: u32) -> io::Result<String> {
 /// # Errors
 /// Where the process is gone, may not be looked into, or is a kernel thread.
 pub fn exe(pid: u32) -> io::Result<PathBuf> {
-    fs::read_link(format!("/proc/{pid}/exe"))
+    let exe = |tid: u32| fs::read_link(format!("/proc/{tid}/exe"));
+    exe(pid).or_else(|error| match leader::speaker(pid) {
+        // As threads of the kernel.
+        tid if tid == pid => Err(error),
+        tid => exe(tid),
+    })
 }
 
 /// How long the process has run on a CPU, all its threads together, those that have ended as well: `utime` and `stime` of

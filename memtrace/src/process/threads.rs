@@ -16,6 +16,8 @@ use nix::{
 };
 use thiserror::Error;
 
+use super::leader;
+
 /// How long to wait for a thread that is held up in the kernel.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -98,6 +100,8 @@ fn hold(tid: Pid, ending: u32) -> Result<Option<HeldThread>, HoldError> {
     match ptrace::seize(tid, Options::empty()) {
         Ok(()) => {}
         Err(Errno::ESRCH) => return Ok(None),
+        // As of a main thread that has ended before the others.
+        Err(Errno::EPERM) if !leader::goes_on(tid.as_raw().unsigned_abs()) => return Ok(None),
         Err(error) => return Err(failed(error)),
     }
     // From here on it is let go whatever happens.

@@ -2,7 +2,11 @@
 #ifdef NO_LIBC
 void _start(void) {
     for (;;)
+#ifdef __x86_64__
         __asm__ volatile("syscall" : : "a"(34) : "rcx", "r11", "memory"); // pause
+#else
+        __asm__ volatile("int $0x80" : : "a"(29) : "memory"); // pause
+#endif
 }
 #else
 #include <stdlib.h>

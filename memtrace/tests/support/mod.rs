@@ -203,7 +203,12 @@ impl Tracing {
     }
 
     fn spawn(arguments: &[&str]) -> Self {
-        let mut child = memtrace().args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::run(memtrace().args(arguments))
+    }
+
+    /// memtrace as `command` starts it.
+    pub(crate) fn run(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let messages = BufReader::new(child.stderr.take().unwrap());
         Self { child, messages, heard: String::new() }
     }
@@ -219,6 +224,11 @@ impl Tracing {
                 return;
             }
         }
+    }
+
+    /// Asserts that memtrace has said `text` by now.
+    pub(crate) fn assert_heard(&self, text: &str) {
+        assert!(self.heard.contains(text), "{text:?}: {}", self.heard);
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -23,7 +23,7 @@ use memtrace_common::{
 
 use super::{
     BPF_NOEXIST, Capacities, KernelError, OBJECT, blocks::BlockTable, failed, lookup, map_data, map_mut_of, map_of,
-    mapped, mapped::MappedArray, set_entry, without_verifier_log,
+    mapped, mapped::MappedArray, pids::Pids, set_entry, without_verifier_log,
 };
 use crate::process::kernel_types::KernelTypes;
 
@@ -79,6 +79,7 @@ fn attach_function(program: &mut Program) -> Result<(), ProgramError> {
 /// The loaded programs. Dropping it detaches everything; so does the end of this process, however it comes.
 pub struct KernelMemory {
     ebpf: Ebpf,
+    pids: Pids,
     sites: MappedArray<Site>,
     max_sites: u32,
     blocks: BlockTable,
@@ -108,6 +109,7 @@ impl KernelMemory {
         // Where nobody knew, per-CPU maps could not be made either.
         let possible_cpus = nr_cpus().ok().and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or(1);
         let (scope, has_loop) = (scope as u32, u8::from(super::preflight::has_bpf_loop()));
+        let pid_layout = Pids::layout()?;
         let mut loader = EbpfLoader::new();
         loader
             .map_max_entries("PROCESS_SLOTS", capacities.processes)
@@ -120,6 +122,7 @@ impl KernelMemory {
             .map_max_entries("PAGES_OF_KERNEL", frame_entries)
             .override_global("BUCKETS", &buckets, true)
             .override_global("HAS_LOOP", &has_loop, true)
+            .override_global("PID_LAYOUT", &pid_layout, true)
             .override_global("KERNEL_SCOPE", &scope, true)
             .override_global("CACHE_SIZE_OFFSET", &types.cache_size_offset, true)
             .override_global("PAGE_STRUCT_BYTES", &types.page_struct_bytes, true)
@@ -127,7 +130,8 @@ impl KernelMemory {
             .override_global("POSSIBLE_CPUS", &possible_cpus, true)
             .override_global("INTERRUPT_START", &interrupt_start, true)
             .override_global("INTERRUPT_END", &interrupt_end, true);
-        let ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
+        let mut ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
+        let pids = Pids::load(&mut ebpf)?;
         let mut traced = OBJECTS.to_vec();
         traced.extend(page_frames.map(|_| PAGES).into_iter().flatten());
         traced.extend(types.has_per_cpu.then_some(PER_CPU).into_iter().flatten());
@@ -138,6 +142,7 @@ impl KernelMemory {
         let (sites, max_sites) = (mapped(&ebpf, "SITES", sites)?, capacities.sites);
         let mut memory = Self {
             ebpf,
+            pids,
             sites,
             max_sites,
             blocks,
@@ -270,11 +275,18 @@ impl KernelMemory {
         Ok(KERNEL)
     }
 
-    /// Makes `tgid` a target. Returns its slot; `None` where there is no room.
+    /// What the programs call memtrace itself.
+    #[must_use]
+    pub fn own_tgid(&self) -> u32 {
+        self.pids.own()
+    }
+
+    /// Makes the process `pid` a target. Returns its slot; `None` where there is no room.
     ///
     /// # Errors
-    /// Where a map cannot be written.
-    pub fn open_process(&mut self, tgid: u32) -> Result<Option<ProcessSlot>, KernelError> {
+    /// Where it has ended, or a map cannot be written.
+    pub fn open_process(&mut self, pid: u32) -> Result<Option<ProcessSlot>, KernelError> {
+        let tgid = self.pids.first(&self.ebpf, pid)?;
         let slot = ProcessSlot(self.targets + 1);
         let mut slots: BpfHashMap<_, u32, ProcessSlot> = map_mut_of(&mut self.ebpf, "PROCESS_SLOTS")?;
         if slots.insert(tgid, slot, BPF_NOEXIST).is_err() {
@@ -292,7 +304,8 @@ impl KernelMemory {
     ///
     /// # Errors
     /// Where a map cannot be written.
-    pub fn close_process(&mut self, tgid: u32, slot: ProcessSlot) -> Result<(), KernelError> {
+    pub fn close_process(&mut self, slot: ProcessSlot) -> Result<(), KernelError> {
+        let tgid = self.process(slot)?.tgid;
         let mut slots: BpfHashMap<_, u32, ProcessSlot> = map_mut_of(&mut self.ebpf, "PROCESS_SLOTS")?;
         // What is gone already need not be removed.
         _ = slots.remove(&tgid);

@@ -7,6 +7,7 @@ mod mapped;
 mod memory;
 mod multi;
 mod pages;
+mod pids;
 mod probes;
 mod threads;
 
@@ -28,7 +29,7 @@ use aya::{
 use memtrace_common::{
     block_table::{FILTER, buckets_for},
     control::Control,
-    process::{Process, ProcessSlot, SlotOfProcess},
+    process::{Counter, Process, ProcessSlot, SlotOfProcess},
     sampling,
     site::{Site, SiteId, SiteIndex},
     stack::{StackId, StackRecord},
@@ -48,10 +49,12 @@ use self::{
     code::CodeStore,
     mapped::MappedArray,
     pages::PageLink,
+    pids::Pids,
     probes::Probes,
     threads::ThreadCounts,
 };
 use super::{images::Scope, preflight, tracefs::TracefsError};
+use crate::process::task_type::TaskTypeError;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtrace-ebpf.o"));
 
@@ -168,6 +171,23 @@ pub enum KernelError {
         /// Why.
         source: io::Error,
     },
+    /// The kernel does not tell what processes are called elsewhere.
+    #[error("cannot tell pid namespaces apart: {0}")]
+    Pids(#[from] TaskTypeError),
+    /// A process has ended before it was a target.
+    #[error("cannot trace process {pid}: no such process")]
+    NoSuchProcess {
+        /// The pid.
+        pid: u32,
+    },
+    /// It is not known what the kernel calls a process.
+    #[error("cannot find process {pid} outside of memtrace's pid namespace: {source}")]
+    Namespace {
+        /// The pid.
+        pid: u32,
+        /// Why.
+        source: io::Error,
+    },
     /// The object is not the one this binary was made with.
     #[error("the BPF object has no `{0}` of the expected kind")]
     Missing(&'static str),
@@ -221,6 +241,7 @@ fn without_verifier_log(error: &ProgramError) -> String {
 /// comes, because the kernel keeps programs and probes only while a file descriptor refers to them.
 pub struct Kernel {
     ebpf: Ebpf,
+    pids: Pids,
     probes: Probes,
     /// Where pages are followed.
     pages: Option<PageLink>,
@@ -293,6 +314,7 @@ impl Kernel {
             sample_bytes,
             is_adaptive,
         } = settings;
+        let pid_layout = Pids::layout()?;
         let log_level = if debug_lines { aya_log::Level::Debug as u8 } else { 0 };
         let gap = sample_bytes.unwrap_or(0);
         let has_loop = u8::from(preflight::has_bpf_loop());
@@ -329,6 +351,7 @@ impl Kernel {
             .override_global("IS_ADAPTIVE", &adaptive, true)
             .override_global("HAS_LOOP", &has_loop, true)
             .override_global("TASK_PID_OFFSET", &task_pid_offset, true)
+            .override_global("PID_LAYOUT", &pid_layout, true)
             .override_global(aya_log::LEVEL, &log_level, true);
         let mut ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
         let code = CodeStore::new(mapped(&ebpf, "ROWS", capacities.rows)?, mapped(&ebpf, "CODE_RANGES", MAX_RANGES)?);
@@ -337,9 +360,11 @@ impl Kernel {
         let threads = ThreadCounts::new(mapped(&ebpf, "THREADS", threads)?, mapped(&ebpf, "PROCESSES", slots)?);
         let frees_wanted = mapped(&ebpf, "FREES_WANTED", sites)?;
         let sites = mapped(&ebpf, "SITES", sites)?;
+        let pids = Pids::load(&mut ebpf)?;
         let probes = Probes::load(&mut ebpf, links, hooks)?;
         let mut kernel = Self {
             ebpf,
+            pids,
             probes,
             pages: None,
             capacities,
@@ -448,6 +473,22 @@ impl Kernel {
         self.probes.arm(&mut self.ebpf, armed);
     }
 
+    /// Puts those probes in place once more that fire no longer, because the main threads of their processes have ended.
+    /// Returns whose they were.
+    pub fn follow_leaders(&mut self) -> Vec<NonZeroU32> {
+        self.probes.follow_leaders(&mut self.ebpf)
+    }
+
+    /// Takes out the probes in a process whose main thread is another one by now: they do not fire any more.
+    pub fn unbind(&mut self, pid: NonZeroU32) {
+        self.probes.unbind(pid);
+    }
+
+    /// Counts an event of a target that user space alone knows of.
+    pub fn count(&self, slot: ProcessSlot, counter: Counter) {
+        self.threads.count(slot, counter);
+    }
+
     fn program<'a, P>(&'a mut self, name: &'static str) -> Result<&'a mut P, KernelError>
     where
         &'a mut P: TryFrom<&'a mut Program>,
@@ -456,17 +497,24 @@ impl Kernel {
         program.try_into().map_err(|_| KernelError::Missing(name))
     }
 
-    /// Makes `tgid` a target, the first of the run where `is_first`. Returns its slot; `None` where it is a
+    /// What the kernel side calls memtrace itself.
+    #[must_use]
+    pub fn own_tgid(&self) -> u32 {
+        self.pids.own()
+    }
+
+    /// Makes the process `pid` a target, the first of the run where `is_first`. Returns its slot; `None` where it is a
     /// target already, or there is no room.
     ///
     /// # Errors
-    /// Where a map cannot be written.
-    pub fn open_process(&mut self, tgid: u32, is_first: bool) -> Result<Option<ProcessSlot>, KernelError> {
+    /// Where it has ended, or a map cannot be written.
+    pub fn open_process(&mut self, pid: u32, is_first: bool) -> Result<Option<ProcessSlot>, KernelError> {
+        let tgid = self.pids.first(&self.ebpf, pid)?;
         let mut free: Queue<_, ProcessSlot> = self.map_mut("FREE_SLOTS")?;
         let slot = match free.pop(0) {
             Ok(slot) => slot,
             Err(_) => {
-                log::warn!("no room for process {tgid}; --max-processes makes more");
+                log::warn!("no room for process {pid}; --max-processes makes more");
                 return Ok(None);
             }
         };
@@ -490,16 +538,17 @@ impl Kernel {
     ///
     /// # Errors
     /// Where a map cannot be written.
-    pub fn close_processes(&mut self, slots: &[(ProcessSlot, u32)]) -> Result<(), KernelError> {
-        for (slot, tgid) in slots {
+    pub fn close_processes(&mut self, slots: &[ProcessSlot]) -> Result<(), KernelError> {
+        for slot in slots {
             self.over.insert(*slot);
+            let tgid = self.process(*slot)?.tgid;
             let mut known: BpfHashMap<_, u32, ProcessSlot> = self.map_mut("PROCESS_SLOTS")?;
             // Whoever has that id now may be another.
-            if known.get(tgid, 0).is_ok_and(|at| at == *slot) {
-                _ = known.remove(tgid);
+            if known.get(&tgid, 0).is_ok_and(|at| at == *slot) {
+                _ = known.remove(&tgid);
             }
             let first: Array<_, SlotOfProcess> = self.map("FIRST_PROCESS")?;
-            if first.get(&0, 0).is_ok_and(|first| first.of(*tgid) == Some(*slot)) {
+            if first.get(&0, 0).is_ok_and(|first| first.of(tgid) == Some(*slot)) {
                 self.set("FIRST_PROCESS", 0, SlotOfProcess::default())?;
             }
             self.code.forget(*slot);

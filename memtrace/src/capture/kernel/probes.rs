@@ -1,8 +1,10 @@
 //! Probes: which programs serve a place in an image's code, and how they are attached there, by the best means
 //! that this kernel has.
 
+mod leaders;
+
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, HashSet, hash_map::Entry},
     fmt,
     num::NonZeroU32,
     os::fd::OwnedFd,
@@ -162,6 +164,10 @@ pub(super) struct Probes {
     /// What was ever attached and may have to be again.
     attachments: Vec<Attachment>,
     armed: Armed,
+    /// The processes whose probes are in every process.
+    told: HashSet<NonZeroU32>,
+    /// Probes that do not fire any more, and were not taken out yet.
+    unbound: Vec<Link>,
 }
 
 /// Places of one file that one handler serves.
@@ -253,11 +259,21 @@ impl Probes {
     ) -> Result<(), KernelError> {
         let (path, points) = (path.to_owned(), points.to_owned());
         let mut attachment = Attachment { handler, pid, path, points, links: Vec::new() };
-        if handler.armed_with() <= self.armed {
-            attachment.links = self.link(ebpf, &attachment)?;
+        self.widen(&mut attachment);
+        if handler.armed_with() <= self.armed && !self.is_covered(&attachment) {
+            attachment.links = self.link(ebpf, &mut attachment)?;
         }
-        self.attachments.push(attachment);
+        if self.is_covered(&attachment) {
+            let_go(attachment.links);
+        } else {
+            self.attachments.push(attachment);
+        }
         Ok(())
+    }
+
+    /// Whether the same probes are in every process already.
+    fn is_covered(&self, attachment: &Attachment) -> bool {
+        self.attachments.iter().any(|known| known.covers(attachment))
     }
 
     /// Puts probes in place, or takes them out, until those are that `armed` says.
@@ -269,6 +285,7 @@ impl Probes {
         for attachment in attachments.iter_mut().rev().filter(|attachment| attachment.handler.armed_with() > armed) {
             let_go(std::mem::take(&mut attachment.links));
         }
+        attachments = self.widen_all(attachments);
         attachments.retain_mut(|attachment| {
             if !attachment.links.is_empty() || attachment.handler.armed_with() > armed {
                 return true;
@@ -287,7 +304,17 @@ impl Probes {
         self.attachments = attachments;
     }
 
-    fn link(&mut self, ebpf: &mut Ebpf, attachment: &Attachment) -> Result<Vec<Link>, KernelError> {
+    fn link(&mut self, ebpf: &mut Ebpf, attachment: &mut Attachment) -> Result<Vec<Link>, KernelError> {
+        let links = self.link_bound(ebpf, attachment)?;
+        // Its main thread may have ended meanwhile.
+        if !self.widen(attachment) {
+            return Ok(links);
+        }
+        take_out(links);
+        self.link_bound(ebpf, attachment)
+    }
+
+    fn link_bound(&mut self, ebpf: &mut Ebpf, attachment: &Attachment) -> Result<Vec<Link>, KernelError> {
         let Attachment { handler, pid, path, points, .. } = attachment;
         let mut links = Vec::new();
         for served @ (name, when) in handler.programs(self.links) {
@@ -314,6 +341,19 @@ fn let_go(links: Vec<Link>) {
             Link::PerfEvent(_) => drop(link),
         }
     }
+}
+
+/// The same, and waits until they are out: others take their places, and no call is to be seen twice.
+fn take_out(links: Vec<Link>) {
+    thread::scope(|scope| {
+        for link in links {
+            match link {
+                // Together they take no longer than one.
+                Link::Multi(_) => drop(thread::Builder::new().spawn_scoped(scope, move || drop(link))),
+                Link::PerfEvent(_) => drop(link),
+            }
+        }
+    });
 }
 
 fn uprobe<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut UProbe, KernelError> {

@@ -4,7 +4,7 @@
 use std::{collections::HashMap, mem::offset_of, sync::atomic::Ordering};
 
 use memtrace_common::{
-    process::{Process, ProcessSlot},
+    process::{Counter, Process, ProcessSlot},
     thread::{Requested, Thread},
 };
 
@@ -21,6 +21,8 @@ const REQUESTED_ENDS: usize = REQUESTED + offset_of!(Requested, ends) / WORD_BYT
 const REQUESTED_WINDOW_ENDS: usize = REQUESTED + offset_of!(Requested, window_ends) / WORD_BYTES;
 const REQUESTED_FREES: usize = REQUESTED + offset_of!(Requested, frees) / WORD_BYTES;
 
+const COUNTERS: usize = offset_of!(Process, counters) / WORD_BYTES;
+
 /// How often a sum is begun anew because a thread has ended meanwhile.
 const TRIES: u32 = 3;
 
@@ -33,6 +35,14 @@ pub(super) struct ThreadCounts {
 impl ThreadCounts {
     pub(super) fn new(threads: MappedArray<Thread>, processes: MappedArray<Process>) -> Self {
         Self { threads, processes }
+    }
+
+    /// Counts an event of a target.
+    pub(super) fn count(&self, slot: ProcessSlot, counter: Counter) {
+        let words = self.processes.words(slot.0 as usize).unwrap_or_default();
+        if let Some(count) = words.get(COUNTERS + counter as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// What each target has asked for. A thread that ends moves its counts, in nanoseconds: it would be missed, or

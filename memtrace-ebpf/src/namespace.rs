@@ -1,0 +1,133 @@
+//! Numbers of tasks in memtrace's own pid namespace. Everything here and in the tables names a process by its number in the
+//! machine's first namespace, as the kernel answers it; what user space is told or says is translated at the edge.
+
+use aya_ebpf::{
+    Global,
+    helpers::{bpf_get_current_task, bpf_probe_read_kernel},
+    programs::RawTracePointContext,
+};
+use memtrace_common::namespace::{PidLayout, PidNamespace};
+
+use crate::maps::OWN_NAMESPACE;
+
+/// Set at load.
+#[unsafe(no_mangle)]
+static PID_LAYOUT: Global<PidLayout> = Global::new(PidLayout {
+    thread_pid: 0,
+    files: 0,
+    fdt: 0,
+    fd: 0,
+    f_inode: 0,
+    vfs_inode: 0,
+    inode_pid: 0,
+    level: 0,
+    numbers: 0,
+    number_bytes: 0,
+    number: 0,
+    namespace: 0,
+});
+
+/// `MAX_PID_NS_LEVEL` of `<linux/pid_namespace.h>`.
+const DEEPEST: u32 = 32;
+
+/// An address in the kernel.
+type Address = *const u8;
+
+/// The number of the current thread, which is `tid` in the first namespace.
+#[inline(always)]
+pub(crate) fn number_of_current(tid: u32) -> u32 {
+    number_of(current_task(), tid)
+}
+
+/// A task's number in memtrace's namespace, which is `tid` in the first one; 0 where it has none: memtrace cannot see it.
+#[inline(always)]
+pub(crate) fn number_of(task: Address, tid: u32) -> u32 {
+    let layout = PID_LAYOUT.load();
+    if layout.thread_pid == 0 {
+        return tid;
+    }
+    let number = || number_in(pointer(task, layout.thread_pid)?, OWN_NAMESPACE.get(0)?, &layout);
+    number().unwrap_or(0)
+}
+
+/// What a process is called in the first namespace. User space runs this itself, with a descriptor of the process's folder in
+/// `/proc` and its number there; 0 where that is not what they are.
+#[inline(always)]
+pub(crate) fn first_number(ctx: &RawTracePointContext) -> u32 {
+    let (descriptor, number): (u64, u32) = (ctx.arg(0), ctx.arg(1));
+    let layout = PID_LAYOUT.load();
+    if layout.thread_pid == 0 {
+        return number;
+    }
+    let find = || {
+        let own = own_namespace(&layout)?;
+        let files = pointer(current_task(), layout.files)?;
+        let descriptors = pointer(pointer(files, layout.fdt)?, layout.fd)?;
+        let file: Address = read(descriptors.wrapping_add((descriptor as usize).wrapping_mul(8)).cast())?;
+        let inode = pointer(file, layout.f_inode)?;
+        let of_proc = inode.wrapping_sub(layout.vfs_inode as usize);
+        let pid = pointer(of_proc, layout.inode_pid)?;
+        let first = PidNamespace { level: 0, ..PidNamespace::default() };
+        if number_in(pid, &own, &layout)? == number { number_at(pid, &first, &layout) } else { None }
+    };
+    find().unwrap_or(0)
+}
+
+/// Finds memtrace's own namespace, in which the current thread is, and notes it.
+#[inline(always)]
+fn own_namespace(layout: &PidLayout) -> Option<PidNamespace> {
+    let pid = pointer(current_task(), layout.thread_pid)?;
+    let level: u32 = read(pid.wrapping_add(layout.level as usize).cast())?;
+    let own = PidNamespace { level, ..PidNamespace::default() };
+    let address = pointer(entry(pid, &own, layout)?, layout.namespace)? as u64;
+    let own = PidNamespace { address, ..own };
+    let noted = OWN_NAMESPACE.get_ptr_mut(0)?;
+    // SAFETY: an array map's entry lives as long as the map; user space runs this before anything is attached, and its namespace
+    // never changes.
+    unsafe { *noted = own };
+    Some(own)
+}
+
+/// A task's number in a namespace; nothing where it has none there.
+#[inline(always)]
+fn number_in(pid: Address, namespace: &PidNamespace, layout: &PidLayout) -> Option<u32> {
+    let level: u32 = read(pid.wrapping_add(layout.level as usize).cast())?;
+    let is_there = level >= namespace.level
+        && pointer(entry(pid, namespace, layout)?, layout.namespace)? as u64 == namespace.address;
+    if is_there { number_at(pid, namespace, layout) } else { None }
+}
+
+/// A task's number in whatever namespace of its own lies as deep.
+#[inline(always)]
+fn number_at(pid: Address, namespace: &PidNamespace, layout: &PidLayout) -> Option<u32> {
+    read(entry(pid, namespace, layout)?.wrapping_add(layout.number as usize).cast())
+}
+
+/// What the kernel knows of a task in a namespace.
+#[inline(always)]
+fn entry(pid: Address, namespace: &PidNamespace, layout: &PidLayout) -> Option<Address> {
+    if namespace.level > DEEPEST {
+        return None;
+    }
+    let at = layout.numbers as u64 + namespace.level as u64 * layout.number_bytes as u64;
+    Some(pid.wrapping_add(at as usize))
+}
+
+#[inline(always)]
+fn current_task() -> Address {
+    // SAFETY: a plain helper about the current task.
+    unsafe { bpf_get_current_task() as Address }
+}
+
+/// The pointer in a field of a structure; nothing where it leads nowhere.
+#[inline(always)]
+fn pointer(structure: Address, offset: u32) -> Option<Address> {
+    let pointer: Address = read(structure.wrapping_add(offset as usize).cast())?;
+    if pointer.is_null() { None } else { Some(pointer) }
+}
+
+#[inline(always)]
+fn read<T>(at: *const T) -> Option<T> {
+    // SAFETY: the helper checks the kernel address and fails where it is not readable.
+    unsafe { bpf_probe_read_kernel(at) }.ok()
+}
