@@ -95,7 +95,7 @@ fn a_main_thread_that_ends_while_it_is_traced_takes_nothing_with_it() {
     target.say("leave");
     assert_eq!(target.line(), "ready");
     if are_perf_events() {
-        tracing.wait_for("the main thread of process");
+        tracing.wait_for("its probes are in place again");
     }
     target.say("touch");
     assert_eq!((target.line().as_str(), target.line().as_str()), ("touched", "ready"));
@@ -114,6 +114,24 @@ fn a_main_thread_that_ends_while_it_is_traced_takes_nothing_with_it() {
     }
     assert_agrees(process, &truth);
     assert_agrees(process, &truth_of_loaded);
+}
+
+#[test]
+fn perf_events_that_have_gone_with_the_main_thread_are_counted_as_a_loss_and_put_back() {
+    let mut target = start(&["wait", "leave", "wait", "work", "wait"]);
+    let pid = target.pid().to_string();
+    let mut tracing = Tracing::start(&["-v", "--links", "perf-event", "--format", "json", "--pid", &pid]);
+    target.say("leave");
+    assert_eq!(target.line(), "ready");
+    tracing.wait_for("its probes are in place again");
+    let truth = go_on(&mut target);
+    assert_eq!(target.line(), "ready");
+    let report = tracing.stop();
+    let process = process(&report);
+    assert_eq!(losses(process), [("probes_gone".to_owned(), 1)]);
+    for figure in FIGURES {
+        assert_eq!(sum_at(process, "work", figure), truth["work"][figure].as_u64().unwrap(), "{figure}: {process:#}");
+    }
 }
 
 #[test]

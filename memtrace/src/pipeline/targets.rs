@@ -205,6 +205,7 @@ impl Targets {
     /// Hooks those anew whose probes have gone with their main threads. What they have done meanwhile was not seen.
     pub(super) fn follow_leaders(&self, kernel: &mut Kernel) {
         for pid in kernel.follow_leaders() {
+            log::info!("process {pid}: its probes are in place again");
             let of_pid = self.live().filter(|followed| followed.target.pid == pid);
             of_pid.for_each(|followed| kernel.count(followed.target.slot, Counter::ProbesGone));
         }
