@@ -39,7 +39,8 @@ fn the_cost_that_is_told_is_about_what_the_target_pays() {
     // that CPU time goes on. What is told is of the quickest calls, which waited for nothing.
     let (least_ratio, least_share) = if is_emulated() { (0.04, 0.02) } else { (0.4, 0.2) };
     let (alone, _) = work(None);
-    for options in [&["--tier", "exact"][..], &["--tier", "sampled"]] {
+    let at_instructions = ["--tier", "exact", "--returns", "instruction"];
+    for options in [&["--tier", "exact"][..], &["--tier", "sampled"], &at_instructions] {
         let (traced, report) = work(Some(options));
         let report = report.unwrap();
         let overhead = &process(&report)["overhead"];

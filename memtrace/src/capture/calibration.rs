@@ -11,9 +11,9 @@ use crate::{
 };
 
 /// How often each function is called: the quickest batch counts, in which nothing else ran.
-const BATCHES: u32 = 8;
+const BATCHES: u32 = 32;
 /// How many calls are a batch: long enough for the clock, short enough not to be interrupted.
-const CALLS: u32 = 100;
+const CALLS: u32 = 25;
 
 /// Why probes could not be tried.
 #[derive(Debug, Error)]

@@ -435,7 +435,7 @@ pub(super) enum ReturnsArgument {
     Auto,
     /// By return probes, but of functions that may throw
     Trampoline,
-    /// At `ret` instructions: return addresses stay what they are, and a call costs about twice as much
+    /// At `ret` instructions: return addresses stay what they are, and a pair of calls costs about four times as much
     Instruction,
 }
 
