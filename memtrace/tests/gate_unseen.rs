@@ -18,7 +18,7 @@ use support::{
 fn a_program_without_an_allocator_that_can_be_hooked_was_not_checked() {
     let stripped = compile("gate_children.c", &["-O2", "-static", "-s"]);
     let narrow = compile_by("i686-linux-gnu-gcc", "gate_children.c", &["-O2"]);
-    for (program, says) in [(&stripped, "linked statically and stripped"), (&narrow, "64-bit program")] {
+    for (program, says) in [(&stripped, "linked statically and stripped"), (&narrow, "32-bit program")] {
         for option in ["--fail-on-leak", "--at-exit"] {
             let (status, report, messages) = gate(&[option], &[program.to_str().unwrap(), "lose", "exit", "3"]);
             assert_eq!((status, causes(&report)), (4, vec!["no-allocator"]), "{messages}");

@@ -57,6 +57,26 @@ fn resident_at(process: &Value, function: &str) -> u64 {
 }
 
 #[test]
+fn stacks_are_told_where_tracefs_is_not_mounted() {
+    let program = compile("host.c", &[&FRAME_POINTERS[..], &["-lm"]].concat());
+    let kind = Kind { mode: "leak", base_mib: 2, argument: 1000 };
+    let target = kind.start(&program);
+    let comm = std::fs::read_to_string(format!("/proc/{}/comm", target.pid())).unwrap();
+    // It becomes a target once it has grown, when memtrace has given up its privileges.
+    let script = "umount -a -t tracefs,debugfs; exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh"]).arg(support::memtrace().get_program());
+    command.args(["--comm", comm.trim(), "--tier", "growth", "--duration", "6s", "--format", "json"]);
+    let output = command.output().unwrap();
+    let messages = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{messages}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut processes = report["processes"].as_array().unwrap().iter();
+    let process = processes.find(|process| process["pid"] == target.pid()).unwrap();
+    assert!(resident_at(process, "leak_here") > 1 << 20, "{messages}{process:#}");
+}
+
+#[test]
 fn those_that_leak_are_told_from_all_others_within_a_minute() {
     let program = compile("host.c", &[&FRAME_POINTERS[..], &["-lm"]].concat());
     let processes: BTreeMap<u32, (Kind, Target)> = kinds()

@@ -47,7 +47,7 @@ enum Task {
         /// On Debian's Linux 6.1 in an emulator, those with real BPF only (needs root)
         #[arg(long)]
         vm: bool,
-        /// Only tests whose name contains this
+        /// Only tests whose name contains this, or those of these files of memtrace/tests [gate,threads]
         filter: Option<String>,
     },
     /// Check format and lints

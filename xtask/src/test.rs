@@ -39,7 +39,15 @@ const PACKAGES: [&str; 26] = [
     "procps",
 ];
 
-/// Builds everything, then runs the tests; those whose name contains `filter`, if it is given.
+/// The files of tests that `filter` names, separated by commas; none where it is a part of tests' names.
+pub(crate) fn files(filter: &str) -> Vec<&str> {
+    let tests = root().join("memtrace/tests");
+    let is_file = |name: &&str| tests.join(name).with_extension("rs").is_file();
+    let names: Vec<&str> = filter.split(',').collect();
+    if names.iter().all(is_file) { names } else { Vec::new() }
+}
+
+/// Builds everything, then runs the tests; those that `filter` names, if it is given.
 pub(crate) fn test(filter: Option<&str>) -> Result<()> {
     if filter.is_none() {
         lint::lint()?;
@@ -47,7 +55,10 @@ pub(crate) fn test(filter: Option<&str>) -> Result<()> {
     let mut command = prepare()?;
     command.arg("--no-fail-fast");
     if let Some(filter) = filter {
-        command.arg(filter);
+        match files(filter)[..] {
+            [] => _ = command.arg(filter),
+            ref files => _ = command.args(files.iter().flat_map(|file| ["--test", file])),
+        }
     }
     say("running the tests");
     // Tests that load the machine would disturb one another.

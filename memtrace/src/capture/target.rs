@@ -368,7 +368,7 @@ impl Target {
         let opened: Vec<&Image> = self.images.iter().filter_map(|index| images.image(*index)).collect();
         match (self.images.len(), opened.len()) {
             (0, _) => "it ended before memtrace could look at it".to_owned(),
-            _ if self.is_32_bit() => "it is a 32-bit program; memtrace traces 64-bit ones".to_owned(),
+            _ if self.is_32_bit() => "it is a 32-bit program, and memtrace traces 64-bit ones".to_owned(),
             (_, 0) => "none of its images is an ELF file of a 64-bit program".to_owned(),
             _ if opened.iter().all(|image| !image.has_interpreter() && !image.has_symbols()) => {
                 "it is linked statically and stripped, so its allocator has no name to be found by".to_owned()

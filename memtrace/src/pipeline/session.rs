@@ -147,7 +147,7 @@ impl Session {
             kernel.set_cgroup(&cgroup)?;
         }
         if census.is_some() {
-            Kernel::check_pages()?;
+            kernel.find_page_event()?;
         } else if options.categories.iter().any(|category| category.is_pages()) {
             kernel.follow_pages()?;
         }

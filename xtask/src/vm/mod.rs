@@ -38,10 +38,13 @@ const TESTS_LIMIT_S: u32 = 5400;
 /// The same of a soak, beside the time that was asked for.
 const SOAK_LIMIT_S: u32 = 1200;
 
-/// Runs the tests with real BPF on the other kernel; those whose name contains `filter`, if it is given.
+/// Runs the tests with real BPF on the other kernel; those that `filter` names, if it is given.
 pub(crate) fn test(filter: Option<&str>) -> Result<()> {
     check_root()?;
-    let programs = test_programs(&mut test::prepare()?)?;
+    let mut programs = test_programs(&mut test::prepare()?)?;
+    let files = filter.map(test::files).unwrap_or_default();
+    let filter = if files.is_empty() { filter } else { None };
+    programs.retain(|(name, _)| files.is_empty() || files.contains(&name.as_str()));
     run(&target().join("vm"), &job(&programs, filter)?, TESTS_LIMIT_S)
 }
 

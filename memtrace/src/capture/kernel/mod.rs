@@ -215,6 +215,8 @@ pub struct Kernel {
     pids: Pids,
     probes: Probes,
     /// Where pages are followed.
+    /// The tracepoint of pages, where it was looked for.
+    page_event: Option<u64>,
     pages: Option<PageLink>,
     capacities: Capacities,
     tables_bytes: u64,
@@ -340,6 +342,7 @@ impl Kernel {
             ebpf,
             pids,
             probes,
+            page_event: None,
             pages: None,
             capacities,
             tables_bytes: capacities.table_bytes(Extras { address_spaces, pages, page_frames: 0 }),

@@ -26,12 +26,14 @@ const PROGRAM: &str = "rss_stat";
 const EVENT: &str = "kmem/rss_stat";
 
 impl Kernel {
-    /// Whether the kernel tells what is needed to follow pages, for a run in which that begins later.
+    /// Looks for the tracepoint of [`Kernel::follow_pages`], for a run in which that begins later: by then memtrace has given up
+    /// the privilege to read of tracepoints where tracefs is not mounted.
     ///
     /// # Errors
-    /// Where it has no such tracepoints, or they tell something else.
-    pub fn check_pages() -> Result<(), KernelError> {
-        tracepoint().map(drop)
+    /// Where the kernel has no such tracepoint, or it tells something else.
+    pub fn find_page_event(&mut self) -> Result<(), KernelError> {
+        self.page_event = Some(tracepoint()?);
+        Ok(())
     }
 
     /// Attaches the programs that tell which stacks make pages resident, unless they are. Page faults of the whole host
@@ -43,7 +45,7 @@ impl Kernel {
         if self.pages.is_some() {
             return Ok(());
         }
-        let id = tracepoint()?;
+        let id = self.page_event.map_or_else(tracepoint, Ok)?;
         let refused = |source| KernelError::Tracepoint { name: PROGRAM, source };
         let event = event(id).map_err(refused)?;
         let program: &mut TracePoint = self.program(PROGRAM)?;
