@@ -1,8 +1,8 @@
 //! Calls that may switch stacks while they are under way: an allocator that yields to another coroutine leaves several calls
 //! of one thread pending, and may return from one in another thread.
 //!
-//! Each is remembered by the place of its return address, which is nobody else's until it returns. What is remembered of
-//! the thread ([`ThreadMemory::pending`]) only tells which calls are nested.
+//! Each is remembered by the place of its return address, which is nobody else's until it returns. The thread's own memory
+//! ([`ThreadMemory::pending`]) only tells which calls are nested.
 
 use aya_ebpf::{bindings::pt_regs, programs::ProbeContext};
 use memtrace_common::{

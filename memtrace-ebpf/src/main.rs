@@ -162,7 +162,7 @@ fn new_task(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// What a process is called in the machine's first pid namespace: attached to nothing, run by user space (`BPF_PROG_TEST_RUN`).
+/// A process's number in the machine's first pid namespace: attached to nothing, run by user space (`BPF_PROG_TEST_RUN`).
 ///
 /// Not by aya's macro, which makes every program return 0.
 #[unsafe(link_section = "raw_tp")]

@@ -42,7 +42,7 @@ pub(crate) static OWN_NAMESPACE: Array<PidNamespace> = Array::with_max_entries(1
 #[map]
 pub(crate) static CGROUPS: CgroupArray = CgroupArray::with_max_entries(1, 0);
 
-/// How long mappings of hooked code are, in bytes; 0 where there is no more. Who maps as much may be about to copy it.
+/// How long mappings of hooked code are, in bytes; 0 where there is no more. A process that maps as much may be about to copy it.
 #[map]
 pub(crate) static HOOKED_CODE: Array<u64> = Array::with_max_entries(HOOKED_CODE_COUNT, 0);
 

@@ -50,7 +50,7 @@ pub(crate) fn number_of(task: Address, tid: u32) -> u32 {
     number().unwrap_or(0)
 }
 
-/// What a process is called in the first namespace. User space runs this itself, with a descriptor of the process's folder in
+/// A process's number in the first namespace. User space runs this itself, with a descriptor of the process's folder in
 /// `/proc` and its number there; 0 where that is not what they are.
 #[inline(always)]
 pub(crate) fn first_number(ctx: &RawTracePointContext) -> u32 {
@@ -103,7 +103,7 @@ fn number_at(pid: Address, namespace: &PidNamespace, layout: &PidLayout) -> Opti
     read(entry(pid, namespace, layout)?.wrapping_add(layout.number as usize).cast())
 }
 
-/// What the kernel knows of a task in a namespace.
+/// The kernel's record of a task in a namespace.
 #[inline(always)]
 fn entry(pid: Address, namespace: &PidNamespace, layout: &PidLayout) -> Option<Address> {
     if namespace.level > DEEPEST {

@@ -74,8 +74,8 @@ pub(crate) fn end_thread(ctx: &RawTracePointContext) {
     }
 }
 
-/// For how long a thread that runs now has run on a CPU, in nanoseconds; 0 where that cannot be told. What came after the
-/// kernel's last reckoning is taken to be half of what it can be: of a process that lives for milliseconds, that is a good part.
+/// For how long a thread that runs now has run on a CPU, in nanoseconds; 0 where that cannot be told. The time after the
+/// kernel's last reckoning is taken to be half of the most it can be: a good part of a process that lives for milliseconds.
 #[inline(always)]
 fn cpu_time(task: *const u8) -> u64 {
     if TASK_RUNTIME_OFFSET.load() == 0 {
@@ -118,10 +118,10 @@ pub(crate) fn begin_program(ctx: &RawTracePointContext) {
         count_cpu_time(own, cpu_time);
     }
     let pid = number_of_current(tgid);
-    // What memtrace cannot see has no number that it could be named by.
+    // A process that memtrace cannot see has no number that it could be named by.
     let slot = if pid != 0 && is_wanted(control, tgid, before, own) { open(tgid) } else { None };
     if let Some(slot) = slot {
-        // What the thread has run so far was before this program.
+        // The thread's time so far was before this program.
         count_cpu_time(slot, 0u64.wrapping_sub(cpu_time));
     }
     if slot.is_none() {

@@ -57,7 +57,7 @@ impl MemoryGroup {
 
 impl Drop for MemoryGroup {
     fn drop(&mut self) {
-        // Whoever was in there has ended; the kernel takes its time to say so.
+        // All processes in there have ended; the kernel takes its time to say so.
         for folder in self.below.iter().rev().chain([&self.folder]) {
             support::eventually("a group is empty", || fs::remove_dir(folder).is_ok() || !folder.exists());
         }
@@ -138,7 +138,7 @@ fn inside_its_targets_cgroup_memtrace_takes_no_more_than_the_target_can_spare() 
     let report: Value = serde_json::from_str(&output).unwrap();
     let process = process(&report);
     assert_eq!(support::losses(process), []);
-    // What it has taken since, to the byte: a number of breaths.
+    // The bytes that it has taken since are a whole number of breaths.
     assert_eq!(support::sum_at(process, "batch", "alloc_bytes") % (60 * MIB), 0, "{process:#}");
     assert_unharmed(&mut target, &group);
 }

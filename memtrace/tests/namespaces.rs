@@ -29,7 +29,7 @@ impl Namespace {
         namespace
     }
 
-    /// What starts a command in it.
+    /// A command that starts `arguments` in it.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["-t", &self.first.to_string(), "-p", "-m", "--"]).args(arguments).stdin(Stdio::null());

@@ -314,7 +314,7 @@ fn an_image_that_is_shortened_while_it_is_read_costs_its_names() {
     let process = process(&last);
     assert_eq!(process["alloc_objects"], 200);
     assert_eq!(sum_at(process, "first_phase", "live_bytes"), 100_000, "{process:#}");
-    // Whoever had it mapped has ended over it; of the next one's, nothing is left to be mapped.
+    // The reader that had it mapped has ended over it; nothing is left for the next reader to map.
     let why = unresolved_in(process, "/phases");
     assert!(!why.is_empty() && why.iter().all(|why| *why == "the image cannot be read"), "{process:#}");
 }

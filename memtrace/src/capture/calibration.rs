@@ -1,4 +1,4 @@
-//! What a probe costs on this machine: measured on memtrace itself, which calls three functions that do nothing.
+//! The cost of a probe on this machine: measured on memtrace itself, which calls three functions that do nothing.
 
 use std::{arch::naked_asm, num::NonZeroU32, path::Path, time::Instant};
 

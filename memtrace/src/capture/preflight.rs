@@ -178,7 +178,7 @@ fn own_pid_namespace() -> Outcome {
     }
 }
 
-/// What the kernel asks for must be granted by the machine's own user namespace.
+/// The privileges that the kernel asks for must be granted by the machine's own user namespace.
 fn user_namespace(is_first: bool) -> Outcome {
     if is_first {
         return Outcome::Ok("the machine's first".into());

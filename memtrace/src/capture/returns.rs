@@ -49,17 +49,17 @@ const MAX_INSTRUCTIONS: usize = 20_000;
 pub struct Return {
     /// The virtual offset of the instruction.
     pub at: u64,
-    /// What is returned there.
+    /// The value that is returned there.
     pub value: Value,
 }
 
-/// What is returned at an instruction.
+/// The value that is returned at an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Value {
-    /// What the register for returned values holds.
+    /// The content of the register for returned values.
     Returned,
-    /// What the register for the first argument holds: it jumps to a function that returns that, as `memset` does. The
-    /// return address is where it is at a `ret`.
+    /// The content of the register for the first argument: the instruction jumps to a function that returns it, as `memset`
+    /// does. The return address is where it is at a `ret`.
     FirstArgument,
 }
 

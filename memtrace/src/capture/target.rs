@@ -33,7 +33,7 @@ pub enum TargetError {
     /// The pid names a thread, which is not the first of its process.
     #[error("cannot trace process {tid}: it is a thread of process {pid}")]
     Thread {
-        /// What was given as pid.
+        /// The number that was given as pid.
         tid: u32,
         /// The process.
         pid: u32,

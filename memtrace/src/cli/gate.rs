@@ -1,5 +1,5 @@
-//! What makes a run fail: suspects that neither a list of suppressions nor an older report lets pass, and what was to be checked
-//! and was not.
+//! The causes that make a run fail: suspects that neither a list of suppressions nor an older report lets pass, and checks that
+//! were asked for and could not be made.
 
 use std::{collections::BTreeSet, fs, path::Path, process::ExitCode};
 
@@ -32,7 +32,7 @@ const TOLD: usize = 10;
 pub(super) struct Gatekeeper {
     gate: Gate,
     fails: bool,
-    /// What is asked of the run; nothing where no gate was asked for.
+    /// The gate's question to the run; nothing where no gate was asked for.
     question: Option<Question>,
     /// What the last report has, once there is one.
     verdict: Option<Verdict>,
@@ -41,7 +41,7 @@ pub(super) struct Gatekeeper {
 /// What there is to say of the last report.
 struct Verdict {
     outcome: Outcome,
-    /// What is told of it, a line each.
+    /// The lines that tell it.
     lines: Vec<String>,
 }
 
@@ -107,7 +107,7 @@ fn read_baseline(path: &Path) -> Result<Baseline, Failure> {
     baseline::parse(&text).map_err(|error| Failure::baseline(path, &error))
 }
 
-/// What was not checked, with the next step for each cause: leaks may be missed.
+/// The checks that were not made, with the next step for each cause: leaks may be missed.
 fn not_checked(outcome: &Outcome, question: Question) -> Vec<String> {
     let how = match question {
         Question::Ends => "not checked for reachability",

@@ -180,7 +180,7 @@ fn looks_at_exit(arguments: &TraceArguments, categories: &[CategoryArgument]) ->
     arguments.gate.looks_at_exit() && !arguments.target.command_line.is_empty() && is_of_heap
 }
 
-/// What a gate asks of such a run.
+/// The gate's question to such a run.
 fn question(arguments: &TraceArguments) -> Question {
     let TargetArguments { pids, command_line, .. } = &arguments.target;
     if looks_at_exit(arguments, &arguments.categories) {

@@ -65,7 +65,7 @@ pub struct Plan {
 }
 
 impl Load {
-    /// What was done between two readings: so many allocations and frees, and so many `ret`s, in so much CPU time on so much
+    /// The work between two readings: so many allocations and frees, and so many `ret`s, in so much CPU time on so much
     /// time on the clock, of which tracing took `cost`.
     #[must_use]
     pub fn of(allocs: u64, frees: u64, rets: u64, cpu: Duration, cost: Duration, elapsed: Duration) -> Self {

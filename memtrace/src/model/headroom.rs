@@ -1,7 +1,7 @@
 //! Whether memtrace's own memory fits beside its targets', and how small its tables must be so that it does.
 //!
-//! In: what there is where memtrace's memory is charged. Out: how often tables are halved. Whoever is short of memory there may
-//! be a target: so there must be room for what processes have had at their peaks, and for some growth.
+//! In: the room where memtrace's memory is charged. Out: how often tables are halved. A process that is short of memory there
+//! may be a target: so there must be room for the peaks that processes have had, and for some growth.
 
 use super::memory::Limit;
 
@@ -12,17 +12,17 @@ const MOST_GROWTH_BYTES: u64 = 256 << 20;
 /// How often tables are halved: smaller ones are no use.
 pub const MOST_HALVINGS: u32 = 5;
 
-/// What memory there is in one place.
+/// The memory in one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
-    /// What there may be, and is, in bytes.
+    /// The most there may be, and the memory in use, in bytes.
     pub limit: Limit,
-    /// What the processes there have had at their peaks, each more than now, in bytes.
+    /// The sum over the processes there of how much each had more at its peak than now, in bytes.
     pub peaks_bytes: u64,
 }
 
 impl Room {
-    /// What memtrace may take, in bytes.
+    /// The room that memtrace may take, in bytes.
     #[must_use]
     pub fn free_bytes(&self) -> u64 {
         let growth = (self.limit.max_bytes / GROWTH).min(MOST_GROWTH_BYTES);

@@ -25,7 +25,7 @@ pub struct Hits {
 }
 
 impl Hits {
-    /// What they cost, in nanoseconds.
+    /// Their cost, in nanoseconds.
     #[must_use]
     pub fn cost_ns(&self, trap: TrapCost) -> f64 {
         Overhead::cost_ns(self.calls as f64, self.entries as f64, self.rets as f64, trap)
@@ -57,7 +57,7 @@ impl Overhead {
         Self { hits, cost: Duration::from_secs_f64(hits.cost_ns(trap) / 1e9), cpu }
     }
 
-    /// What so many calls, entries and `ret`s cost, in nanoseconds.
+    /// The cost of so many calls, entries and `ret`s, in nanoseconds.
     #[must_use]
     pub fn cost_ns(calls: f64, entries: f64, rets: f64, trap: TrapCost) -> f64 {
         calls * trap.call_ns * PROGRAM.0 + entries * trap.entry_ns * PROGRAM.1 + rets * trap.ret_ns * PROGRAM_AT_RET

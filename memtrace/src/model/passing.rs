@@ -1,4 +1,4 @@
-//! What processes do all together that come and go, each too quickly to be looked at by itself.
+//! The joint load of processes that come and go, each too quickly to be looked at by itself.
 //!
 //! In: what was counted of them, and how long they ran. Out: the load that they are. While everything is recorded that is known;
 //! while little is, it follows from how long they run: what comes and goes is most often the same program time and again.
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::budget::Load;
 
-/// What was counted in some time, all of them together.
+/// The counts of some time, over all of them together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
     /// Calls of functions that allocate.
@@ -48,7 +48,7 @@ impl Passing {
         self.load.cpu = ran;
     }
 
-    /// What they do by themselves.
+    /// The load that they make by themselves.
     #[must_use]
     pub fn load(&self) -> Load {
         self.load

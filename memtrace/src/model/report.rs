@@ -457,7 +457,7 @@ pub struct Report {
     pub steered: Option<Steered>,
     /// What was lost of the run as a whole, not of one target.
     pub health: Vec<HealthCounter>,
-    /// What of the memory that was asked about nobody could see, in words.
+    /// The memory that was asked about and that nobody could see, in words.
     pub not_seen: Vec<String>,
     /// The targets, most live bytes first.
     pub processes: Vec<Process>,

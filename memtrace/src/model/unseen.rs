@@ -1,4 +1,4 @@
-//! What a gate was asked to check and could not, and why.
+//! The checks that a gate was asked for and could not make, and why.
 //!
 //! In: the last report of a run, and which question the gate asks of it. Out: the suspects that remain, and everything of which
 //! the gate does not know whether it leaks. Knows nothing of exit statuses.
@@ -88,24 +88,24 @@ pub struct Unseen {
     pub why: Unchecked,
 }
 
-/// What a gate asks of a run.
+/// A gate's question to a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
-    /// What each program of a command leaves behind at its end.
+    /// The memory that each program of a command leaves behind at its end.
     Ends,
-    /// What grows; with `each`, of every process that was named, else of those that can be told.
+    /// The sites that grow; with `each`, of every process that was named, else of those that can be told.
     Growth {
         /// Whether each process counts.
         each: bool,
     },
 }
 
-/// What the last report of a run has for a gate.
+/// A gate's findings in the last report of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Its suspects.
     pub tally: Tally,
-    /// What was not checked, so that no suspects there say nothing.
+    /// The checks that were not made: the absence of suspects there says nothing.
     pub unseen: Vec<Unseen>,
     /// Processes that ended before they could be judged, where others were judged: no failure.
     pub ended_early: Vec<Unseen>,
@@ -165,7 +165,7 @@ impl Outcome {
         }
     }
 
-    /// What is lost of the run as a whole, and what was asked for and never there.
+    /// Losses of the run as a whole, and memory that was asked for and never there.
     fn run(&mut self, report: &Report) {
         report.not_seen.iter().for_each(|reason| self.add(Cause::NotHooked, reason.clone()));
         for counter in report.health.iter().filter(|counter| counter.count > 0) {

@@ -158,8 +158,8 @@ impl From<LookError> for Unchecked {
 /// cannot be told from its blocks, nothing of theirs hides a leak. (jemalloc leaves each address in its cache when it hands it out.)
 const WITHOUT_ADDRESSES: [&str; 4] = ["glibc", "musl", "tcmalloc", "mimalloc"];
 
-/// What was found in a forked child that holds something: that nothing is lost says nothing where an allocator of its own may have
-/// hidden it.
+/// The findings in a forked child that holds something. Where an allocator of its own may have hidden lost blocks, their absence
+/// says nothing.
 pub(super) fn of_forked(target: &Target, findings: Findings) -> Result<Findings, LookError> {
     let hides = target.allocators.iter().find(|allocator| !WITHOUT_ADDRESSES.contains(&allocator.name.as_str()));
     match hides {

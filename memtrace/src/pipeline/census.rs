@@ -37,7 +37,7 @@ pub struct Census {
     buffer: Vec<u8>,
     /// How many processes there were.
     count: u64,
-    /// What memtrace's tables take in the kernel meanwhile.
+    /// The size of memtrace's tables in the kernel meanwhile, in bytes.
     pub(super) tables_bytes: u64,
 }
 
@@ -244,7 +244,7 @@ impl Entry {
     }
 }
 
-/// What a process has by its account, and its name there.
+/// The memory of a process by its account, and its name there.
 fn account(text: &[u8]) -> Option<(Usage, Vec<u8>)> {
     Some((memory::parse_usage(text)?, memory::name_in(text)?.to_vec()))
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::targets::Beginning;
 
-/// What is known of one target.
+/// The account of one target.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct CpuBook {
     beginning: Beginning,

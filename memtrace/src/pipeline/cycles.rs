@@ -178,7 +178,7 @@ impl Cycles {
         self.passing.know(load);
     }
 
-    /// What a target does by itself, or those that come and go, whichever is more.
+    /// The load of a target by itself, or of those that come and go, whichever is more.
     pub(super) fn load(&self, target: Option<TargetId>) -> Load {
         let clock = target.and_then(|target| self.clocks.get(&target));
         let own = clock.map(|clock| clock.greatest_load(self.trap)).unwrap_or_default();

@@ -23,8 +23,8 @@ use crate::{
     process::{cgroup, kernel_pages, maps, memory},
 };
 
-/// What memtrace takes beside its tables, in bytes, and beside what the images of its targets make it keep: some 28 MiB of its own,
-/// and 18 that the kernel's verifier needs for a moment, which are charged like tables.
+/// The memory that memtrace takes beside its tables and beside the images of its targets, in bytes: some 28 MiB of its own, and
+/// 18 that the kernel's verifier needs for a moment. Both are charged like tables.
 const OWN_BYTES: u64 = 48 << 20;
 
 /// How long the kernel takes to give tables back that are not used any more.
@@ -37,7 +37,7 @@ enum Place {
     Machine,
 }
 
-/// What keeps tables from being as large as usual.
+/// The limit that keeps tables from being as large as usual.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Shortage {
     place: Place,
@@ -83,7 +83,7 @@ impl std::fmt::Display for Shortage {
     }
 }
 
-/// What else the kernel side has room for, with these options.
+/// The further tables of the kernel side, with these options.
 fn extras(options: &Options) -> Extras {
     let is_of_kernel = options.categories.iter().any(|category| category.is_kernel());
     Extras {
@@ -124,7 +124,7 @@ pub(super) fn fitted(options: &Options) -> Result<Options, PipelineError> {
     Ok(Options { capacities: tables(halvings), ..options.clone() })
 }
 
-/// What `memtrace doctor` says of the room for a run on a few processes.
+/// The answer of `memtrace doctor` about the room for a run on a few processes.
 #[must_use]
 pub fn check() -> Outcome {
     let tables =
@@ -142,7 +142,7 @@ pub fn check() -> Outcome {
     }
 }
 
-/// What smaller tables have room for, and where they can be as large as usual.
+/// Tells how much smaller tables hold, and where they can be as large as usual.
 fn tell_sizes(capacities: &Capacities) {
     let Capacities { blocks, sites, stacks, threads, rows, .. } = *capacities;
     let [blocks, sites, stacks, threads, rows] = [blocks, sites, stacks, threads, rows].map(|n| units::count(n.into()));

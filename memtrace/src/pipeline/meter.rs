@@ -27,7 +27,7 @@ use crate::{
 pub(super) struct Reading {
     at: Instant,
     targets: HashMap<TargetId, Seen>,
-    /// What those had done that were not there any more.
+    /// The work of those that were not there any more.
     done: Done,
 }
 
@@ -100,8 +100,8 @@ impl Reading {
         Some(Demand::new(target, now.requested.since(then), cpu, elapsed, trap))
     }
 
-    /// What those have done all together, until `later`, that were not there at both times: of processes that live for
-    /// milliseconds none is, and none alone does much. Where it is one, which is there still, it goes by its own name.
+    /// The joint work, until `later`, of those that were not there at both times. Processes that live for milliseconds never
+    /// are, and none of them alone does much. A single one that is still there goes by its own name.
     pub(super) fn passing(&self, later: &Self, trap: TrapCost) -> Demand {
         let sum = |done: Done, seen: &Seen| Done {
             requested: done.requested.plus(seen.requested),
@@ -115,14 +115,14 @@ impl Reading {
         };
         let come = later.targets.iter().filter(|seen| is_of(self, seen));
         let gone = self.targets.iter().filter(|seen| is_of(later, seen));
-        // What those had done before that have gone since is in both.
+        // The earlier work of those that have gone since is in both.
         let now = come.fold(later.done, |done, (_, seen)| sum(done, seen));
         let then = gone.fold(self.done, |done, (_, seen)| sum(done, seen));
         let elapsed = later.at.saturating_duration_since(self.at);
         Demand::new(name, now.requested.since(then.requested), now.cpu.saturating_sub(then.cpu), elapsed, trap)
     }
 
-    /// What the target has done since of whose CPU time tracing took most; those that come and go count as one.
+    /// The work since then of the target of whose CPU time tracing took most; those that come and go count as one.
     pub(super) fn greatest(&self, later: &Self, trap: TrapCost) -> Option<Demand> {
         let stayed = later.targets.keys().filter(|target| self.targets.contains_key(*target));
         let demands = stayed.filter_map(|target| self.demand(*target, later, trap));
@@ -148,7 +148,7 @@ impl Demand {
         Load::of(self.allocs, self.frees, self.hits.rets, self.cpu, self.cost(), self.elapsed)
     }
 
-    /// What was counted of those that come and go.
+    /// The counts of those that come and go.
     pub(super) fn counted(&self) -> Counted {
         Counted { allocs: self.allocs, frees: self.frees, elapsed: self.elapsed }
     }

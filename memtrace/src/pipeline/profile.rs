@@ -583,7 +583,7 @@ fn site_id(places: &[CodePlace], category: Category, identities: &[u64]) -> u64 
     })
 }
 
-/// What stands for each image in the ids of sites.
+/// The number that stands for each image in the ids of sites.
 pub(super) fn identities(images: &Images) -> Vec<u64> {
     images.all().iter().map(|image| identity(&image.name)).collect()
 }

@@ -39,7 +39,7 @@ use crate::{
     symbolize::Symbolizer,
 };
 
-/// What targets have done whose programs are over.
+/// The work of targets whose programs are over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Done {
     pub(super) requested: Requested,
@@ -81,11 +81,11 @@ pub(super) struct Followed {
 struct ExitBook {
     areas: AreaBook,
     found: Option<AtExit>,
-    /// What was found when it was about to become another program.
+    /// The findings when it was about to become another program.
     replaced: Option<AtExit>,
     /// Whether it began as a copy of its parent.
     is_forked: bool,
-    /// What kept memtrace from hooking something in it.
+    /// The reason why memtrace could not hook something in it.
     refused: Option<String>,
 }
 
@@ -97,8 +97,8 @@ pub(super) enum Beginning {
     Before,
     /// As a program, with nothing.
     Program,
-    /// As a copy of its parent: what was the allocator's then is known of neither as blocks nor as free, so all of it may hold
-    /// pointers. What its own calls map afterwards is known, as of a program.
+    /// As a copy of its parent: the allocator's memory of that time is known neither as blocks nor as free, so all of it may hold
+    /// pointers. Memory that its own calls map afterwards is known, as of a program.
     Forked,
 }
 
@@ -174,7 +174,7 @@ pub(super) struct Targets {
     categories: Vec<Category>,
     live: BTreeMap<ProcessSlot, Followed>,
     ended: Ended,
-    /// What those have done that are not live any more, all together.
+    /// The joint work of those that are not live any more.
     pub(super) done: Done,
     /// How many targets there were.
     count: u64,
@@ -340,7 +340,7 @@ impl Targets {
         }
     }
 
-    /// Hooks those anew whose probes have gone with their main threads. What they have done meanwhile was not seen.
+    /// Hooks those anew whose probes have gone with their main threads. Their work meanwhile was not seen.
     pub(super) fn follow_leaders(&self, kernel: &mut Kernel) {
         for pid in kernel.follow_leaders() {
             log::info!("process {pid}: its probes are in place again");

@@ -7,7 +7,7 @@ use std::{cell::Cell, fs::File, ops::Range};
 
 use object::read::{ReadCache, ReadRef};
 
-/// What one parse may read, in bytes: symbols and their names of the largest browsers, twice.
+/// The most that one parse may read, in bytes: symbols and their names of the largest browsers, twice.
 pub const MAX_READ_BYTES: u64 = 512 << 20;
 
 /// A file that is read piece by piece, up to the bound.

@@ -76,7 +76,7 @@ pub fn memory_limit(pid: u32, tables_bytes: u64) -> Option<Limit> {
     Some(limit)
 }
 
-/// What room there is where memtrace's own memory is charged: in its cgroup or one above it, whichever has least; `None`
+/// The room where memtrace's own memory is charged: in its cgroup or one above it, whichever has least; `None`
 /// where none of them has a limit.
 #[must_use]
 pub fn own_room() -> Option<Room> {

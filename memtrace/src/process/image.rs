@@ -384,7 +384,7 @@ fn copy_of_vdso() -> io::Result<File> {
 
 fn open_mapped(pid: u32, mapping: &Mapping) -> io::Result<File> {
     let pid = leader::speaker(pid);
-    // What is mapped there may have changed since.
+    // Another file may be mapped there since.
     let open = |path: &Path| {
         let file = open_regular(path)?;
         let is_mapped = mapping.file.is_some_and(|id| is_file(&file, id));

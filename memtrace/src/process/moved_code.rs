@@ -11,7 +11,7 @@ use super::maps::Mapping;
 pub fn files(mappings: &[Mapping]) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = Vec::new();
     for (index, anonymous) in mappings.iter().enumerate().filter(|(_, mapping)| is_anonymous_code(mapping)) {
-        // What was copied in several pieces may have become several mappings.
+        // Code that was copied in several pieces may have become several mappings.
         let before = mappings[..index].iter().rev().find(|mapping| !is_anonymous_code(mapping));
         let after = mappings[index..].iter().find(|mapping| !is_anonymous_code(mapping));
         let (Some(before), Some(after)) = (before, after) else { continue };

@@ -50,7 +50,7 @@ pub fn is_file(file: &File, id: FileId) -> bool {
     by_stat == id || as_mapped(file) == Some(id)
 }
 
-/// What the kernel calls the file where it is mapped.
+/// The kernel's name for the file where it is mapped.
 fn as_mapped(file: &File) -> Option<FileId> {
     const LENGTH: usize = 1;
     // SAFETY: a new mapping at an address that the kernel chooses, which nobody reads.

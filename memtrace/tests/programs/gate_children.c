@@ -57,7 +57,7 @@ ONCE void lose_ring_in_child(int count) {
     first = last = NULL;
 }
 
-// What was on the stack below is of no account.
+// Overwrites old pointers on the stack below.
 ONCE static void wipe(void) {
     volatile char deep[32768];
     for (size_t i = 0; i < sizeof deep; i++) deep[i] = 0;

@@ -23,7 +23,7 @@ int main(int argc, char **argv) {
     if (fork() != 0) return 0;
     setsid();
     if (fork() != 0) _exit(0);
-    // Whoever waits for the end of what the command prints does not wait for a daemon.
+    // A reader of the command's output does not wait for a daemon.
     close(STDOUT_FILENO);
     close(STDERR_FILENO);
     if (number == 0) sleep(120);

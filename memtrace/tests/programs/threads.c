@@ -91,7 +91,7 @@ static void load(void) {
     char line[16];
     void *library = dlopen(getenv("LIBRARY"), RTLD_NOW);
     if (!library) _exit(4);
-    // Whoever hooks what is loaded has the time to.
+    // A tracer has the time to hook the library.
     say("loaded\n");
     if (read(0, line, sizeof line) <= 0) _exit(2);
     work_of_loaded((void *(*)(size_t))dlsym(library, "mi_malloc"), (void (*)(void *))dlsym(library, "mi_free"));
@@ -112,7 +112,7 @@ __attribute__((noinline)) static void lose(void) {
     }
 }
 
-// What was on the stack below is of no account.
+// Overwrites old pointers on the stack below.
 __attribute__((noinline)) static void wipe(void) {
     volatile char deep[16384];
     memset((void *)deep, 0, sizeof deep);

@@ -50,7 +50,7 @@ pub(crate) fn lost(report: &Value, function: &str) -> (Vec<u64>, usize) {
     (all.iter().map(sum).filter(|lost| *lost > 0).collect(), others)
 }
 
-/// What the gate says was not checked: the causes.
+/// The causes of the checks that the gate could not make.
 pub(crate) fn causes(report: &Value) -> Vec<&str> {
     report["gate"]["not_checked"].as_array().unwrap().iter().map(|unseen| unseen["cause"].as_str().unwrap()).collect()
 }

@@ -89,7 +89,7 @@ impl Postgres {
         command
     }
 
-    /// What its children have run on a CPU that have ended: fields 16 and 17 of proc_pid_stat(5).
+    /// The CPU time of its children that have ended: fields 16 and 17 of proc_pid_stat(5).
     fn cpu_of_children(&self) -> Result<Duration> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.server.id()))?;
         let fields: Vec<&str> = stat.rsplit_once(") ").context("no stat")?.1.split(' ').collect();

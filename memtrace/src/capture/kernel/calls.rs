@@ -11,7 +11,7 @@ impl Kernel {
         let mut calls: BpfHashMap<_, BlockKey, PendingCall> = self.map_mut("CALLS")?;
         let keys: Vec<BlockKey> = calls.keys().filter_map(Result::ok).collect();
         for key in keys.iter().filter(|key| slots.contains(&key.process())) {
-            // What is gone already need not be removed.
+            // An entry that is gone already need not be removed.
             _ = calls.remove(key);
         }
         Ok(())

@@ -49,7 +49,7 @@ pub struct Asked {
     pub processes: Option<u32>,
 }
 
-/// What else takes memory there.
+/// Options that add to the size of the tables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extras {
     /// Whether changes of address spaces are told.
@@ -73,7 +73,7 @@ pub(super) const PAGE_BYTES: u32 = 4096;
 /// The room for rare events, in bytes (memtrace-ebpf's `EVENTS`).
 const EVENTS_BYTES: u64 = 256 << 10;
 
-/// What the kernel keeps beside the key and the value of an entry of a hash map, and for each of as many lists as there are
+/// The kernel's own bytes beside the key and the value of an entry of a hash map, and for each list. There are as many lists as
 /// entries, rounded up to a power of two (`struct htab_elem` and `struct bucket` of kernel/bpf/hashtab.c).
 const HASH_ENTRY_BYTES: u64 = 48;
 const HASH_LIST_BYTES: u64 = 16;
@@ -122,7 +122,7 @@ impl Capacities {
         }
     }
 
-    /// What all maps together take, in bytes.
+    /// The size of all maps together, in bytes.
     #[must_use]
     pub fn table_bytes(&self, extras: Extras) -> u64 {
         let [sites, stacks, threads, rows, processes] =

@@ -275,7 +275,7 @@ impl KernelMemory {
         Ok(KERNEL)
     }
 
-    /// What the programs call memtrace itself.
+    /// The programs' number for memtrace itself.
     #[must_use]
     pub fn own_tgid(&self) -> u32 {
         self.pids.own()

@@ -476,7 +476,7 @@ impl Kernel {
         program.try_into().map_err(|_| KernelError::Missing(name))
     }
 
-    /// What the kernel side calls memtrace itself.
+    /// The kernel side's number for memtrace itself.
     #[must_use]
     pub fn own_tgid(&self) -> u32 {
         self.pids.own()
@@ -679,8 +679,8 @@ impl Kernel {
         self.is_adaptive
     }
 
-    /// What each target has asked for, where sites may have estimates: exact, but for calls that fail. How often it has
-    /// executed a `ret` that is probed.
+    /// The requests of each target, exact but for calls that fail, where sites may have estimates; and the number of probed
+    /// `ret`s that it has executed.
     #[must_use]
     pub fn requested(&self) -> HashMap<ProcessSlot, Requested> {
         if self.sample_bytes.is_some() || self.probes.are_at_rets() { self.threads.requested() } else { HashMap::new() }

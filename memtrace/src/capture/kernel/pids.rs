@@ -23,7 +23,7 @@ pub(super) struct Pids {
 }
 
 impl Pids {
-    /// What the programs must know of the kernel's structures: nothing in the machine's first namespace.
+    /// The layout of the kernel's structures that the programs must know: nothing in the machine's first namespace.
     ///
     /// # Errors
     /// Where the kernel does not tell.
@@ -46,12 +46,12 @@ impl Pids {
         Ok(pids)
     }
 
-    /// What the kernel side calls memtrace.
+    /// The kernel side's number for memtrace.
     pub(super) fn own(&self) -> u32 {
         self.own
     }
 
-    /// What the kernel side calls the process that memtrace calls `pid`.
+    /// The kernel side's number for the process that memtrace calls `pid`.
     ///
     /// # Errors
     /// Where there is none.

@@ -1,4 +1,4 @@
-//! What a target that is over has left, as a gate asks for it.
+//! The remains of a target that is over, as a gate asks for them.
 
 use super::{Counted, Profile, View, category, site_id};
 use crate::{

@@ -1,10 +1,10 @@
-//! What a gate has come to, for scripts.
+//! The outcome of a gate, for scripts.
 
 use serde::Serialize;
 
 use crate::model::unseen::{Outcome, Unseen};
 
-/// What the gate of a run has come to.
+/// The outcome of a run's gate.
 #[derive(Serialize)]
 pub(super) struct JsonGate<'a> {
     suspects: usize,
@@ -14,7 +14,7 @@ pub(super) struct JsonGate<'a> {
     ended_early: Vec<JsonUnseen<'a>>,
 }
 
-/// What was not checked: of no process where it is about the run as a whole.
+/// A check that was not made: of no process where it is about the run as a whole.
 #[derive(Serialize)]
 struct JsonUnseen<'a> {
     pid: Option<u32>,
