@@ -11,7 +11,9 @@ use std::{
 };
 
 use serde_json::Value;
-use support::{FRAME_POINTERS, PATIENCE, Target, compile, eventually, kernel_programs, kernel_version};
+use support::{
+    FRAME_POINTERS, PATIENCE, Target, compile, eventually, gate::assert_schema, kernel_programs, kernel_version,
+};
 
 /// memtrace over the kernel's memory, with a report each half a second.
 struct Watching {
@@ -168,8 +170,7 @@ fn pipes_sockets_and_eventfds_are_found_by_kernel_stack_and_go_again() {
     }
     assert_eq!((&process["pid"], &process["comm"]), (&Value::from(0), &Value::from("kernel")));
     support::assert_sums(process);
-    let schema: Value = serde_json::from_str(include_str!("../../docs/schema.json")).unwrap();
-    assert!(jsonschema::is_valid(&schema, &report), "{}", summary(&report));
+    assert_schema(&report);
     assert!(process["sites"].as_array().unwrap().iter().all(|site| site["frames"][0]["kind"] == "kernel"));
     tell(&mut holder, "close");
     watching.until("they are gone", |report| {

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use serde_json::Value;
+
 use crate::model::{
     frame::{Frame, Function, ImageName, Place, Reason},
     ledger::Ledger,
@@ -18,6 +20,8 @@ use crate::model::{
     trend::{self, Trend},
     verdict::{Judgement, Verdict},
 };
+
+include!("../../tests/support/strict_schema.rs");
 
 fn resolved(name: &str, line: u32, inlined: bool) -> Frame {
     let image = Arc::new(ImageName { path: "/usr/bin/demo".into(), build_id: Some("abcd".into()) });

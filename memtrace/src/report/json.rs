@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn the_report_keeps_to_its_published_schema() {
-        let schema: Value = serde_json::from_str(include_str!("../../../docs/schema.json")).unwrap();
+        let schema = fixture::strict_schema(include_str!("../../../docs/schema.json"));
         let validator = jsonschema::validator_for(&schema).unwrap();
         let errors: Vec<String> = validator.iter_errors(&rendered(None)).map(|error| error.to_string()).collect();
         assert!(errors.is_empty(), "{errors:#?}");
@@ -352,7 +352,7 @@ mod tests {
         let mut out = Vec::new();
         render(&sampled, None, &mut out).unwrap();
         let report: Value = serde_json::from_slice(&out).unwrap();
-        let schema: Value = serde_json::from_str(include_str!("../../../docs/schema.json")).unwrap();
+        let schema = fixture::strict_schema(include_str!("../../../docs/schema.json"));
         assert!(jsonschema::is_valid(&schema, &report), "{report:#}");
         assert_eq!(report["sample_bytes"], 4096);
         let process = &report["processes"][0];
@@ -373,7 +373,7 @@ mod tests {
         let mut out = Vec::new();
         render(&report, None, &mut out).unwrap();
         let json: Value = serde_json::from_slice(&out).unwrap();
-        let schema: Value = serde_json::from_str(include_str!("../../../docs/schema.json")).unwrap();
+        let schema = fixture::strict_schema(include_str!("../../../docs/schema.json"));
         assert!(jsonschema::is_valid(&schema, &json), "{json:#}");
         assert_eq!(json["auto"]["tiers"][1]["tier"], "windowed");
         assert_eq!(json["auto"]["tiers"][1]["at_ns"], 3_000_000_000u64);
@@ -394,7 +394,7 @@ mod tests {
         unread.processes[0].memory = None;
         let mut out = Vec::new();
         render(&unread, None, &mut out).unwrap();
-        let schema: Value = serde_json::from_str(include_str!("../../../docs/schema.json")).unwrap();
+        let schema = fixture::strict_schema(include_str!("../../../docs/schema.json"));
         assert!(jsonschema::is_valid(&schema, &serde_json::from_slice(&out).unwrap()));
     }
 
@@ -410,7 +410,7 @@ mod tests {
         let mut out = Vec::new();
         render(&report, None, &mut out).unwrap();
         let report: Value = serde_json::from_slice(&out).unwrap();
-        let schema: Value = serde_json::from_str(include_str!("../../../docs/schema.json")).unwrap();
+        let schema = fixture::strict_schema(include_str!("../../../docs/schema.json"));
         assert!(jsonschema::is_valid(&schema, &report));
         let process = &report["processes"][0];
         assert_eq!(
@@ -436,7 +436,7 @@ mod tests {
         let mut out = Vec::new();
         render(&report, None, &mut out).unwrap();
         let report: Value = serde_json::from_slice(&out).unwrap();
-        let schema: Value = serde_json::from_str(include_str!("../../../docs/schema.json")).unwrap();
+        let schema = fixture::strict_schema(include_str!("../../../docs/schema.json"));
         assert!(jsonschema::is_valid(&schema, &report));
         let process = &report["processes"][0];
         assert_eq!((&process["resident_change_bytes"], &process["live_bytes"]), (&(-(42 << 20)).into(), &0.into()));
@@ -445,7 +445,7 @@ mod tests {
 
     #[test]
     fn the_schema_refuses_what_is_not_in_it() {
-        let schema: Value = serde_json::from_str(include_str!("../../../docs/schema.json")).unwrap();
+        let schema = fixture::strict_schema(include_str!("../../../docs/schema.json"));
         let mut report = rendered(None);
         report["processes"][0]["sites"][0]["frames"][0]["surprise"] = Value::from(1);
         assert!(!jsonschema::is_valid(&schema, &report));
