@@ -267,6 +267,13 @@ fn four_privileges_are_enough() {
     let reader = fs::read_to_string(format!("/proc/{0}/task/{0}/children", traced.id())).unwrap();
     let status = fs::read_to_string(format!("/proc/{}/status", reader.trim())).unwrap();
     assert!(status.contains("CapPrm:\t0000000000000000") && status.contains("Seccomp:\t2"), "{status}");
+    // Its root folder takes a privilege that it does not have, or a user namespace.
+    let namespace =
+        Command::new("setpriv").args(["--reuid=65534", "--clear-groups", "unshare", "--user", "true"]).status();
+    if namespace.unwrap().success() {
+        let root = fs::read_link(format!("/proc/{}/root", reader.trim())).unwrap();
+        assert!(root.ends_with("fd"), "{}", root.display());
+    }
     target.say("go");
     let truth = serde_json::from_str(&target.line()).unwrap();
     let output = traced.wait_with_output().unwrap();

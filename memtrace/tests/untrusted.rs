@@ -6,7 +6,7 @@ mod support;
 
 use std::{
     fs::{self, File, OpenOptions},
-    os::unix::fs::{FileExt, symlink},
+    os::unix::fs::{FileExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -319,6 +319,40 @@ fn an_image_that_is_shortened_while_it_is_read_costs_its_names() {
     assert!(!why.is_empty() && why.iter().all(|why| *why == "the image cannot be read"), "{process:#}");
 }
 
+fn for_its_owner_alone(path: &Path) {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+#[test]
+fn files_that_are_for_their_owner_alone_are_read_as_copies() {
+    let folder = scratch();
+    let (program, debug) = stripped(folder.path(), &[]);
+    for path in [&program, &debug] {
+        for_its_owner_alone(path);
+    }
+    let frame = trace_first_phase(&program);
+    assert!(frame["file"].as_str().is_some_and(|file| file.ends_with("phases.c")), "{frame}");
+}
+
+#[test]
+fn a_file_for_its_owner_alone_that_is_too_large_to_be_copied_has_no_names_and_says_so() {
+    let folder = scratch();
+    let (program, output) = (phases(folder.path()), folder.path().join("report.json"));
+    for_its_owner_alone(&program);
+    assert!(Command::new("fallocate").args(["-l", "257MiB"]).arg(&program).status().unwrap().success());
+    let mut target = waiting(&program);
+    let pid = target.pid().to_string();
+    let tracing = Tracing::start(&["--pid", &pid, "--format", "json", "-o", output.to_str().unwrap()]);
+    go(&mut target, "first");
+    let (report, messages) = stopped(tracing, &output);
+    let why = unresolved_in(process(&report), "/phases");
+    assert!(!why.is_empty() && why.iter().all(|why| *why == "the image cannot be read"), "{report:#}");
+    assert!(
+        messages.contains("there is no copy of it: file too large") && messages.contains("hint: let others read"),
+        "{messages}"
+    );
+}
+
 /// Asserts what a process that reads symbols has left.
 fn assert_confined(reader: u32) {
     for (name, value) in [
@@ -338,7 +372,7 @@ fn assert_confined(reader: u32) {
     let open = fs::read_dir(format!("/proc/{reader}/fd")).unwrap().count();
     assert_eq!(open, 4, "{:?}", fs::read_dir(format!("/proc/{reader}/fd")).unwrap().collect::<Vec<_>>());
     let root = fs::read_link(format!("/proc/{reader}/root")).unwrap();
-    assert!(root.ends_with("fdinfo"), "{}", root.display());
+    assert!(root.ends_with("fd"), "{}", root.display());
 }
 
 #[test]
@@ -385,7 +419,9 @@ fn what_reads_symbols_is_begun_anew_and_never_a_target() {
     let processes = report["processes"].as_array().unwrap();
     let of_target = processes.iter().find(|process| process["pid"] == target.pid()).unwrap();
     assert_eq!(sum_at(of_target, "first_phase", "live_bytes"), 100_000, "{messages}");
-    assert!(processes.iter().all(|process| process["comm"] != "memtrace-names" && process["pid"] != reader));
+    let own = fs::canonicalize(std::env::var_os("MEMTRACE").unwrap()).unwrap();
+    let is_reader = |process: &Value| process["comm"] == "memtrace-names" && process["exe"].as_str() == own.to_str();
+    assert!(!processes.iter().any(|process| is_reader(process) || process["pid"] == reader));
 }
 
 #[test]

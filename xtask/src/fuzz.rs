@@ -24,7 +24,6 @@ pub(crate) fn fuzz(seconds: u32) -> Result<()> {
         ("cfi", "the compiler of call frame information", corpus()?),
         ("gate", "the readers of suppressions and baselines", folder("gate")?),
         ("answers", "the reader of what the process that reads symbols answers", folder("answers")?),
-        ("symbols", "the reader of symbols and debug information", images()?),
     ] {
         say(&format!("fuzzing {what} for {seconds} s"));
         let mut command = Command::new("rustup");
@@ -48,22 +47,6 @@ pub(crate) fn fuzz(seconds: u32) -> Result<()> {
 fn folder(name: &str) -> Result<PathBuf> {
     let folder = target().join(format!("fuzz-corpus-{name}"));
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    Ok(folder)
-}
-
-/// A small program with symbols and lines, as an input to start from.
-fn images() -> Result<PathBuf> {
-    let folder = folder("symbols")?;
-    let (source, object) = (folder.join("small.c"), folder.join("small.o"));
-    fs::write(&source, "int inner(int a) { return a + 1; }\nint outer(int a) { return inner(a) + 2; }\n")?;
-    let mut compiled = Command::new("cc");
-    compiled.args(["-g", "-O2", "-shared", "-fPIC", "-nostdlib", "-Wl,-z,noseparate-code", "-o"]);
-    run(compiled.arg(&object).arg(&source))?;
-    fs::remove_file(&source)?;
-    // The target's input: an offset in eight bytes, that there is no debug file, the image.
-    let bytes = [&0x1000u64.to_le_bytes()[..], &[0], &fs::read(&object)?].concat();
-    fs::write(folder.join("small"), bytes)?;
-    fs::remove_file(&object)?;
     Ok(folder)
 }
 

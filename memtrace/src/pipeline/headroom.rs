@@ -20,7 +20,7 @@ use crate::{
         report::{Category, Tier},
         units,
     },
-    process::{cgroup, kernel_pages, maps, memory},
+    process::{bounded::MAX_READ_BYTES, cgroup, kernel_pages, maps, memory},
 };
 
 /// The memory that memtrace takes beside its tables and beside the images of its targets, in bytes: some 28 MiB of its own, and
@@ -186,6 +186,6 @@ fn images_of(pid: NonZeroU32) -> impl Iterator<Item = (maps::FileId, u64)> {
     let mappings = maps::read(pid.get()).unwrap_or_default();
     mappings.into_iter().filter(|mapping| mapping.executable).filter_map(move |mapping| {
         let path = format!("/proc/{pid}/map_files/{:x}-{:x}", mapping.start, mapping.end);
-        Some((mapping.file?, fs::metadata(path).map_or(0, |file| file.len())))
+        Some((mapping.file?, fs::metadata(path).map_or(0, |file| file.len().min(MAX_READ_BYTES))))
     })
 }

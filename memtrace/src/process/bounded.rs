@@ -3,9 +3,9 @@
 //! Reads are pread(2), never a mapping: whoever shortens the file meanwhile makes a read fail, not memtrace. All reads of one
 //! parse together have a bound, since a sparse file of 64 GiB takes no disk, and reading it would take all memory.
 
-use std::{cell::Cell, fs::File, ops::Range};
+use std::{cell::Cell, fs::File, ops::Range, os::unix::fs::FileExt};
 
-use object::read::{ReadCache, ReadRef};
+use object::read::{ReadCache, ReadCacheOps, ReadRef};
 
 /// The most that one parse may read, in bytes: symbols and their names of the largest browsers, twice.
 pub const MAX_READ_BYTES: u64 = 512 << 20;
@@ -13,7 +13,7 @@ pub const MAX_READ_BYTES: u64 = 512 << 20;
 /// A file that is read piece by piece, up to the bound.
 #[derive(Debug)]
 pub struct BoundedFile<'f> {
-    cache: ReadCache<&'f File>,
+    cache: ReadCache<Position<'f>>,
     left: Cell<u64>,
 }
 
@@ -21,11 +21,41 @@ impl<'f> BoundedFile<'f> {
     /// With nothing read yet.
     #[must_use]
     pub fn new(file: &'f File) -> Self {
-        Self { cache: ReadCache::new(file), left: Cell::new(MAX_READ_BYTES) }
+        Self { cache: ReadCache::new(Position { file, at: 0 }), left: Cell::new(MAX_READ_BYTES) }
     }
 
     fn take(&self, bytes: u64) -> Result<(), ()> {
         self.left.set(self.left.get().checked_sub(bytes).ok_or(())?);
+        Ok(())
+    }
+}
+
+/// A place in a file of our own: that of the descriptor is moved by all who have the file from us.
+#[derive(Debug)]
+struct Position<'f> {
+    file: &'f File,
+    at: u64,
+}
+
+impl ReadCacheOps for Position<'_> {
+    fn len(&mut self) -> Result<u64, ()> {
+        self.file.metadata().map(|file| file.len()).map_err(drop)
+    }
+
+    fn seek(&mut self, at: u64) -> Result<u64, ()> {
+        self.at = at;
+        Ok(at)
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> Result<usize, ()> {
+        let read = self.file.read_at(bytes, self.at).map_err(drop)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+
+    fn read_exact(&mut self, bytes: &mut [u8]) -> Result<(), ()> {
+        self.file.read_exact_at(bytes, self.at).map_err(drop)?;
+        self.at += bytes.len() as u64;
         Ok(())
     }
 }

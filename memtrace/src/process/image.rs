@@ -196,14 +196,6 @@ impl Image {
         Some((OsStr::from_bytes(name).into(), checksum))
     }
 
-    /// The path and the build id of the file with what several debug files have in common (`.gnu_debugaltlink`).
-    #[must_use]
-    pub fn supplementary_link(&self) -> Option<(PathBuf, String)> {
-        let file = BoundedFile::new(&self.file);
-        let (path, build_id) = self.elf(&file).ok()?.gnu_debugaltlink().ok()??;
-        Some((OsStr::from_bytes(path).into(), hex(build_id)))
-    }
-
     /// The virtual offset (what `addr2line -e` takes) of a place in the file.
     #[must_use]
     pub fn virtual_offset(&self, file_offset: u64) -> Option<u64> {

@@ -1,51 +1,19 @@
-//! Where separate debug files are: by build id, by `.gnu_debuglink`, by `.gnu_debugaltlink`, beside the image (`.dwp`).
+//! Where an image's separate debug file is: by build id, by `.gnu_debuglink`.
 //!
-//! In: an image. Out: open files. Names come from images, so files are opened as [`crate::process::open`] does, and are known
+//! In: an image. Out: an open file. Names come from images, so files are opened as [`crate::process::open`] does, and are known
 //! by their build ids (or, where an image has none, by a checksum that the process that reads symbols takes).
 
-use std::{
-    fs::File,
-    os::fd::{AsFd, BorrowedFd},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use super::reader::protocol::FileKind;
 use crate::process::{image::Image, open::open_regular};
 
 /// Where distributions have debug files.
 const FOLDERS: [&str; 2] = ["/usr/lib/debug", "/lib/debug"];
 
-/// The separate debug files of an image.
-#[derive(Debug, Default)]
-pub(super) struct DebugFiles {
-    debug: Option<(Image, Option<u32>)>,
-    supplementary: Option<Image>,
-    package: Option<File>,
-}
-
-impl DebugFiles {
-    /// Opens what there is.
-    pub(super) fn of(image: &Image) -> Self {
-        let folder = image.folder();
-        let debug =
-            by_build_id(image.build_id.as_deref()).map(|debug| (debug, None)).or_else(|| by_link(image, folder));
-        // Relative paths are relative to the file that has the link.
-        let linking = debug.as_ref().map_or(image, |(debug, _)| debug);
-        let supplementary = supplementary(linking, linking.path.parent().filter(|_| debug.is_some()).or(folder));
-        let package = folder.zip(image.path.file_name()).and_then(|(folder, name)| {
-            let mut name = name.to_owned();
-            name.push(".dwp");
-            open_regular(&folder.join(name)).ok()
-        });
-        Self { debug, supplementary, package }
-    }
-
-    /// The files, and what they are.
-    pub(super) fn descriptors(&self) -> impl Iterator<Item = (FileKind, BorrowedFd<'_>)> {
-        let debug = self.debug.iter().map(|(debug, sum)| (FileKind::Debug { checksum: *sum }, debug.descriptor()));
-        let supplementary = self.supplementary.iter().map(|file| (FileKind::Supplementary, file.descriptor()));
-        debug.chain(supplementary).chain(self.package.iter().map(|file| (FileKind::Package, file.as_fd())))
-    }
+/// The debug file of an image, with the checksum that it must have where it is known by no build id.
+pub(super) fn of(image: &Image) -> Option<(Image, Option<u32>)> {
+    let by_build_id = by_build_id(image.build_id.as_deref()).map(|debug| (debug, None));
+    by_build_id.or_else(|| by_link(image, image.folder()))
 }
 
 fn open(path: &Path) -> Option<Image> {
@@ -78,13 +46,6 @@ fn by_link(image: &Image, folder: Option<&Path>) -> Option<(Image, Option<u32>)>
             _ => Some((file, Some(checksum))),
         }
     })
-}
-
-fn supplementary(linking: &Image, folder: Option<&Path>) -> Option<Image> {
-    let (path, build_id) = linking.supplementary_link()?;
-    let path = if path.is_absolute() { path } else { folder?.join(path) };
-    let by_path = || open(&path).filter(|file| file.build_id.as_ref() == Some(&build_id));
-    by_build_id(Some(&build_id)).or_else(by_path)
 }
 
 #[cfg(test)]

@@ -1,223 +1,118 @@
-//! From places in one image to functions, files and lines: its ELF symbols and its DWARF, in memory.
+//! From places in one image to functions, files and lines, by blazesym: its ELF symbols and its DWARF.
 //!
-//! In: the bytes of the image and of its separate debug files. Out: the functions at an address, the innermost inlined one
-//! first. Opens nothing and asks nobody. Runs in the process that reads symbols (`reader`), since whoever made these files may
-//! have made them to break it.
+//! In: paths of the image and of its separate debug file. Out: the functions at an address, the innermost inlined one first.
+//! Runs in the process that reads symbols (`reader`), since whoever made these files may have made them to break it. The
+//! paths there are that process's own descriptors, and lead to nothing else.
 
-use std::{borrow::Cow, cmp::Reverse, ops::Range, sync::Arc};
+use std::path::PathBuf;
 
-use addr2line::{Context, LookupContinuation, LookupResult, demangle_auto};
-use gimli::{DwarfPackage, DwarfPackageSections, DwarfSections, EndianSlice, LittleEndian, SectionId};
-use object::{
-    Object, ObjectSection, ObjectSymbol, ObjectSymbolTable, SectionFlags, SymbolKind, elf::SHF_EXECINSTR,
-    read::elf::ElfFile64,
+use blazesym::{
+    Error,
+    symbolize::{
+        CodeInfo, Input, Sym, Symbolized, Symbolizer,
+        source::{Elf, Source},
+    },
 };
 
 use super::reader::protocol::Named;
 
-/// What a section may become when it is unpacked, in bytes. Those of the largest debug files are half of that.
-const MAX_UNPACKED_BYTES: u64 = 1 << 30;
-/// Inlined functions at one address that are told. Compilers make some dozens.
-const MAX_INLINED: usize = 128;
-/// Symbols before an address that are looked at for one that reaches it.
-const MAX_LOOKED_AT: usize = 64;
-
-type Bytes<'d> = EndianSlice<'d, LittleEndian>;
-type Elf<'d> = ElfFile64<'d, object::LittleEndian>;
-
-/// The files that have an image's symbols.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Files<'d> {
-    /// The image itself.
-    pub image: &'d [u8],
-    /// Its separate debug information.
-    pub debug: Option<&'d [u8]>,
-    /// What several debug files have in common (dwz(1)).
-    pub supplementary: Option<&'d [u8]>,
-    /// The debug information that the compiler left out of the image (`.dwp`).
-    pub package: Option<&'d [u8]>,
-}
-
-/// The sections of debug information, unpacked where they are compressed.
+/// A file of an image, as blazesym is asked about it.
 #[derive(Debug)]
-pub struct Sections<'d> {
-    own: DwarfSections<Cow<'d, [u8]>>,
-    supplementary: Option<DwarfSections<Cow<'d, [u8]>>>,
-    package: Option<DwarfPackageSections<Cow<'d, [u8]>>>,
-}
-
-impl<'d> Sections<'d> {
-    /// Unpacks the sections of an image's files.
-    ///
-    /// # Errors
-    /// Where the image is no ELF file. What is wrong with the others costs what they would tell.
-    pub fn load(files: &Files<'d>) -> Result<Self, object::Error> {
-        let image = Elf::parse(files.image)?;
-        let debug = files.debug.and_then(|bytes| Elf::parse(bytes).ok()).filter(has_lines);
-        let own = sections(debug.as_ref().unwrap_or(&image));
-        let supplementary = files.supplementary.and_then(|bytes| Elf::parse(bytes).ok());
-        let package = files.package.and_then(|bytes| Elf::parse(bytes).ok());
-        Ok(Self {
-            own,
-            supplementary: supplementary.as_ref().map(sections),
-            package: package.as_ref().and_then(|elf| {
-                DwarfPackageSections::load(|id| {
-                    Ok::<_, gimli::Error>(id.dwo_name().map_or_else(Cow::default, |name| section(elf, name)))
-                })
-                .ok()
-            }),
-        })
-    }
-}
-
-fn has_lines(elf: &Elf<'_>) -> bool {
-    elf.section_by_name(SectionId::DebugInfo.name()).is_some()
-}
-
-fn sections<'d>(elf: &Elf<'d>) -> DwarfSections<Cow<'d, [u8]>> {
-    let load = |id: SectionId| Ok::<_, std::convert::Infallible>(section(elf, id.name()));
-    match DwarfSections::load(load) {
-        Ok(sections) => sections,
-        Err(never) => match never {},
-    }
-}
-
-/// A section's contents; none where it is missing, corrupt or larger than any real one.
-fn section<'d>(elf: &Elf<'d>, name: &str) -> Cow<'d, [u8]> {
-    let packed = elf.section_by_name(name).and_then(|section| section.compressed_data().ok());
-    let packed = packed.filter(|packed| packed.uncompressed_size <= MAX_UNPACKED_BYTES);
-    packed.and_then(|packed| packed.decompress().ok()).unwrap_or_default()
-}
-
-/// A function's symbol.
-#[derive(Debug)]
-struct Symbol<'d> {
-    start: u64,
-    /// One past the last address that it can have.
-    end: u64,
-    /// Whether the symbol says so. Else it ends where the next one begins, or its section ends.
-    is_sized: bool,
-    name: &'d str,
+struct Asked {
+    /// With debug information; nothing where that cannot be read.
+    lines: Option<Source<'static>>,
+    /// By its table of symbols alone.
+    symbols: Source<'static>,
 }
 
 /// What is known of the code of one image.
-pub struct Names<'s> {
-    symbols: Vec<Symbol<'s>>,
-    lines: Option<Context<Bytes<'s>>>,
-    package: Option<DwarfPackage<Bytes<'s>>>,
+#[derive(Debug)]
+pub struct Names {
+    blazesym: Symbolizer,
+    files: Vec<Asked>,
 }
 
-impl<'s> Names<'s> {
-    /// Takes in an image's symbols and finds the units of its debug information.
+impl Default for Names {
+    fn default() -> Self {
+        let blazesym = Symbolizer::builder()
+            .enable_code_info(true)
+            .enable_inlined_fns(true)
+            .enable_demangling(true)
+            // Opened once: the path leads to another file later.
+            .enable_auto_reload(false)
+            // memtrace finds debug files.
+            .set_debug_dirs(Some(Vec::<PathBuf>::new()))
+            .build();
+        Self { blazesym, files: Vec::new() }
+    }
+}
+
+impl Names {
+    /// Opens a file of the image; of several, those that come later are asked first. Without `has_lines`, its debug
+    /// information is left alone. The path need not lead to it any more afterwards.
     ///
     /// # Errors
-    /// Where the image is no ELF file. What is wrong with its debug information costs lines and inlined functions.
-    pub fn new<'d: 's>(files: &Files<'d>, sections: &'s Sections<'d>) -> Result<Self, object::Error> {
-        let slice = |section: &'s Cow<'d, [u8]>| EndianSlice::new(section, LittleEndian);
-        let dwarf = sections.own.borrow_with_sup(sections.supplementary.as_ref(), slice);
-        let image = Elf::parse(files.image)?;
-        let debug = files.debug.and_then(|bytes| Elf::parse(bytes).ok());
-        let empty = EndianSlice::new(&[], LittleEndian);
-        Ok(Self {
-            symbols: symbols(&image, debug.as_ref()),
-            lines: Context::from_dwarf(dwarf).ok(),
-            package: sections.package.as_ref().and_then(|sections| sections.borrow(slice, empty).ok()),
-        })
+    /// Where the file may not be opened or is no ELF file. Where its debug information is broken, its symbols are known.
+    pub fn add(&mut self, path: PathBuf, has_lines: bool) -> Result<(), Error> {
+        let mut symbols = Elf::new(path.clone());
+        symbols.debug_syms = false;
+        let asked = |elf: Elf| {
+            let source = Source::Elf(elf);
+            // Blazesym opens files, and finds their tables, at the first question.
+            self.blazesym.symbolize_single(&source, Input::VirtOffset(0)).map(|_| source)
+        };
+        let symbols = asked(symbols)?;
+        let lines = if has_lines { asked(Elf::new(path)).ok() } else { None };
+        self.files.push(Asked { lines, symbols });
+        Ok(())
     }
 
     /// The functions at a virtual offset, from the innermost inlined one outwards; none where nothing is known of it.
     #[must_use]
     pub fn at(&self, offset: u64) -> Vec<Named> {
-        let mut found = self.by_lines(offset);
-        // Where debug information has no name for a function (assembly, say), the symbol has.
-        let Some(outermost) = found.last_mut().filter(|outermost| outermost.name.is_empty()) else {
-            return if found.is_empty() { self.by_symbol(offset).into_iter().collect() } else { found };
-        };
-        if let Some(symbol) = self.by_symbol(offset) {
-            outermost.name = symbol.name;
-        } else {
-            found.pop();
-        }
-        found
-    }
-
-    fn by_lines(&self, offset: u64) -> Vec<Named> {
-        // The last address has none after it, which the look-up asks for.
-        let Some(lines) = self.lines.as_ref().filter(|_| offset < u64::MAX) else { return Vec::new() };
-        let Ok(mut frames) = self.with_package(lines.find_frames(offset)) else { return Vec::new() };
         let mut found = Vec::new();
-        while let (Ok(Some(frame)), true) = (frames.next(), found.len() < MAX_INLINED) {
-            let name = frame.function.as_ref().and_then(|function| function.demangle().ok());
-            let location = frame.location.as_ref();
-            found.push(Named {
-                name: name.map(Cow::into_owned).unwrap_or_default(),
-                file: location.and_then(|location| location.file).map(str::to_owned),
-                line: location.and_then(|location| location.line),
-            });
+        for file in self.files.iter().rev() {
+            let functions = self.by_file(file, offset);
+            if functions.iter().any(|function| function.file.is_some()) {
+                return functions;
+            }
+            if found.is_empty() {
+                found = functions;
+            }
         }
         found
     }
 
-    /// What a look-up gives, with what it wants from the package.
-    fn with_package<L: LookupContinuation<Buf = Bytes<'s>>>(&self, mut lookup: LookupResult<L>) -> L::Output {
-        loop {
-            lookup = match lookup {
-                LookupResult::Output(output) => return output,
-                LookupResult::Load { load, continuation } => {
-                    let unit =
-                        self.package.as_ref().and_then(|package| package.find_cu(load.dwo_id, &load.parent).ok());
-                    continuation.resume(unit.flatten().map(Arc::new))
-                }
-            };
+    fn by_file(&self, file: &Asked, offset: u64) -> Vec<Named> {
+        let mut found = file.lines.as_ref().map(|lines| self.by_source(lines, offset)).unwrap_or_default();
+        // Where debug information is broken or has no name for a function (assembly, say), the symbol has.
+        if found.last().is_none_or(|outermost| outermost.name.is_empty()) {
+            let outermost = found.pop().unwrap_or_default();
+            let symbol = self.by_source(&file.symbols, offset).pop();
+            found.extend(symbol.map(|symbol| Named { name: symbol.name, ..outermost }));
         }
+        found
     }
 
-    fn by_symbol(&self, offset: u64) -> Option<Named> {
-        let after = self.symbols.partition_point(|symbol| symbol.start <= offset);
-        let mut before = self.symbols[..after].iter().rev().take(MAX_LOOKED_AT);
-        let nearest = self.symbols[..after].last()?.start;
-        let reaches = |symbol: &&Symbol<'_>| offset < symbol.end && (symbol.is_sized || symbol.start == nearest);
-        let symbol = before.find(reaches)?;
-        Some(Named { name: demangle_auto(symbol.name.into(), None).into_owned(), file: None, line: None })
+    fn by_source(&self, source: &Source<'_>, offset: u64) -> Vec<Named> {
+        match self.blazesym.symbolize_single(source, Input::VirtOffset(offset)) {
+            Ok(Symbolized::Sym(symbol)) => named(&symbol),
+            Ok(Symbolized::Unknown(_)) | Err(_) => Vec::new(),
+        }
     }
 }
 
-/// The functions' symbols of an image and its debug file, sorted by where they begin.
-fn symbols<'d>(image: &Elf<'d>, debug: Option<&Elf<'d>>) -> Vec<Symbol<'d>> {
-    let mut found = Vec::new();
-    for elf in debug.into_iter().chain([image]) {
-        // By their flags: a debug file has the sections without their contents.
-        let code = elf.sections().filter(
-            |section| matches!(section.flags(), SectionFlags::Elf { sh_flags, .. } if sh_flags.contains(SHF_EXECINSTR)),
-        );
-        let code: Vec<Range<u64>> =
-            code.map(|section| section.address()..section.address().saturating_add(section.size())).collect();
-        let tables = [(elf.symbol_table(), false), (elf.dynamic_symbol_table(), true)];
-        for (table, is_dynamic) in tables.into_iter().filter_map(|(table, is_dynamic)| Some((table?, is_dynamic))) {
-            found.extend(table.symbols().filter_map(|symbol| code_symbol(&symbol, is_dynamic, &code)));
-        }
-    }
-    // Of several at one address the last is taken: that with the shortest known extent, the first in its file.
-    found.reverse();
-    found.sort_by_key(|symbol| (symbol.start, symbol.is_sized, Reverse(symbol.end)));
-    found
-}
-
-/// A function's symbol; nothing where it is of something else, or of no section of `code`. Dynamic ones are few and far
-/// between: without a size, one is of its first address alone.
-fn code_symbol<'d>(symbol: &impl ObjectSymbol<'d>, is_dynamic: bool, code: &[Range<u64>]) -> Option<Symbol<'d>> {
-    if !matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Unknown) || !symbol.is_definition() {
-        return None;
-    }
-    let name = symbol.name().ok().filter(|name| !name.is_empty())?;
-    let (start, size) = (symbol.address(), symbol.size());
-    let is_sized = size > 0 || is_dynamic;
-    let end = if is_sized {
-        start.saturating_add(size.max(1))
-    } else {
-        code.iter().find(|range| range.contains(&start))?.end
+/// The functions at one place, from the innermost inlined one outwards. (Blazesym has the outermost inlined one first.) Inlined
+/// ones whose names are in a file that is not there (of dwz(1)) are left out.
+fn named(symbol: &Sym<'_>) -> Vec<Named> {
+    let named = |name: &str, code: Option<&CodeInfo<'_>>| Named {
+        name: name.to_owned(),
+        file: code.map(|code| code.to_path().to_string_lossy().into_owned()),
+        line: code.and_then(|code| code.line),
     };
-    Some(Symbol { start, end, is_sized, name })
+    let inlined = symbol.inlined.iter().rev().map(|inner| named(&inner.name, inner.code_info.as_ref()));
+    let inlined = inlined.filter(|inner| !inner.name.is_empty());
+    inlined.chain([named(&symbol.name, symbol.code_info.as_deref())]).collect()
 }
 
 #[cfg(test)]
@@ -230,23 +125,23 @@ mod tests {
         inner(line!().into())
     }
 
-    /// The file of this test, and the virtual offset in it of an address.
-    fn own(address: u64) -> (Vec<u8>, u64) {
+    const OWN: &str = "/proc/self/exe";
+
+    /// The virtual offset of an address in the file of this test.
+    fn offset_of(address: u64) -> u64 {
         let pid = std::process::id();
         let mappings = maps::read(pid).unwrap();
         let mapping = mappings.into_iter().find(|m| m.start <= address && address < m.end).unwrap();
         let image = Image::open(pid, &mapping).unwrap();
-        let offset = image.virtual_offset(address - mapping.start + mapping.file_offset).unwrap();
-        (std::fs::read("/proc/self/exe").unwrap(), offset)
+        image.virtual_offset(address - mapping.start + mapping.file_offset).unwrap()
     }
 
     #[test]
     fn a_function_of_ones_own_has_its_name_file_and_line() {
         assert_eq!(named_by_this_test(|line| line), named_by_this_test(|line| line));
-        let (bytes, offset) = own(named_by_this_test as *const () as u64);
-        let files = Files { image: &bytes, ..Files::default() };
-        let sections = Sections::load(&files).unwrap();
-        let names = Names::new(&files, &sections).unwrap();
+        let offset = offset_of(named_by_this_test as *const () as u64);
+        let mut names = Names::default();
+        names.add(OWN.into(), true).unwrap();
         let found = names.at(offset);
         let outermost = found.last().unwrap();
         assert!(outermost.name.ends_with("names::tests::named_by_this_test"), "{found:?}");
@@ -254,37 +149,31 @@ mod tests {
             outermost.file.as_ref().unwrap().ends_with("src/symbolize/names.rs") && outermost.line > Some(0),
             "{found:?}"
         );
-        assert_eq!(names.at(u64::MAX), [], "an address of no function");
-        assert!(names.by_symbol(offset).unwrap().name.contains("named_by_this_test"), "without lines");
+        // Another file of the image, which has no lines: that with lines is believed.
+        names.add(OWN.into(), false).unwrap();
+        assert_eq!(names.at(offset), found);
+        let mut names = Names::default();
+        names.add(OWN.into(), false).unwrap();
+        let found = names.at(offset);
+        assert!(
+            found.len() == 1 && found[0].name.contains("named_by_this_test") && found[0].file.is_none(),
+            "{found:?}"
+        );
+        assert_eq!(names.at(1), [], "an address of no function");
     }
 
     #[test]
     fn a_file_that_ends_anywhere_is_read_or_refused() {
-        let (bytes, offset) = own(named_by_this_test as *const () as u64);
+        let offset = offset_of(named_by_this_test as *const () as u64);
+        let bytes = std::fs::read(OWN).unwrap();
         let parts = (0..64).map(|index| 1usize << (index % 24)).chain([0, 63, 64, bytes.len() - 1, bytes.len() / 2]);
         for length in parts.filter(|length| *length < bytes.len()) {
-            let files = Files { image: &bytes[..length], ..Files::default() };
-            let Ok(sections) = Sections::load(&files) else { continue };
-            _ = Names::new(&files, &sections).map(|names| names.at(offset));
+            let part = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(part.path(), &bytes[..length]).unwrap();
+            let mut names = Names::default();
+            if names.add(part.path().into(), true).is_ok() {
+                _ = names.at(offset);
+            }
         }
-    }
-
-    #[test]
-    fn of_nested_symbols_the_innermost_that_reaches_the_place_names_it() {
-        let symbol = |start, end, is_sized, name| Symbol { start, end, is_sized, name };
-        let symbols = vec![
-            symbol(0x10, 0x40, true, "outer"),
-            symbol(0x18, 0x20, true, "inner"),
-            symbol(0x50, 0x80, false, "without_a_size"),
-            symbol(0x60, 0x70, true, "next"),
-        ];
-        let names = Names { symbols, lines: None, package: None };
-        let at = |offset| names.at(offset).into_iter().next().map(|named| named.name);
-        assert_eq!(at(0x8), None);
-        assert_eq!(at(0x18).as_deref(), Some("inner"));
-        assert_eq!(at(0x20).as_deref(), Some("outer"));
-        assert_eq!(at(0x48), None);
-        assert_eq!(at(0x5f).as_deref(), Some("without_a_size"));
-        assert_eq!(at(0x70), None);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    debug_files::DebugFiles,
+    debug_files,
     reader::{
         Failure, PATIENCE, Reader,
         protocol::{FileKind, MAX_PLACES, Named},
@@ -144,15 +144,16 @@ impl Symbolizer {
         let mut is_second_try = false;
         loop {
             let reader = self.reader.as_mut().ok_or(Reason::NoReader)?;
-            let debug = if reader.knows(index) { None } else { Some(DebugFiles::of(image)) };
-            let own = debug.iter().map(|_| (FileKind::Image, image.descriptor()));
-            let files: Vec<(FileKind, BorrowedFd<'_>)> =
-                own.chain(debug.iter().flat_map(DebugFiles::descriptors)).collect();
+            let is_known = reader.knows(index);
+            let debug = if is_known { None } else { debug_files::of(image) };
+            let own = (!is_known).then(|| (FileKind::Image, image.descriptor()));
+            let debug = debug.as_ref().map(|(file, sum)| (FileKind::Debug { checksum: *sum }, file.descriptor()));
+            let files: Vec<(FileKind, BorrowedFd<'_>)> = own.into_iter().chain(debug).collect();
             let failure = match reader.ask(index, &files, &calls, deadline) {
                 Ok(functions) => return Ok(functions),
                 Err(failure) => failure,
             };
-            if !matches!(failure, Failure::Told(_)) {
+            if !matches!(failure, Failure::Told(_) | Failure::Closed(_)) {
                 // The old one ends first: two may be more than there is memory for.
                 self.reader = None;
                 self.reader = start_reader();
@@ -169,6 +170,14 @@ impl Symbolizer {
         let (why, what) = match failure {
             Failure::Told(why) => {
                 log::info!("no symbols from {path}: {}", printable(why));
+                self.failed.insert(index, Reason::ImageUnreadable);
+                return Reason::ImageUnreadable;
+            }
+            Failure::Closed(why) => {
+                log::warn!("no names from {path}: others than its owner may not read it, and {why}");
+                eprintln!(
+                    "hint: let others read the file (chmod o+r), or make it smaller (copies take 256 MiB at most)"
+                );
                 self.failed.insert(index, Reason::ImageUnreadable);
                 return Reason::ImageUnreadable;
             }

@@ -5,6 +5,7 @@
 //! and another one started.
 
 mod confine;
+mod copies;
 pub mod protocol;
 mod serve;
 
@@ -12,7 +13,7 @@ use std::{
     collections::HashSet,
     io,
     os::{
-        fd::{BorrowedFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{net::UnixStream, process::CommandExt},
     },
     process::{Child, Command, Stdio},
@@ -20,6 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use copies::MAX_COPIED_BYTES;
 use protocol::{Answer, FileKind, Named, Question};
 pub use serve::serve;
 
@@ -44,6 +46,8 @@ pub fn is_reader(pid: u32) -> bool {
 pub enum Failure {
     /// The process said why.
     Told(String),
+    /// It may not open the image, and there is no copy of that.
+    Closed(String),
     /// The process ended over it.
     Ended,
     /// It took too long.
@@ -58,6 +62,8 @@ pub struct Reader {
     socket: UnixStream,
     /// The images that it has.
     known: HashSet<usize>,
+    /// How many bytes of copies it may be sent yet.
+    left_to_copy: u64,
 }
 
 impl Reader {
@@ -78,13 +84,15 @@ impl Reader {
         if let Ok(mut own) = OWN.lock() {
             own.push(process.id());
         }
-        let mut reader = Self { process, socket, known: HashSet::new() };
+        let mut reader = Self { process, socket, known: HashSet::new(), left_to_copy: MAX_COPIED_BYTES };
         match reader.receive(Instant::now() + BEGINNING) {
             Ok(Answer::Confined) => Ok(reader),
             Ok(Answer::Failed(why)) => Err(io::Error::other(format!("it cannot confine itself: {why}"))),
-            Ok(Answer::Functions(_)) | Err(Failure::Nonsense) => Err(io::Error::other("it is another program")),
+            Ok(Answer::Functions(_) | Answer::Closed(_)) | Err(Failure::Nonsense) => {
+                Err(io::Error::other("it is another program"))
+            }
             Err(Failure::Late) => Err(io::ErrorKind::TimedOut.into()),
-            Err(Failure::Told(_) | Failure::Ended) => Err(io::Error::other("it ended")),
+            Err(Failure::Told(_) | Failure::Closed(_) | Failure::Ended) => Err(io::Error::other("it ended")),
         }
     }
 
@@ -97,7 +105,8 @@ impl Reader {
     /// Asks for the functions at offsets of an image, with the image's files where it does not know it.
     ///
     /// # Errors
-    /// Where there is no answer until `deadline`. After any but [`Failure::Told`] the process is of no use.
+    /// Where there is no answer until `deadline`. After any but [`Failure::Told`] and [`Failure::Closed`] the process is of
+    /// no use.
     pub fn ask(
         &mut self,
         image: usize,
@@ -105,16 +114,55 @@ impl Reader {
         offsets: &[u64],
         deadline: Instant,
     ) -> Result<Vec<Vec<Named>>, Failure> {
+        let mut answer = self.answer(image, files, offsets, deadline)?;
+        if let Answer::Closed(closed) = answer {
+            let opened = self.with_copies(files, &closed)?;
+            let files: Vec<_> = opened.iter().map(|(kind, file)| (*kind, file.as_fd())).collect();
+            answer = self.answer(image, &files, offsets, deadline)?;
+            if let Answer::Closed(_) = answer {
+                return Err(Failure::Closed("its copy neither".into()));
+            }
+        }
+        let functions = protocol::checked(answer, offsets.len()).ok_or(Failure::Nonsense)?.map_err(Failure::Told)?;
+        self.known.insert(image);
+        Ok(functions)
+    }
+
+    /// The files, those that are closed to the process as copies. A debug file of which there is none is left out.
+    fn with_copies(
+        &mut self,
+        files: &[(FileKind, BorrowedFd<'_>)],
+        closed: &[usize],
+    ) -> Result<Vec<(FileKind, OwnedFd)>, Failure> {
+        let mut opened = Vec::new();
+        for (index, (kind, file)) in files.iter().enumerate() {
+            let is_closed = closed.contains(&index);
+            let file = if is_closed { copies::copy(*file, &mut self.left_to_copy) } else { file.try_clone_to_owned() };
+            match file {
+                Ok(file) => opened.push((*kind, file)),
+                Err(error) if *kind == FileKind::Image => {
+                    return Err(Failure::Closed(format!("there is no copy of it: {error}")));
+                }
+                Err(error) => log::info!("a debug file is for its owner alone, and is not copied: {error}"),
+            }
+        }
+        Ok(opened)
+    }
+
+    fn answer(
+        &mut self,
+        image: usize,
+        files: &[(FileKind, BorrowedFd<'_>)],
+        offsets: &[u64],
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
         let (kinds, descriptors): (Vec<FileKind>, Vec<BorrowedFd<'_>>) = files.iter().copied().unzip();
         let question = Question { image, files: kinds, offsets: offsets.to_vec() };
         // A question is shorter than what the socket holds: this waits only where earlier ones were not read.
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         self.socket.set_write_timeout(Some(left)).map_err(|error| failure(&error))?;
         protocol::send(&self.socket, &question, &descriptors).map_err(|error| failure(&error))?;
-        let answer = self.receive(deadline)?;
-        let functions = protocol::checked(answer, offsets.len()).ok_or(Failure::Nonsense)?.map_err(Failure::Told)?;
-        self.known.insert(image);
-        Ok(functions)
+        self.receive(deadline)
     }
 
     fn receive(&mut self, deadline: Instant) -> Result<Answer, Failure> {
@@ -154,7 +202,7 @@ mod tests {
         let (socket, other) = UnixStream::pair().unwrap();
         let process = Command::new("sleep").arg("600").spawn().unwrap();
         let pid = process.id();
-        let mut reader = Reader { process, socket, known: HashSet::new() };
+        let mut reader = Reader { process, socket, known: HashSet::new(), left_to_copy: 0 };
         let asked = reader.ask(0, &[], &[1], Instant::now() + Duration::from_millis(50));
         assert_eq!(asked, Err(Failure::Late));
         drop(other);

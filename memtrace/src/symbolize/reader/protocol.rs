@@ -24,7 +24,7 @@ pub const MAX_MESSAGE_BYTES: u32 = 32 << 20;
 /// The most places that one question asks for: an answer then takes some milliseconds.
 pub const MAX_PLACES: usize = 256;
 /// The most files that one image's symbols are in.
-pub const MAX_FILES: usize = 4;
+pub const MAX_FILES: usize = 2;
 /// The longest name that is told, in bytes: some C++ has such.
 const MAX_NAME_BYTES: usize = 16 << 10;
 /// The most functions at one place.
@@ -40,10 +40,6 @@ pub enum FileKind {
         /// The CRC-32 of the whole file.
         checksum: Option<u32>,
     },
-    /// What several debug files have in common.
-    Supplementary,
-    /// Debug information that the compiler left out of the image.
-    Package,
 }
 
 /// What memtrace asks.
@@ -75,6 +71,8 @@ pub enum Answer {
     Confined,
     /// For each offset the functions there, the innermost inlined one first.
     Functions(Vec<Vec<Named>>),
+    /// Which of the question's files, by index, the kernel lets it not open: it wants copies.
+    Closed(Vec<usize>),
     /// Why there are none of this image, or why the process is not confined.
     Failed(String),
 }
@@ -161,7 +159,7 @@ pub fn receive<T: DeserializeOwned>(
 pub fn checked(answer: Answer, count: usize) -> Option<Result<Vec<Vec<Named>>, String>> {
     let is_short = |text: &str| text.len() <= MAX_NAME_BYTES;
     match answer {
-        Answer::Confined => None,
+        Answer::Confined | Answer::Closed(_) => None,
         Answer::Failed(why) => Some(Err(why)),
         Answer::Functions(places) => {
             let is_right = |named: &Named| is_short(&named.name) && named.file.as_deref().is_none_or(is_short);
@@ -230,7 +228,7 @@ mod tests {
         let right = vec![vec![named("f")], vec![]];
         assert_eq!(checked(Answer::Functions(right.clone()), 2), Some(Ok(right.clone())));
         assert_eq!(checked(Answer::Functions(right), 3), None);
-        assert_eq!(checked(Answer::Confined, 0), None);
+        assert_eq!((checked(Answer::Confined, 0), checked(Answer::Closed(Vec::new()), 0)), (None, None));
         assert_eq!(checked(Answer::Failed("corrupt".into()), 1), Some(Err("corrupt".into())));
         let long = named(&"x".repeat(MAX_NAME_BYTES + 1));
         assert_eq!(checked(Answer::Functions(vec![vec![long.clone()]]), 1), None);

@@ -2,22 +2,25 @@
 
 use std::{
     collections::HashMap,
+    fs::File,
     io,
     os::{
-        fd::{AsFd, OwnedFd},
-        unix::net::UnixStream,
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::{fs::FileExt, net::UnixStream},
     },
     panic::{self, AssertUnwindSafe},
+    path::Path,
     process::ExitCode,
 };
 
-use memmap2::MmapOptions;
+use blazesym::ErrorKind;
+use object::{CompressionFormat, Endianness, Object, ObjectSection, read::elf::ElfFile64};
 
 use super::{
     confine::confine,
-    protocol::{self, Answer, FileKind, MAX_PLACES, Named, Question},
+    protocol::{self, Answer, FileKind, MAX_PLACES, Question},
 };
-use crate::symbolize::names::{Files, Names, Sections};
+use crate::{process::bounded::BoundedFile, symbolize::names::Names};
 
 /// More than the largest files with debug information have, in bytes.
 const MAX_FILE_BYTES: u64 = 16 << 30;
@@ -25,6 +28,8 @@ const MAX_FILE_BYTES: u64 = 16 << 30;
 const MAX_HOLES_BYTES: u64 = 256 << 20;
 /// How many times as long as what it takes a file may be that its file system compresses.
 const MAX_COMPRESSION: u64 = 16;
+/// What a file's compressed sections may become together, in bytes: all the memory that there is (`confine`).
+const MAX_UNPACKED_BYTES: u64 = 1 << 30;
 
 /// Confines itself, then answers the questions that come through stdin until that closes.
 #[must_use]
@@ -34,13 +39,11 @@ pub fn serve() -> ExitCode {
     close_all_but_the_standard_ones();
     let Ok(socket) = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from) else { return ExitCode::FAILURE };
     let confined = confine();
-    let hello = confined.as_ref().map_or_else(|error| Answer::Failed(error.to_string()), |()| Answer::Confined);
-    if protocol::send(&socket, &hello, &[]).is_err() || confined.is_err() {
-        return ExitCode::FAILURE;
-    }
-    match answer_all(&socket) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+    let hello = confined.as_ref().map_or_else(|error| Answer::Failed(error.to_string()), |_| Answer::Confined);
+    let told = protocol::send(&socket, &hello, &[]);
+    match (told, confined) {
+        (Ok(()), Ok(own_files)) if answer_all(&socket, own_files).is_ok() => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
     }
 }
 
@@ -51,60 +54,64 @@ fn close_all_but_the_standard_ones() {
 }
 
 /// Answers until the other side has closed.
-fn answer_all(socket: &UnixStream) -> io::Result<()> {
+fn answer_all(socket: &UnixStream, own_files: &Path) -> io::Result<()> {
     let mut images = HashMap::new();
     while let Some((question, files)) = protocol::receive::<Question>(socket, None)? {
-        let answered = panic::catch_unwind(AssertUnwindSafe(|| answer(&mut images, &question, files)));
-        let answer = match answered {
-            Ok(Ok(places)) => Answer::Functions(places),
-            Ok(Err(why)) => Answer::Failed(why),
-            Err(_) => Answer::Failed("reading it fails on an assertion".into()),
-        };
+        let answered = panic::catch_unwind(AssertUnwindSafe(|| answer(&mut images, &question, files, own_files)));
+        let answer = answered.unwrap_or_else(|_| Answer::Failed("reading it fails on an assertion".into()));
         protocol::send(socket, &answer, &[])?;
     }
     Ok(())
 }
 
-fn answer(
-    images: &mut HashMap<usize, Names<'static>>,
-    question: &Question,
-    files: Vec<OwnedFd>,
-) -> Result<Vec<Vec<Named>>, String> {
+fn answer(images: &mut HashMap<usize, Names>, question: &Question, files: Vec<OwnedFd>, own_files: &Path) -> Answer {
     if !question.files.is_empty() {
-        images.insert(question.image, open(&question.files, files).map_err(|error| error.to_string())?);
+        match open(&question.files, files, own_files) {
+            Ok(names) => _ = images.insert(question.image, names),
+            Err(answer) => return answer,
+        }
     }
-    let names = images.get(&question.image).ok_or("it was not sent")?;
+    let Some(names) = images.get(&question.image) else { return Answer::Failed("it was not sent".into()) };
     let at = |offset: &u64| {
         let mut place = names.at(*offset);
         protocol::shorten(&mut place);
         place
     };
-    Ok(question.offsets.iter().take(MAX_PLACES).map(at).collect())
+    Answer::Functions(question.offsets.iter().take(MAX_PLACES).map(at).collect())
 }
 
-/// Maps an image's files and takes in what they tell. They stay until the process ends, as the images of memtrace do.
-fn open(kinds: &[FileKind], descriptors: Vec<OwnedFd>) -> io::Result<Names<'static>> {
+/// Takes in what an image's files tell. They stay mapped until the process ends, as the images of memtrace stay open.
+fn open(kinds: &[FileKind], descriptors: Vec<OwnedFd>, own_files: &Path) -> Result<Names, Answer> {
     if kinds.len() != descriptors.len() {
-        return Err(io::Error::other("not all of its files have come"));
+        return Err(Answer::Failed("not all of its files have come".into()));
     }
-    let mut files = Files::default();
-    for (kind, descriptor) in kinds.iter().zip(descriptors) {
-        let bytes = map(&descriptor)?;
-        match kind {
-            FileKind::Image => files.image = bytes,
-            FileKind::Debug { checksum } => {
-                files.debug = checksum.is_none_or(|sum| crc32fast::hash(bytes) == sum).then_some(bytes);
-            }
-            FileKind::Supplementary => files.supplementary = Some(bytes),
-            FileKind::Package => files.package = Some(bytes),
+    let (mut names, mut closed) = (Names::default(), Vec::new());
+    for (index, (kind, file)) in kinds.iter().zip(descriptors).enumerate() {
+        let file = File::from(file);
+        let why = match is_possible(&file) {
+            Ok(()) if is_other(&file, *kind) => continue,
+            // The path leads to this very file: all that this process can open is what it was sent.
+            Ok(()) => match names.add(own_files.join(file.as_raw_fd().to_string()), !claims_too_much(&file)) {
+                Ok(()) => continue,
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                    closed.push(index);
+                    continue;
+                }
+                Err(error) => error.to_string(),
+            },
+            Err(error) => error.to_string(),
+        };
+        // A debug file that is of no use costs what it would tell.
+        if *kind == FileKind::Image {
+            return Err(Answer::Failed(why));
         }
     }
-    let sections: &'static Sections<'static> = Box::leak(Box::new(Sections::load(&files).map_err(io::Error::other)?));
-    Names::new(&files, sections).map_err(io::Error::other)
+    if closed.is_empty() { Ok(names) } else { Err(Answer::Closed(closed)) }
 }
 
-fn map(descriptor: &OwnedFd) -> io::Result<&'static [u8]> {
-    let stat = rustix::fs::fstat(descriptor)?;
+/// Checks that the file can be as large as it says: it will be mapped.
+fn is_possible(file: &File) -> io::Result<()> {
+    let stat = rustix::fs::fstat(file)?;
     let length = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
     let taken = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
     if length > MAX_FILE_BYTES {
@@ -113,8 +120,30 @@ fn map(descriptor: &OwnedFd) -> io::Result<&'static [u8]> {
     if length > MAX_HOLES_BYTES && length / MAX_COMPRESSION > taken {
         return Err(io::Error::other("most of it is holes"));
     }
-    let length = usize::try_from(length).map_err(io::Error::other)?;
-    // SAFETY: whoever changes the file changes these bytes, and whoever shortens it ends this process: it holds nothing else.
-    let mapped = unsafe { MmapOptions::new().len(length).map(descriptor) }?;
-    Ok(Box::leak(Box::new(mapped)))
+    Ok(())
+}
+
+/// Whether it is another image's debug file, by the checksum that it should have.
+fn is_other(file: &File, kind: FileKind) -> bool {
+    let FileKind::Debug { checksum: Some(expected) } = kind else { return false };
+    let (mut checksum, mut piece, mut at) = (crc32fast::Hasher::new(), vec![0; 1 << 16], 0);
+    loop {
+        match file.read_at(&mut piece, at) {
+            Ok(0) => return checksum.finalize() != expected,
+            Ok(read) => {
+                checksum.update(&piece[..read]);
+                at += read as u64;
+            }
+            Err(_) => return true,
+        }
+    }
+}
+
+/// Whether unpacking its sections takes more memory than there is, by what these say: blazesym asks for it all at once.
+fn claims_too_much(file: &File) -> bool {
+    let bounded = BoundedFile::new(file);
+    let Ok(elf) = ElfFile64::<Endianness, _>::parse(&bounded) else { return false };
+    let ranges = elf.sections().filter_map(|section| section.compressed_file_range().ok());
+    let packed = ranges.filter(|range| range.format != CompressionFormat::None);
+    packed.fold(0, |sum: u64, range| sum.saturating_add(range.uncompressed_size)) > MAX_UNPACKED_BYTES
 }
