@@ -333,6 +333,16 @@ mod tests {
         serde_json::from_slice(&out).unwrap()
     }
 
+    /// A report as it is rendered, which keeps to the published schema.
+    fn valid(report: &Report) -> Value {
+        let mut out = Vec::new();
+        render(report, None, &mut out).unwrap();
+        let report = serde_json::from_slice(&out).unwrap();
+        let schema = fixture::strict_schema(include_str!("../../../docs/schema.json"));
+        assert!(jsonschema::is_valid(&schema, &report));
+        report
+    }
+
     #[test]
     fn the_report_keeps_to_its_published_schema() {
         let schema = fixture::strict_schema(include_str!("../../../docs/schema.json"));
@@ -407,11 +417,7 @@ mod tests {
         process.before_end = Some(before);
         let site = &mut process.sites[0];
         (site.totals, site.before_end) = (Totals::new(8192, 8, 8192, 8), Some(BeforeEnd { rss_bytes: None, ..before }));
-        let mut out = Vec::new();
-        render(&report, None, &mut out).unwrap();
-        let report: Value = serde_json::from_slice(&out).unwrap();
-        let schema = fixture::strict_schema(include_str!("../../../docs/schema.json"));
-        assert!(jsonschema::is_valid(&schema, &report));
+        let report = valid(&report);
         let process = &report["processes"][0];
         assert_eq!(
             (&process["before_end"]["live_bytes"], &process["before_end"]["rss_bytes"]),
@@ -433,11 +439,7 @@ mod tests {
         let given_back = Amount { bytes: 42 << 20, objects: 42 << 8 };
         let change = ResidentChange { given_back, ..ResidentChange::default() };
         (report.processes[0].resident_change, report.processes[0].totals) = (Some(change), change.totals());
-        let mut out = Vec::new();
-        render(&report, None, &mut out).unwrap();
-        let report: Value = serde_json::from_slice(&out).unwrap();
-        let schema = fixture::strict_schema(include_str!("../../../docs/schema.json"));
-        assert!(jsonschema::is_valid(&schema, &report));
+        let report = valid(&report);
         let process = &report["processes"][0];
         assert_eq!((&process["resident_change_bytes"], &process["live_bytes"]), (&(-(42 << 20)).into(), &0.into()));
         assert_eq!(rendered(None)["processes"][0]["resident_change_bytes"], Value::Null);
