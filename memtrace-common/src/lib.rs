@@ -7,24 +7,8 @@
 //! plain integers, and codes become enums through `TryFrom`.
 #![cfg_attr(not(any(test, feature = "user")), no_std)]
 
-pub mod block;
-pub mod block_table;
-pub mod call;
-pub mod control;
-pub mod event;
-pub mod frame_pointer;
-pub mod free_side;
-pub mod kernel_memory;
-pub mod namespace;
-pub mod pages;
-pub mod process;
-pub mod sampling;
-pub mod site;
-pub mod stack;
+pub mod arch;
+pub mod ids;
+pub mod steps;
 pub mod thread;
-pub mod unwind;
-pub mod vm;
-pub mod window;
-
-#[cfg(feature = "user")]
-mod pod;
+pub mod wire;

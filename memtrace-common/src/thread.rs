@@ -1,12 +1,11 @@
 //! Threads of targets: what one is doing, and the memory in which its stack is walked.
 
 use crate::{
-    call::PendingCall,
-    process::ProcessSlot,
-    site::{RecentSites, SiteIndex},
-    stack::StackRecord,
-    unwind::RecentRows,
-    window::Window,
+    ids::{BudgetGroup, ProcessSlot, SiteIndex},
+    steps::{
+        call::PendingCall, handed_on::HandedOn, recent_rows::RecentRows, sampling::MeanGap, stack_cache::StackCache,
+    },
+    wire::{site::RecentSites, stack::StackRecord},
 };
 
 /// One thread's place in the table of threads.
@@ -18,28 +17,36 @@ use crate::{
 pub struct Thread {
     /// Whose it is, by thread id; 0 where nobody's.
     pub tid: u64,
-    /// What is remembered of the thread; all zeros at its begin.
+    /// The state kept for the thread; all zeros at its begin.
     pub memory: ThreadMemory,
 }
 
-/// What is remembered of a thread.
+/// The state kept for a thread.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct ThreadMemory {
     /// The target that it belongs to.
     pub process: ProcessSlot,
-    /// Makes it whole words.
-    pub unused: u32,
-    /// What it has asked for, wherever not all is recorded for good.
+    /// The group of that.
+    pub group: BudgetGroup,
+    /// Its requests, wherever not all is recorded for good.
     pub requested: Requested,
+    /// How many unmatched frees there were since its last allocation.
+    pub unmatched_frees: u64,
     /// The call that is under way.
     pub pending: PendingCall,
-    /// The block of a free that may reach another hooked free of it; 0 where there is none.
-    pub handed_on: u64,
+    /// The block of a free that may reach another hooked free of it.
+    pub handed_on: HandedOn,
     /// Its last write to a page that it may share with another process.
     pub write: SharedWrite,
+    /// The allocators of which it has called a function that allocates: bits by [`crate::steps::call::CallRoles::allocator`].
+    pub allocators: u64,
     /// How many bytes more until the next sample, plus 1; 0 before the first is drawn.
     pub until_sample: u64,
+    /// The mean gap by which that was drawn.
+    pub drawn_by: MeanGap,
+    /// Makes the whole aligned.
+    pub unused: u32,
     /// Where its last sites have their counters.
     pub recent_sites: RecentSites,
     /// Where its last code has its rows.
@@ -47,7 +54,7 @@ pub struct ThreadMemory {
     /// The stack that was walked last.
     pub stack: StackRecord,
     /// A copy of the part of its stack that is looked at.
-    pub window: Window,
+    pub stack_cache: StackCache,
 }
 
 /// A write to a page that may be shared with another process: whether the kernel copies the page shows in what the
@@ -65,9 +72,10 @@ pub struct SharedWrite {
     pub unused: u32,
 }
 
-/// What was asked for, whether sampled or not: exact, but for calls that fail.
+/// Memory that was asked for, whether sampled or not: exact, but for calls that fail.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(serde::Serialize, serde::Deserialize))]
 pub struct Requested {
     /// Bytes.
     pub bytes: u64,
@@ -86,6 +94,17 @@ pub struct Requested {
 }
 
 impl Requested {
+    /// How many sums there are.
+    pub const WORDS: usize = 7;
+
+    /// All sums, in the order in which they stand.
+    #[inline(always)]
+    #[must_use]
+    pub const fn words(self) -> [u64; Self::WORDS] {
+        let Self { bytes, objects, returns, rets, frees, ends, window_ends } = self;
+        [bytes, objects, returns, rets, frees, ends, window_ends]
+    }
+
     /// Both together.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
@@ -100,7 +119,7 @@ impl Requested {
         }
     }
 
-    /// What was counted since `before`.
+    /// The counts since `before`.
     #[must_use]
     pub const fn since(self, before: Self) -> Self {
         Self {
@@ -116,3 +135,4 @@ impl Requested {
 }
 
 const _: () = assert!(size_of::<Thread>().is_multiple_of(8));
+const _: () = assert!(size_of::<Requested>() == size_of::<[u64; Requested::WORDS]>());

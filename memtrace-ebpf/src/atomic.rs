@@ -1,6 +1,21 @@
-//! Words in maps that other CPUs, and user space, change as well.
+//! Words in maps that other CPUs, and user space, change as well: reached by pointers, since a reference would promise that
+//! nobody changes them.
 //!
 //! In assembly: `core`'s `AtomicU64` has no such operations for this target, which declares no compare-and-swap.
+
+/// The value of a word now.
+#[inline(always)]
+pub(crate) fn load(word: *const u64) -> u64 {
+    // SAFETY: one aligned `u64` inside a map value that outlives the program.
+    unsafe { word.read_volatile() }
+}
+
+/// The word at `index` of an array of words.
+#[inline(always)]
+pub(crate) fn word_at<const COUNT: usize>(words: *mut [u64; COUNT], index: usize) -> Option<*mut u64> {
+    // No indexing: it could panic, and a program that could panic is refused.
+    if index < COUNT { Some(words.cast::<u64>().wrapping_add(index)) } else { None }
+}
 
 /// Adds to a word.
 #[inline(always)]

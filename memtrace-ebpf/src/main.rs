@@ -1,51 +1,60 @@
-//! memtrace's kernel side: the entry points. What each does stands in the module it calls.
+//! memtrace's kernel side: the entry points. The work of each stands in the module that it calls.
 //!
 //! Every uprobe program runs in the context of the thread that made the call, and may be preempted: no
 //! scratch memory here is per CPU.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
+#![expect(clippy::needless_pass_by_value, reason = "aya's macros give each program its context by value")]
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "by value, keys and values would be copied to the BPF stack"
+)]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "words are cut on purpose, `usize` has 64 bits here, `try_from` may panic"
+)]
 
-mod alloc;
+mod address_space;
+mod arch;
 mod atomic;
-mod blocks;
-mod calls;
-mod free_side;
-mod kernel_objects;
-mod kernel_pages;
-mod kernel_sites;
+mod heap;
+mod kernel_fields;
+mod kernel_memory;
+mod lifecycle;
+mod mappings;
 mod maps;
 mod namespace;
+mod notices;
 mod pages;
-mod registers;
-mod sample;
+mod recording;
 mod site;
 mod stack;
+mod system_calls;
 mod target;
-mod task;
 mod threads;
+mod user_memory;
 mod verifier;
-mod vm;
-mod watch;
 
-use alloc::Return;
 use aya_ebpf::{
     cty::c_void,
-    macros::{fentry, fexit, raw_tracepoint, tracepoint, uprobe, uretprobe},
-    programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext, TracePointContext},
+    macros::{raw_tracepoint, tracepoint, uprobe, uretprobe},
+    programs::{ProbeContext, RawTracePointContext, RetProbeContext, TracePointContext},
 };
-use memtrace_common::{
-    event::EventKind,
-    kernel_memory::{PER_CPU, SLAB, VMALLOC},
+use heap::{
+    calls,
+    entry::{self, Return},
+    free, returns,
 };
+use memtrace_common::wire::event::EventKind;
 use target::Task;
 
 /// Entry of a function that hands out a new block.
 #[uprobe]
 fn alloc_entry(ctx: ProbeContext) -> u32 {
     let task = Task::current();
-    if !alloc::is_passed_over(&ctx, task) {
-        alloc::enter_alloc(&ctx, task);
+    if !entry::is_passed_over(&ctx, task) {
+        entry::enter_alloc(&ctx, task);
     }
     0
 }
@@ -53,14 +62,14 @@ fn alloc_entry(ctx: ProbeContext) -> u32 {
 /// Entry of a function that resizes a block.
 #[uprobe]
 fn resize_entry(ctx: ProbeContext) -> u32 {
-    alloc::enter_resize(&ctx, Task::current());
+    entry::enter_resize(&ctx, Task::current());
     0
 }
 
 /// Return of a function that hands out or resizes a block.
 #[uretprobe]
 fn alloc_return(ctx: RetProbeContext) -> u32 {
-    alloc::leave(&ctx, Task::current());
+    returns::leave(&ctx, Task::current());
     0
 }
 
@@ -71,10 +80,10 @@ fn alloc_return(ctx: RetProbeContext) -> u32 {
 #[unsafe(no_mangle)]
 extern "C" fn alloc_call(ctx: *mut c_void) -> u32 {
     let (ctx, task) = (ProbeContext::new(ctx), Task::current());
-    if alloc::is_passed_over(&ctx, task) {
+    if entry::is_passed_over(&ctx, task) {
         return u32::from(true);
     }
-    session(&ctx, task, alloc::is_alloc_entry(&ctx, task), alloc::enter_alloc)
+    session(&ctx, task, entry::is_alloc_entry(&ctx, task), entry::enter_alloc)
 }
 
 /// Entry and return of a function that resizes a block, by one probe.
@@ -82,14 +91,14 @@ extern "C" fn alloc_call(ctx: *mut c_void) -> u32 {
 #[unsafe(no_mangle)]
 extern "C" fn resize_call(ctx: *mut c_void) -> u32 {
     let ctx = ProbeContext::new(ctx);
-    session(&ctx, Task::current(), alloc::is_entry(&ctx), alloc::enter_resize)
+    session(&ctx, Task::current(), entry::is_entry(&ctx), entry::enter_resize)
 }
 
-/// What a program of a uprobe session does: at the entry it says, by 1, that the return is of no interest.
+/// The two runs of a program of a uprobe session: at the entry it says, by 1, that the return is of no interest.
 #[inline(always)]
 fn session(ctx: &ProbeContext, task: Task, is_entry: bool, enter: impl Fn(&ProbeContext, Task) -> Return) -> u32 {
     if !is_entry {
-        alloc::leave(ctx, task);
+        returns::leave(ctx, task);
         return 0;
     }
     u32::from(enter(ctx, task) == Return::Skipped)
@@ -98,7 +107,7 @@ fn session(ctx: &ProbeContext, task: Task, is_entry: bool, enter: impl Fn(&Probe
 /// A `ret` of a function that hands out or resizes a block, and whose return address is left alone.
 #[uprobe]
 fn alloc_ret(ctx: ProbeContext) -> u32 {
-    alloc::leave_at_ret(&ctx);
+    returns::leave_at_ret(&ctx);
     0
 }
 
@@ -119,7 +128,7 @@ fn call_caught(ctx: ProbeContext) -> u32 {
 /// Entry of a function that frees a block.
 #[uprobe]
 fn free_entry(ctx: ProbeContext) -> u32 {
-    alloc::enter_free(&ctx);
+    free::enter_free(&ctx);
     0
 }
 
@@ -144,21 +153,21 @@ fn empty_call(_ctx: ProbeContext) -> u32 {
 /// A thread ends: what was remembered of it goes.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 fn thread_exit(ctx: RawTracePointContext) -> i32 {
-    task::end_thread(&ctx);
+    lifecycle::end_thread(&ctx);
     0
 }
 
 /// A process has become another program.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 fn process_exec(ctx: RawTracePointContext) -> i32 {
-    task::begin_program(&ctx);
+    lifecycle::begin_program(&ctx);
     0
 }
 
 /// A thread or process has been made, and has not run yet.
 #[raw_tracepoint(tracepoint = "task_newtask")]
 fn new_task(ctx: RawTracePointContext) -> i32 {
-    task::begin_process(&ctx);
+    lifecycle::begin_process(&ctx);
     0
 }
 
@@ -174,7 +183,7 @@ extern "C" fn first_pid(ctx: *mut c_void) -> u32 {
 /// A target's dynamic linker has loaded or unloaded images.
 #[uprobe]
 fn linker_notice(ctx: ProbeContext) -> u32 {
-    task::announce_images(&ctx);
+    notices::announce_images(&ctx);
     0
 }
 
@@ -182,49 +191,49 @@ fn linker_notice(ctx: ProbeContext) -> u32 {
 /// from its first instruction.
 #[raw_tracepoint(tracepoint = "sys_exit")]
 fn syscall_exit(ctx: RawTracePointContext) -> i32 {
-    task::stop_after_mapping_code(&ctx);
+    notices::stop_after_mapping_code(&ctx);
     0
 }
 
 /// A system call of any process of the host begins; only attached where mapped ranges are asked for.
 #[raw_tracepoint(tracepoint = "sys_enter")]
-fn vm_enter(ctx: RawTracePointContext) -> i32 {
-    vm::enter(&ctx);
+fn mapping_enter(ctx: RawTracePointContext) -> i32 {
+    mappings::enter(&ctx);
     0
 }
 
-/// See [`vm_enter`].
+/// See [`mapping_enter`].
 #[raw_tracepoint(tracepoint = "sys_exit")]
-fn vm_leave(ctx: RawTracePointContext) -> i32 {
-    vm::leave(&ctx);
+fn mapping_leave(ctx: RawTracePointContext) -> i32 {
+    mappings::leave(&ctx);
     0
 }
 
 /// The same; only attached where it is to be told what can be reached when a command ends.
 #[raw_tracepoint(tracepoint = "sys_exit")]
 fn area_mapped(ctx: RawTracePointContext) -> i32 {
-    vm::tell_area(&ctx);
+    mappings::tell_area(&ctx);
     0
 }
 
 /// A target is about to end: a function of the C library that ends it is called.
 #[uprobe]
 fn process_end(ctx: ProbeContext) -> u32 {
-    task::stop_before_end(&ctx, EventKind::Ending);
+    notices::stop_before_end(&ctx, EventKind::Ending);
     0
 }
 
 /// A target is about to become another program: a function of the C library that makes it one is called.
 #[uprobe]
 fn process_replace(ctx: ProbeContext) -> u32 {
-    task::stop_before_end(&ctx, EventKind::Replacing);
+    notices::stop_before_end(&ctx, EventKind::Replacing);
     0
 }
 
 /// A target begins to end: it is about to free its blocks.
 #[uprobe]
 fn process_leaves(ctx: ProbeContext) -> u32 {
-    task::announce_way_out(&ctx);
+    notices::announce_way_out(&ctx);
     0
 }
 
@@ -246,101 +255,6 @@ fn page_fault(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "mm_page_alloc")]
 fn page_allocated(ctx: RawTracePointContext) -> i32 {
     pages::page_allocated(&ctx);
-    0
-}
-
-/// The kernel has handed out an object by size; attached where its own memory is asked for, as those that follow.
-#[raw_tracepoint(tracepoint = "kmalloc")]
-fn kmem_kmalloc(ctx: RawTracePointContext) -> i32 {
-    kernel_objects::kmalloc(&ctx);
-    0
-}
-
-/// The kernel has handed out an object of a cache.
-#[raw_tracepoint(tracepoint = "kmem_cache_alloc")]
-fn kmem_obj_alloc(ctx: RawTracePointContext) -> i32 {
-    kernel_objects::cache_alloc(&ctx);
-    0
-}
-
-/// The kernel frees an object by its address.
-#[raw_tracepoint(tracepoint = "kfree")]
-fn kmem_kfree(ctx: RawTracePointContext) -> i32 {
-    // kfree(unsigned long call_site, const void *ptr): include/trace/events/kmem.h
-    kernel_objects::freed(SLAB, ctx.arg(1));
-    0
-}
-
-/// The kernel frees an object of a cache.
-#[raw_tracepoint(tracepoint = "kmem_cache_free")]
-fn kmem_obj_free(ctx: RawTracePointContext) -> i32 {
-    // kmem_cache_free(unsigned long call_site, const void *ptr, …): the same
-    kernel_objects::freed(SLAB, ctx.arg(1));
-    0
-}
-
-/// The kernel has allocated pages.
-#[raw_tracepoint(tracepoint = "mm_page_alloc")]
-fn kmem_page_alloc(ctx: RawTracePointContext) -> i32 {
-    kernel_pages::pages_allocated(&ctx);
-    0
-}
-
-/// The kernel frees pages. (`mm_page_free_batched` comes in addition to this, for some of them.)
-#[raw_tracepoint(tracepoint = "mm_page_free")]
-fn kmem_page_free(ctx: RawTracePointContext) -> i32 {
-    kernel_pages::pages_freed(&ctx);
-    0
-}
-
-/// The kernel has allocated memory for each CPU.
-#[raw_tracepoint(tracepoint = "percpu_alloc_percpu")]
-fn kmem_cpu_alloc(ctx: RawTracePointContext) -> i32 {
-    kernel_objects::per_cpu_alloc(&ctx);
-    0
-}
-
-/// The kernel frees memory for each CPU.
-#[raw_tracepoint(tracepoint = "percpu_free_percpu")]
-fn kmem_cpu_free(ctx: RawTracePointContext) -> i32 {
-    // percpu_free_percpu(void *base_addr, int off, void __percpu *ptr): include/trace/events/percpu.h
-    kernel_objects::freed(PER_CPU, ctx.arg(2));
-    0
-}
-
-/// The kernel has taken an area of its addresses.
-#[raw_tracepoint(tracepoint = "alloc_vmap_area")]
-fn kmem_area_alloc(ctx: RawTracePointContext) -> i32 {
-    kernel_objects::area_alloc(&ctx);
-    0
-}
-
-/// The kernel gives up an area of its addresses.
-#[raw_tracepoint(tracepoint = "free_vmap_area_noflush")]
-fn kmem_area_free(ctx: RawTracePointContext) -> i32 {
-    // free_vmap_area_noflush(unsigned long va_start, …): include/trace/events/vmalloc.h
-    kernel_objects::freed(VMALLOC, ctx.arg(0));
-    0
-}
-
-/// The kernel has handed out objects of a cache in bulk.
-#[fexit(function = "kmem_cache_alloc_bulk")]
-fn kmem_bulk_alloc(ctx: FExitContext) -> i32 {
-    kernel_objects::bulk_allocated(&ctx);
-    0
-}
-
-/// The kernel frees objects in bulk.
-#[fentry(function = "kmem_cache_free_bulk")]
-fn kmem_bulk_free(ctx: FEntryContext) -> i32 {
-    kernel_objects::bulk_freed(&ctx);
-    0
-}
-
-/// The kernel is to free an object after a grace period, together with others.
-#[fexit(function = "__kfree_rcu_sheaf")]
-fn kmem_sheaf_free(ctx: FExitContext) -> i32 {
-    kernel_objects::freed_later(&ctx);
     0
 }
 

@@ -1,14 +1,13 @@
 //! Numbers of tasks in memtrace's own pid namespace. Everything here and in the tables names a process by its number in the
 //! machine's first namespace, as the kernel answers it; what user space is told or says is translated at the edge.
 
-use aya_ebpf::{
-    Global,
-    helpers::{bpf_get_current_task, bpf_probe_read_kernel},
-    programs::RawTracePointContext,
-};
-use memtrace_common::namespace::{PidLayout, PidNamespace};
+use aya_ebpf::{Global, programs::RawTracePointContext};
+use memtrace_common::wire::namespace::{PidLayout, PidNamespace};
 
-use crate::maps::OWN_NAMESPACE;
+use crate::{
+    kernel_fields::{Address, current_task, field, pointer},
+    maps::OWN_NAMESPACE,
+};
 
 /// Set at load.
 #[unsafe(no_mangle)]
@@ -29,9 +28,6 @@ static PID_LAYOUT: Global<PidLayout> = Global::new(PidLayout {
 
 /// `MAX_PID_NS_LEVEL` of `<linux/pid_namespace.h>`.
 const DEEPEST: u32 = 32;
-
-/// An address in the kernel.
-type Address = *const u8;
 
 /// The number of the current thread, which is `tid` in the first namespace.
 #[inline(always)]
@@ -63,7 +59,7 @@ pub(crate) fn first_number(ctx: &RawTracePointContext) -> u32 {
         let own = own_namespace(&layout)?;
         let files = pointer(current_task(), layout.files)?;
         let descriptors = pointer(pointer(files, layout.fdt)?, layout.fd)?;
-        let file: Address = read(descriptors.wrapping_add((descriptor as usize).wrapping_mul(8)).cast())?;
+        let file: Address = field(descriptors.wrapping_add((descriptor as usize).wrapping_mul(8)), 0)?;
         let inode = pointer(file, layout.f_inode)?;
         let of_proc = inode.wrapping_sub(layout.vfs_inode as usize);
         let pid = pointer(of_proc, layout.inode_pid)?;
@@ -77,7 +73,7 @@ pub(crate) fn first_number(ctx: &RawTracePointContext) -> u32 {
 #[inline(always)]
 fn own_namespace(layout: &PidLayout) -> Option<PidNamespace> {
     let pid = pointer(current_task(), layout.thread_pid)?;
-    let level: u32 = read(pid.wrapping_add(layout.level as usize).cast())?;
+    let level: u32 = field(pid, layout.level)?;
     let own = PidNamespace { level, ..PidNamespace::default() };
     let address = pointer(entry(pid, &own, layout)?, layout.namespace)? as u64;
     let own = PidNamespace { address, ..own };
@@ -91,7 +87,7 @@ fn own_namespace(layout: &PidLayout) -> Option<PidNamespace> {
 /// A task's number in a namespace; nothing where it has none there.
 #[inline(always)]
 fn number_in(pid: Address, namespace: &PidNamespace, layout: &PidLayout) -> Option<u32> {
-    let level: u32 = read(pid.wrapping_add(layout.level as usize).cast())?;
+    let level: u32 = field(pid, layout.level)?;
     let is_there = level >= namespace.level
         && pointer(entry(pid, namespace, layout)?, layout.namespace)? as u64 == namespace.address;
     if is_there { number_at(pid, namespace, layout) } else { None }
@@ -100,7 +96,7 @@ fn number_in(pid: Address, namespace: &PidNamespace, layout: &PidLayout) -> Opti
 /// A task's number in whatever namespace of its own lies as deep.
 #[inline(always)]
 fn number_at(pid: Address, namespace: &PidNamespace, layout: &PidLayout) -> Option<u32> {
-    read(entry(pid, namespace, layout)?.wrapping_add(layout.number as usize).cast())
+    field(entry(pid, namespace, layout)?, layout.number)
 }
 
 /// The kernel's record of a task in a namespace.
@@ -111,23 +107,4 @@ fn entry(pid: Address, namespace: &PidNamespace, layout: &PidLayout) -> Option<A
     }
     let at = layout.numbers as u64 + namespace.level as u64 * layout.number_bytes as u64;
     Some(pid.wrapping_add(at as usize))
-}
-
-#[inline(always)]
-fn current_task() -> Address {
-    // SAFETY: a plain helper about the current task.
-    unsafe { bpf_get_current_task() as Address }
-}
-
-/// The pointer in a field of a structure; nothing where it leads nowhere.
-#[inline(always)]
-fn pointer(structure: Address, offset: u32) -> Option<Address> {
-    let pointer: Address = read(structure.wrapping_add(offset as usize).cast())?;
-    if pointer.is_null() { None } else { Some(pointer) }
-}
-
-#[inline(always)]
-fn read<T>(at: *const T) -> Option<T> {
-    // SAFETY: the helper checks the kernel address and fails where it is not readable.
-    unsafe { bpf_probe_read_kernel(at) }.ok()
 }

@@ -6,7 +6,6 @@
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::pt_regs,
     helpers::{
         bpf_probe_read_kernel,
         generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
@@ -14,25 +13,23 @@ use aya_ebpf::{
     programs::{RawTracePointContext, TracePointContext},
 };
 use memtrace_common::{
-    pages::{PAGE_BYTES, Resident, RssStat, category_of},
-    process::ProcessSlot,
-    site::{Category, SiteIndex},
+    arch::PAGE_BYTES,
+    ids::{ProcessSlot, SiteIndex},
     thread::{SharedWrite, ThreadMemory},
-    unwind::Registers,
+    wire::{
+        resident::{Resident, RssStat, category_of},
+        site::Category,
+    },
 };
 
 use crate::{
-    alloc::current_thread,
-    atomic::{add, compare_exchange, exchange},
+    arch::{UserRegisters, program_counter, stack_pointer, unwinding, wrote_to_present_page},
+    atomic::{add, compare_exchange, exchange, word_at},
     maps::{MM_SLOTS, RESIDENT, SITES},
     site, stack,
     target::{self, Target, Task},
-    threads,
+    threads::{self, current_thread},
 };
-
-/// `X86_PF_PROT` and `X86_PF_WRITE` of arch/x86/include/asm/trap_pf.h: a write to a page that is there, and may not be
-/// written to.
-const WRITE_TO_PRESENT_PAGE: u64 = 0b11;
 
 /// `___GFP_MOVABLE` and `___GFP_ZERO` of `<linux/gfp_types.h>`: a program's page is movable, a copy is not filled with
 /// zeros.
@@ -95,22 +92,20 @@ fn is_of(resident: *mut Resident, mm_id: u64, slot: ProcessSlot) -> bool {
 /// Counts by how many bytes a kind of memory has grown since that was last told, and returns it; 0 at first.
 #[inline(always)]
 fn count_change(resident: *mut Resident, kind: usize, size: u64) -> i64 {
-    // SAFETY: an array map's entry lives as long as the map; the words are touched atomically only.
-    let Some(at) = (unsafe { &mut (*resident).sizes }).get_mut(kind) else { return 0 };
+    // SAFETY: an array map's entry lives as long as the map.
+    let Some(at) = word_at(unsafe { &raw mut (*resident).sizes }, kind) else { return 0 };
     let before = exchange(at, size + 1);
     if before == 0 {
         return 0;
     }
     let grown = (size + 1).wrapping_sub(before) as i64;
-    // SAFETY: as above.
-    let (sum, bytes) = unsafe {
-        if grown < 0 {
-            (&raw mut (*resident).shrunk_bytes, grown.wrapping_neg())
-        } else {
-            (&raw mut (*resident).grown_bytes, grown)
-        }
-    };
-    add(sum, bytes as u64);
+    if grown < 0 {
+        // SAFETY: as above.
+        add(unsafe { &raw mut (*resident).shrunk_bytes }, grown.wrapping_neg() as u64);
+    } else {
+        // SAFETY: as above.
+        add(unsafe { &raw mut (*resident).grown_bytes }, grown as u64);
+    }
     grown
 }
 
@@ -132,11 +127,11 @@ fn charge(target: &Target, category: Category, bytes: u64) {
 fn add_at_stack(
     target: &Target,
     thread: &mut ThreadMemory,
-    regs: &pt_regs,
+    regs: &UserRegisters,
     category: Category,
     bytes: u64,
 ) -> Option<SiteIndex> {
-    let stack = stack::walk_interrupted(target, Registers { pc: regs.rip, sp: regs.rsp, bp: regs.rbp }, thread);
+    let stack = stack::walk_interrupted(target, unwinding(regs), thread);
     match site::index_of(target, stack, thread, category) {
         Ok(index) => {
             add_pages(index, bytes);
@@ -166,20 +161,19 @@ pub(crate) fn fault(ctx: &RawTracePointContext) {
     let task = Task::current();
     // page_fault_user(unsigned long address, struct pt_regs *regs, unsigned long error_code):
     // arch/x86/include/asm/trace/exceptions.h
-    let error_code: u64 = ctx.arg(2);
-    if error_code & WRITE_TO_PRESENT_PAGE != WRITE_TO_PRESENT_PAGE {
-        // Whatever it was about before is over.
+    if !wrote_to_present_page(ctx.arg(2)) {
+        // Any write that it was about before is over.
         if let Some(thread) = threads::known(task.tid) {
-            thread.memory.write = SharedWrite::default();
+            thread.write = SharedWrite::default();
         }
         return;
     }
     let Some(target) = Target::counted(task) else { return };
     let Some(thread) = current_thread(&target) else { return };
-    let regs: *const pt_regs = ctx.arg(1);
+    let regs: *const UserRegisters = ctx.arg(1);
     // SAFETY: the helper checks the kernel address and fails where it is not readable.
     let Ok(regs) = (unsafe { bpf_probe_read_kernel(regs) }) else { return };
-    thread.write = SharedWrite { pc: regs.rip, sp: regs.rsp, ..SharedWrite::default() };
+    thread.write = SharedWrite { pc: program_counter(&regs), sp: stack_pointer(&regs), ..SharedWrite::default() };
 }
 
 /// The kernel has handed out a page: to a thread that is about to write to one it shares, as the copy.
@@ -192,7 +186,7 @@ pub(crate) fn page_allocated(ctx: &RawTracePointContext) {
         return;
     }
     let task = Task::current();
-    let Some(thread) = threads::known(task.tid).map(|thread| &mut thread.memory) else { return };
+    let Some(thread) = threads::known(task.tid) else { return };
     if thread.write.pc == 0 || thread.write.site != SiteIndex::NONE {
         return;
     }
@@ -207,15 +201,17 @@ pub(crate) fn page_allocated(ctx: &RawTracePointContext) {
 
 /// Whether the thread is in the kernel because of this write: it would go on with the same instruction.
 #[inline(always)]
-fn is_under_way(write: &SharedWrite, regs: &pt_regs) -> bool {
-    write.pc == regs.rip && write.sp == regs.rsp
+fn is_under_way(write: &SharedWrite, regs: &UserRegisters) -> bool {
+    write.pc == program_counter(regs) && write.sp == stack_pointer(regs)
 }
 
 /// The registers with which the current thread has entered the kernel.
 #[inline(always)]
-fn user_registers() -> Option<pt_regs> {
-    // SAFETY: plain helpers (Linux 5.11 and 5.15) about the current task.
-    let regs = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as *const pt_regs;
+fn user_registers() -> Option<UserRegisters> {
+    // SAFETY: a plain helper (Linux 5.11).
+    let task = unsafe { bpf_get_current_task_btf() };
+    // SAFETY: a plain helper (Linux 5.15) about the current task.
+    let regs = unsafe { bpf_task_pt_regs(task) } as *const UserRegisters;
     // SAFETY: the helper checks the kernel address and fails where it is not readable.
     unsafe { bpf_probe_read_kernel(regs) }.ok()
 }

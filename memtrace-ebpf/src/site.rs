@@ -1,16 +1,19 @@
 //! Sites: finding the counters of a stack, and opening a site at its first event.
 
 use memtrace_common::{
-    process::{Counter, ProcessSlot},
-    site::{Category, Count, Generation, Site, SiteId, SiteIndex},
-    stack::{StackId, StackRecord},
+    ids::{ProcessSlot, SiteId, SiteIndex, StackId},
     thread::ThreadMemory,
+    wire::{
+        counters::Counter,
+        site::{Category, Count, Generation, Site},
+        stack::StackRecord,
+    },
 };
 
 use crate::{
     atomic::{add, next},
-    maps::{ALREADY_THERE, FREE_SITES, NO_EXIST, SITE_COUNT, SITE_INDICES, SITES, STACKS},
-    target::Target,
+    maps::{ALREADY_THERE, NO_EXIST, SITE_COUNT, SITE_INDICES, SITES, STACKS, UNUSED_SITES},
+    target::{Target, code_changes},
 };
 
 /// Where the site of `stack`, which was just walked for `thread`, has its counters.
@@ -62,12 +65,15 @@ fn open(
 ) -> Result<SiteIndex, Counter> {
     let index = free_place()?;
     let site = SITES.get_ptr_mut(index.0).ok_or(Counter::SitesFull)?;
-    // SAFETY: an array map's entry lives as long as the map; nobody else has been given this one. All else in it is 0.
-    unsafe {
-        (*site).stack = stack;
-        (*site).category = category;
-        (*site).process = process;
-    }
+    // All else in it is 0.
+    // SAFETY: an array map's entry lives as long as the map; nobody else has been given this one.
+    unsafe { (*site).stack = stack };
+    // SAFETY: as above.
+    unsafe { (*site).category = category };
+    // SAFETY: as above.
+    unsafe { (*site).opened = code_changes(process) };
+    // SAFETY: as above.
+    unsafe { (*site).process = process };
     // Only now that the site is seen to need it: user space removes stacks that no site needs, and looks at
     // the sites once more afterwards.
     let opened = match STACKS.insert(&stack, record, NO_EXIST) {
@@ -91,14 +97,14 @@ fn give_back(index: SiteIndex, site: *mut Site, why: Counter) -> Counter {
     // SAFETY: an array map's entry lives as long as the map; nobody else has been given this one.
     unsafe { (*site).process = ProcessSlot::NONE };
     // The queue has room for every place there is.
-    _ = FREE_SITES.push(index, 0);
+    _ = UNUSED_SITES.push(index, 0);
     why
 }
 
 /// A place in the table of sites that is not in use.
 #[inline(always)]
 fn free_place() -> Result<SiteIndex, Counter> {
-    if let Ok(Some(index)) = FREE_SITES.pop() {
+    if let Ok(Some(index)) = UNUSED_SITES.pop() {
         return Ok(index);
     }
     let count = SITE_COUNT.get_ptr_mut(0).ok_or(Counter::SitesFull)?;
@@ -111,8 +117,10 @@ fn free_place() -> Result<SiteIndex, Counter> {
 /// `site` is an entry of an array map, which lives as long as the map.
 #[inline(always)]
 pub(crate) unsafe fn add_allocated(site: *mut Site, born_ms: u32, bytes: u64, objects: u64) {
-    // SAFETY: as the caller promises; within the array.
-    let sum = unsafe { &raw mut (*generation(site, born_ms)).alloc };
+    // SAFETY: as the caller promises.
+    let generation = unsafe { generation(site, born_ms) };
+    // SAFETY: as above; within the array.
+    let sum = unsafe { &raw mut (*generation).alloc };
     // SAFETY: as the caller promises; touched atomically only.
     unsafe { add_to(sum, bytes, objects) };
 }
@@ -124,8 +132,10 @@ pub(crate) unsafe fn add_allocated(site: *mut Site, born_ms: u32, bytes: u64, ob
 #[inline(always)]
 pub(crate) unsafe fn add_freed(site: *mut Site, born_ms: u32, now_ms: u32, bytes: u64, objects: u64) {
     let sum = if Generation::is_told_apart(born_ms, now_ms) {
-        // SAFETY: as the caller promises; within the array.
-        unsafe { &raw mut (*generation(site, born_ms)).freed }
+        // SAFETY: as the caller promises.
+        let generation = unsafe { generation(site, born_ms) };
+        // SAFETY: as above; within the array.
+        unsafe { &raw mut (*generation).freed }
     } else {
         // SAFETY: as the caller promises.
         unsafe { &raw mut (*site).freed_older }
@@ -141,17 +151,20 @@ pub(crate) unsafe fn add_freed(site: *mut Site, born_ms: u32, now_ms: u32, bytes
 #[inline(always)]
 unsafe fn generation(site: *mut Site, born_ms: u32) -> *mut Generation {
     let place = Generation::place(Generation::at(born_ms));
-    // SAFETY: as the caller promises; a place is below the array's length.
-    unsafe { (&raw mut (*site).generations).cast::<Generation>().add(place) }
+    // SAFETY: as the caller promises.
+    let generations = unsafe { &raw mut (*site).generations }.cast::<Generation>();
+    // SAFETY: a place is below the array's length.
+    unsafe { generations.add(place) }
 }
 
+/// Adds to a sum of a site's.
+///
 /// # Safety
 /// `sum` lies in an entry of an array map, which lives as long as the map.
 #[inline(always)]
-unsafe fn add_to(sum: *mut Count, bytes: u64, objects: u64) {
-    // SAFETY: as the caller promises; touched atomically only.
-    unsafe {
-        add(&raw mut (*sum).bytes, bytes);
-        add(&raw mut (*sum).objects, objects);
-    }
+pub(crate) unsafe fn add_to(sum: *mut Count, bytes: u64, objects: u64) {
+    // SAFETY: as the caller promises.
+    add(unsafe { &raw mut (*sum).bytes }, bytes);
+    // SAFETY: as above.
+    add(unsafe { &raw mut (*sum).objects }, objects);
 }

@@ -1,4 +1,4 @@
-//! What keeps the kernel's verifier from following the same code many times.
+//! Means to keep the kernel's verifier from following the same code many times.
 
 /// The same number, of which the verifier knows nothing any more: it follows what comes next once, not once for each of
 /// the ways on which the number was found. `unknown` is any number that it knows nothing of.

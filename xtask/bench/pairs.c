@@ -12,7 +12,7 @@
 
 #include "descend.h"
 
-// What a thread's stack has below `descend` at the pair: start_thread, clone3, thread_main.
+// The frames that a thread's stack has below `descend` at the pair: start_thread, clone3, thread_main.
 enum { OUTER_FRAMES = 3, BATCH = 500, MAX_THREADS = 64 };
 
 struct work {

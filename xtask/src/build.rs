@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, process::Command};
 use anyhow::{Context, Result};
 
 use crate::{
-    setup,
+    setup::{self, BpfToolchain},
     shell::{Progress, cargo, root, run, target},
 };
 
@@ -26,16 +26,44 @@ pub(crate) fn build(release: bool) -> Result<PathBuf> {
 pub(crate) fn bpf_object() -> Result<PathBuf> {
     let toolchain = setup::bpf_toolchain()?;
     let _progress = Progress::of("building the BPF object");
-    let folder = target().join("bpf");
     let mut command = match toolchain.rustup_toolchain {
-        Some(toolchain) => {
-            let mut command = Command::new("rustup");
-            command.args(["run", toolchain, "cargo"]).current_dir(root());
-            command.env_remove("RUSTC").args(["-Z", "build-std=core"]);
-            command
-        }
+        Some(toolchain) => rustup_cargo(toolchain),
         None => cargo(),
     };
+    run(for_bpf(command.arg("build"), &toolchain))?;
+    publish(&bpf_folder())
+}
+
+/// Runs clippy on the kernel side, in the form in which it is built.
+pub(crate) fn lint_bpf() -> Result<()> {
+    let toolchain = setup::bpf_toolchain()?;
+    match toolchain.rustup_toolchain {
+        Some(name) => {
+            setup::rustup_clippy(name)?;
+            // Without `--deny warnings`: a nightly compiler has other warnings every day.
+            run(for_bpf(rustup_cargo(name).arg("clippy"), &toolchain))
+        }
+        None => {
+            let mut clippy = Command::new(setup::debian_clippy()?);
+            clippy.arg("clippy").current_dir(root());
+            run(for_bpf(&mut clippy, &toolchain).args(["--", "--deny", "warnings"]))
+        }
+    }
+}
+
+fn rustup_cargo(toolchain: &str) -> Command {
+    let mut command = Command::new("rustup");
+    command.args(["run", toolchain, "cargo"]).current_dir(root());
+    command.env_remove("RUSTC").args(["-Z", "build-std=core"]);
+    command
+}
+
+fn bpf_folder() -> PathBuf {
+    target().join("bpf")
+}
+
+/// Completes a command of cargo's that is about the kernel side.
+fn for_bpf<'a>(command: &'a mut Command, toolchain: &BpfToolchain) -> &'a mut Command {
     if let Some(rustc) = &toolchain.rustc {
         command.env("RUSTC", rustc);
     }
@@ -47,15 +75,13 @@ pub(crate) fn bpf_object() -> Result<PathBuf> {
     ];
     flags.extend(path_flags());
     command
-        .args(["build", "--quiet", "--package", "memtrace-ebpf", "--target", "bpfel-unknown-none", "--profile", "bpf"])
+        .args(["--quiet", "--package", "memtrace-ebpf", "--target", "bpfel-unknown-none", "--profile", "bpf"])
         .arg("--target-dir")
-        .arg(&folder)
+        .arg(bpf_folder())
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         .env_remove("RUSTUP_TOOLCHAIN")
         // aya-ebpf and the kernel side use inline assembly, which is unstable for BPF.
-        .env("RUSTC_BOOTSTRAP", "1");
-    run(&mut command)?;
-    publish(&folder)
+        .env("RUSTC_BOOTSTRAP", "1")
 }
 
 /// Flags that keep the folders of this machine out of what is built, so that another makes the same of it.

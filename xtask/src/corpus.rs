@@ -32,12 +32,28 @@ impl Tier {
     }
 }
 
+/// The programs that are traced before they are judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Traced {
+    /// All of them, afresh.
+    All,
+    /// Those whose names contain this; runs of others are left as they are.
+    Only(String),
+    /// None: the runs that are there are taken.
+    Before,
+}
+
 /// Judges the corpus in a tier and, where that is asked for, writes down how that went, also where it went badly.
-pub(crate) fn judge(tier: Tier, write: bool) -> Result<()> {
+pub(crate) fn judge(tier: Tier, traced: &Traced, write: bool) -> Result<()> {
     let folder = target().join("tmp/corpus").join(tier.name());
-    // What an earlier run left is not to be taken for this one's.
-    _ = fs::remove_dir_all(&folder);
-    let outcome = verdicts("leaks_are_suspects_and_innocents_are_not", &[("MEMTRACE_CORPUS_TIER", tier.name())]);
+    let mut environment = vec![("MEMTRACE_CORPUS_TIER", tier.name())];
+    match traced {
+        // The files of an earlier run are not to be taken for this one's.
+        Traced::All => _ = fs::remove_dir_all(&folder),
+        Traced::Only(names) => environment.push(("MEMTRACE_CORPUS_ONLY", names)),
+        Traced::Before => environment.push(("MEMTRACE_CORPUS_TRACED", "1")),
+    }
+    let outcome = verdicts("leaks_are_suspects_and_innocents_are_not", &environment);
     if write {
         let mut document = Document::read(VERDICTS)?;
         document.put(&format!("corpus-{}", tier.name()), &table(&folder, "summary.md")?)?;
@@ -52,7 +68,7 @@ pub(crate) fn judge(tier: Tier, write: bool) -> Result<()> {
 
 /// Compares what was said in the tiers exact and sampled when they were last run.
 pub(crate) fn compare() -> Result<()> {
-    verdicts("the_exact_and_the_sampled_tier_say_the_same", &[])
+    verdicts("the_exact_and_the_sampled_tier_say_the_same", &[("MEMTRACE_CORPUS_TRACED", "1")])
 }
 
 /// Checks the labels of programs whose names contain `names`, whatever the judge says.
@@ -62,9 +78,10 @@ pub(crate) fn check_labels(names: &str) -> Result<()> {
 
 /// Runs one of the tests that take long.
 fn verdicts(name: &str, environment: &[(&str, &str)]) -> Result<()> {
-    let mut command = test::prepare()?;
+    let mut command = test::prepare()?.cargo_test();
     command.envs(environment.iter().copied());
-    run(command.args(["--test", "verdicts", "--", "--include-ignored", "--exact", name, "--nocapture"]))
+    let name = format!("verdicts::{name}");
+    run(command.args(["--test", test::PROGRAM, "--", "--include-ignored", "--exact", &name, "--nocapture"]))
 }
 
 fn table(folder: &Path, name: &str) -> Result<String> {

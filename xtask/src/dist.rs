@@ -19,7 +19,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The most that the binary may have.
 const MAX_BYTES: u64 = 15_000_000;
 
-/// What goes into the tarball beside the binary.
+/// The files that go into the tarball beside the binary.
 const DOCUMENTS: [&str; 2] = ["README.md", "CHANGELOG.md"];
 
 /// Makes the tarball. With `verify`, once more from a copy of the last commit elsewhere, which must come out the same.
@@ -63,7 +63,7 @@ fn binary() -> Result<PathBuf> {
 fn tarball(binary: &Path) -> Result<PathBuf> {
     let name = format!("memtrace-{}-x86_64-linux", env!("CARGO_PKG_VERSION"));
     let content = folder().join(&name);
-    // What an earlier version has left there.
+    // Files that an earlier version has left there.
     _ = fs::remove_dir_all(&content);
     fs::create_dir_all(&content).with_context(|| format!("cannot make {}", content.display()))?;
     fs::copy(binary, content.join("memtrace"))?;

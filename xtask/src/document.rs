@@ -9,10 +9,10 @@ use anyhow::{Context, Result};
 
 use crate::shell::root;
 
-/// What `cargo xtask bench` measures.
+/// The figures that `cargo xtask bench` measures.
 pub(crate) const PERFORMANCE: &str = "docs/PERFORMANCE.md";
 
-/// What `cargo xtask corpus` measures.
+/// The figures that `cargo xtask corpus` measures.
 pub(crate) const VERDICTS: &str = "docs/VERDICTS.md";
 
 pub(crate) struct Document {

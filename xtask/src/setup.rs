@@ -15,7 +15,7 @@ const BPF_LINKER_VERSION: &str = "0.13.0";
 /// The LLVM releases that it can be built with, newest first.
 const LLVM_RELEASES: [u32; 3] = [23, 22, 21];
 
-/// What builds the BPF object.
+/// The tools that build the BPF object.
 pub(crate) struct BpfToolchain {
     /// A compiler that is run in place of the default one.
     pub(crate) rustc: Option<PathBuf>,
@@ -70,6 +70,17 @@ fn rustc_with_prebuilt_core() -> Option<PathBuf> {
     let rustc = PathBuf::from("/usr/bin/rustc");
     let sysroot = read(Command::new(&rustc).args(["--print", "sysroot"])).ok()?;
     Path::new(&sysroot).join("lib/rustlib/bpfel-unknown-none/lib").is_dir().then_some(rustc)
+}
+
+/// The clippy that belongs to Debian's compiler.
+pub(crate) fn debian_clippy() -> Result<&'static Path> {
+    apt_install(&["rust-web-clippy"])?;
+    Ok(Path::new("/usr/bin/cargo-clippy"))
+}
+
+/// Sees to it that a toolchain of rustup's has clippy.
+pub(crate) fn rustup_clippy(toolchain: &str) -> Result<()> {
+    read(Command::new("rustup").args(["component", "add", "clippy", "--toolchain", toolchain])).map(drop)
 }
 
 fn nightly_has_source() -> bool {

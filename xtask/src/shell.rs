@@ -89,8 +89,7 @@ pub(crate) fn which(program: &str) -> Option<PathBuf> {
 
 /// A command that runs as root: by itself where we are root, else through sudo.
 pub(crate) fn as_root(program: impl AsRef<std::ffi::OsStr>) -> Command {
-    // SAFETY: a system call without arguments that cannot fail.
-    if unsafe { libc::geteuid() } == 0 {
+    if rustix::process::geteuid().is_root() {
         return Command::new(program);
     }
     let mut command = Command::new("sudo");

@@ -70,7 +70,7 @@ pub(crate) fn soak(minutes: u32) -> Result<()> {
     verdict(&rows)
 }
 
-/// What was seen at one report.
+/// The figures of one report.
 struct Row {
     minute: u64,
     rss_mib: f64,
@@ -146,7 +146,7 @@ fn verdict(rows: &[Row]) -> Result<()> {
     if after > before * MAX_GROWTH {
         bail!("memtrace has grown: {before:.0} MiB in the second quarter, {after:.0} MiB in the last");
     }
-    // What they keep for good at the beginning may look like a leak for a minute or two.
+    // Memory that they keep for good at the beginning may look like a leak for a minute or two.
     let suspects: usize = rows.iter().skip(2).map(|row| row.suspects).sum();
     ensure!(suspects == 0, "programs that do not leak were suspected {suspects} times");
     say(&format!(

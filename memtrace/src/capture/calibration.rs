@@ -4,8 +4,8 @@ use std::{arch::naked_asm, num::NonZeroU32, path::Path, time::Instant};
 
 use thiserror::Error;
 
-use super::kernel::{Handler, Kernel, KernelError, Point};
 use crate::{
+    bpf::{Bpf, BpfError, Point, ProbeKind},
     model::overhead::TrapCost,
     process::maps::{self, MapsError},
 };
@@ -23,7 +23,7 @@ pub enum CalibrationError {
     Maps(#[from] MapsError),
     /// A probe was refused.
     #[error(transparent)]
-    Kernel(#[from] KernelError),
+    Kernel(#[from] BpfError),
     /// Our own code lies in no mapping.
     #[error("memtrace's own code is in none of its mappings")]
     Nowhere,
@@ -49,31 +49,31 @@ extern "C" fn entered_and_left() {
     naked_asm!("nop", "nop", "ret")
 }
 
-/// Tries the probes that `kernel` attaches, on this process. They stay: nobody else calls what they are on.
+/// Tries the probes that `bpf` attaches, on this process. They stay: nobody else calls what they are on.
 ///
 /// # Errors
 /// Where a probe is refused.
-pub fn calibrate(kernel: &mut Kernel) -> Result<TrapCost, CalibrationError> {
+pub fn calibrate(bpf: &mut Bpf) -> Result<TrapCost, CalibrationError> {
     Ok(TrapCost {
-        entry_ns: cost(kernel, Handler::EmptyEntry, entered)?,
-        call_ns: cost(kernel, Handler::EmptyCall, entered_and_left)?,
-        ret_ns: cost(kernel, Handler::EmptyEntry, returning)?,
+        entry_ns: cost(bpf, ProbeKind::EmptyEntry, entered)?,
+        call_ns: cost(bpf, ProbeKind::EmptyCall, entered_and_left)?,
+        ret_ns: cost(bpf, ProbeKind::EmptyEntry, returning)?,
     })
 }
 
-/// What a call costs more with a probe, in nanoseconds.
-fn cost(kernel: &mut Kernel, handler: Handler, function: extern "C" fn()) -> Result<f64, CalibrationError> {
+/// The extra cost of a call with a probe, in nanoseconds.
+fn cost(bpf: &mut Bpf, handler: ProbeKind, function: extern "C" fn()) -> Result<f64, CalibrationError> {
     let before = ns_a_call(function);
     let address = function as usize as u64;
     let mappings = maps::read(std::process::id())?;
     let mapping = mappings.iter().find(|mapping| (mapping.start..mapping.end).contains(&address));
     let mapping = mapping.ok_or(CalibrationError::Nowhere)?;
     let point = Point { file_offset: address - mapping.start + mapping.file_offset, cookie: 0 };
-    kernel.attach(handler, NonZeroU32::new(std::process::id()), Path::new("/proc/self/exe"), &[point])?;
+    bpf.attach(handler, NonZeroU32::new(std::process::id()), Path::new("/proc/self/exe"), &[point])?;
     Ok((ns_a_call(function) - before).max(0.0))
 }
 
-/// Of the quickest batch.
+/// The time of a call, in the quickest batch.
 fn ns_a_call(function: extern "C" fn()) -> f64 {
     let batch = |_| {
         let begun = Instant::now();

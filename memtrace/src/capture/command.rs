@@ -8,6 +8,8 @@ use std::{
     sync::mpsc::{Receiver, Sender, channel},
 };
 
+use rustix::process::{Signal, set_parent_process_death_signal};
+
 /// A child that has been forked and waits, before its exec, to be released.
 pub struct Waiting {
     /// The child's pid, which it keeps through the exec.
@@ -40,12 +42,11 @@ pub fn fork(command: &[OsString]) -> io::Result<Waiting> {
     let before_exec = move || {
         // Should memtrace die while it holds the child stopped, the child goes on alone. To the kernel, the
         // parent is the thread that has made the child: it must live as long as we do (prctl(2)).
-        // SAFETY: a system call without pointers.
-        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGCONT) };
+        set_parent_process_death_signal(Some(Signal::CONT))?;
         pid_writer.write_all(&std::process::id().to_ne_bytes())?;
         // The child's own copy of the other end must go, or it would never see the end of the pipe.
         // SAFETY: the child never uses that descriptor again; the parent's is another one.
-        unsafe { libc::close(parent_end) };
+        unsafe { rustix::io::close(parent_end) };
         let mut go = [0];
         release_reader.read_exact(&mut go)
     };

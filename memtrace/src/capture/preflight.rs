@@ -1,9 +1,15 @@
-//! What this machine must offer, checked one by one: the substance of `memtrace doctor`.
+//! The needs of memtrace on this machine, checked one by one: the substance of `memtrace doctor`.
 
 use std::{fs, path::Path};
 
-use super::kernel;
-use crate::process::{pid_namespace, task_type};
+use crate::{
+    bpf,
+    process::{
+        arch,
+        kernel_release::{release, version},
+        pid_namespace, task_type,
+    },
+};
 
 /// The outcome of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +25,7 @@ pub enum Outcome {
 /// One thing that memtrace needs.
 #[derive(Clone, Debug)]
 pub struct Check {
-    /// What it is.
+    /// Its name.
     pub name: &'static str,
     /// Whether it is there.
     pub outcome: Outcome,
@@ -32,7 +38,7 @@ pub fn checks() -> Vec<Check> {
     let release = release().unwrap_or_default();
     let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
     let mut checks = vec![
-        Check { name: "BPF object", outcome: object(kernel::has_object()) },
+        Check { name: "BPF object", outcome: object(bpf::has_object()) },
         Check { name: "machine", outcome: machine(std::env::consts::ARCH) },
         Check { name: "kernel", outcome: kernel(&release) },
         Check { name: "proc", outcome: proc() },
@@ -45,6 +51,8 @@ pub fn checks() -> Vec<Check> {
         checks.push(Check { name: "perf events", outcome: perf_events(perf_event_paranoid(), capabilities) });
     }
     checks.push(Check { name: "uprobes", outcome: uprobes(Path::new("/sys/bus/event_source/devices")) });
+    let is_first_user = pid_namespace::is_first_user().unwrap_or(true);
+    checks.push(Check { name: "heap", outcome: heap(ptrace_scope(), has_sys_ptrace(capabilities), is_first_user) });
     checks
 }
 
@@ -62,10 +70,12 @@ const fn capability(name: &'static str, bit: u32, required: bool, purpose: &'sta
 
 /// `CAP_SYS_ADMIN` stands in for the first two and the last.
 const SYS_ADMIN: u32 = 21;
+/// Reading the memory of others takes it.
+const SYS_PTRACE: u32 = 19;
 const CAPABILITIES: [Capability; 5] = [
     capability("CAP_BPF", 39, true, "load BPF programs"),
     capability("CAP_PERFMON", 38, true, "attach probes"),
-    capability("CAP_SYS_PTRACE", 19, true, "look at the mappings of other users' processes"),
+    capability("CAP_SYS_PTRACE", SYS_PTRACE, true, "look at the mappings of other users' processes"),
     capability("CAP_DAC_READ_SEARCH", 2, false, "read images that only their owner may read"),
     capability("CAP_CHECKPOINT_RESTORE", 40, false, "read deleted and replaced images"),
 ];
@@ -104,15 +114,9 @@ fn object(is_there: bool) -> Outcome {
 
 fn machine(architecture: &str) -> Outcome {
     match architecture {
-        "x86_64" => Outcome::Ok(architecture.into()),
-        other => Outcome::Missing(format!("{other} is not supported yet"), "run it on x86_64".into()),
+        arch::NAME => Outcome::Ok(architecture.into()),
+        other => Outcome::Missing(format!("{other} is not supported yet"), format!("run it on {}", arch::NAME)),
     }
-}
-
-/// Whether the kernel has `bpf_loop`, with which stacks are unwound by call frame information.
-#[must_use]
-pub fn has_bpf_loop() -> bool {
-    release().is_some_and(|release| version(&release) >= Some((5, 17)))
 }
 
 /// Whether only who may do everything may open perf events: Debian and Ubuntu have patched that into their kernels, as the
@@ -136,18 +140,6 @@ fn perf_events(paranoid: i32, effective: u64) -> Outcome {
         );
     }
     Outcome::Ok("may be opened".into())
-}
-
-/// From the kernel itself: /proc may not be mounted.
-fn release() -> Option<String> {
-    // SAFETY: all zeros is a value of this plain structure.
-    let mut name: libc::utsname = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer leads to a value that lives until the call returns.
-    if unsafe { libc::uname(&raw mut name) } != 0 {
-        return None;
-    }
-    let bytes: Vec<u8> = name.release.iter().map(|c| c.cast_unsigned()).take_while(|byte| *byte != 0).collect();
-    String::from_utf8(bytes).ok()
 }
 
 fn proc() -> Outcome {
@@ -187,12 +179,6 @@ fn user_namespace(is_first: bool) -> Outcome {
         "root of a user namespace may not load BPF programs, whatever capabilities it has".into(),
         "run memtrace as the machine's own root, outside of the namespace (not rootless; without userns-remap)".into(),
     )
-}
-
-/// The first two numbers of a kernel's release.
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse::<u32>().ok());
-    Some((numbers.next()?, numbers.next()?))
 }
 
 /// Cookies of perf-event probes came with Linux 5.15.
@@ -235,9 +221,52 @@ fn uprobes(devices: &Path) -> Outcome {
     }
 }
 
+/// `kernel.yama.ptrace_scope`; 0 where the kernel has no such security module.
+fn ptrace_scope() -> u32 {
+    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    scope.trim().parse().unwrap_or(0)
+}
+
+fn has_sys_ptrace(effective: u64) -> bool {
+    effective >> SYS_PTRACE & 1 == 1
+}
+
+/// Whose memory `memtrace heap` may read. It asks the kernel as a tracer does, but for no BPF: lockdown does not forbid it.
+fn heap(ptrace_scope: u32, has_sys_ptrace: bool, is_first_user: bool) -> Outcome {
+    let limited = |what: &str, hint: &str| Outcome::Degraded(what.into(), hint.into());
+    match (ptrace_scope, has_sys_ptrace) {
+        (3.., _) => limited(
+            "no process may be read, by root neither (kernel.yama.ptrace_scope=3)",
+            "boot with `sysctl kernel.yama.ptrace_scope=1`: it cannot be lowered later; tracing does without",
+        ),
+        (_, true) if !is_first_user => limited(
+            "processes of this user namespace alone may be read",
+            "run memtrace outside of the namespace for those of others",
+        ),
+        (_, true) => Outcome::Ok("the memory of every process may be read".into()),
+        (0, false) => limited(
+            "processes of the same user alone may be read",
+            "run with sudo, or grant CAP_SYS_PTRACE, for those of others",
+        ),
+        (scope, false) => Outcome::Degraded(
+            format!("no process may be read (kernel.yama.ptrace_scope={scope})"),
+            "run with sudo, or grant CAP_SYS_PTRACE".into(),
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_read_as_yama_and_capabilities_allow() {
+        assert!(matches!(heap(1, true, true), Outcome::Ok(_)));
+        assert!(matches!(heap(3, true, true), Outcome::Degraded(found, _) if found.contains("ptrace_scope=3")));
+        assert!(matches!(heap(0, true, false), Outcome::Degraded(found, _) if found.contains("user namespace")));
+        assert!(matches!(heap(0, false, true), Outcome::Degraded(found, _) if found.contains("same user")));
+        assert!(matches!(heap(1, false, true), Outcome::Degraded(found, _) if found.contains("ptrace_scope=1")));
+    }
 
     #[test]
     fn a_build_without_the_bpf_object_says_how_to_make_one_with_it() {

@@ -5,7 +5,7 @@
 
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
 
-/// What it takes to go on tracing.
+/// The capabilities that it takes to go on tracing.
 const KEPT: [Capability; 6] = [
     Capability::CAP_BPF,
     Capability::CAP_PERFMON,

@@ -33,16 +33,22 @@ pub enum ReturnsError {
     /// A jump whose target is known only when it is executed.
     #[error("it jumps to where a register or a table says, at {0:#x}")]
     IndirectJump(u64),
-    /// What should be code is none, or not in the file.
+    /// Bytes that should be code are none, or are not in the file.
     #[error("its code cannot be decoded at {0:#x}")]
     NotCode(u64),
     /// More code than any allocator's function has.
     #[error("it reaches more than {MAX_INSTRUCTIONS} instructions")]
     TooLarge,
+    /// More places than any allocator's function returns at. Each would get a probe.
+    #[error("it returns at more than {MAX_RETURNS} places")]
+    TooMany,
 }
 
 /// The most code that is searched. tcmalloc's `operator new` reaches about 400 instructions.
 const MAX_INSTRUCTIONS: usize = 20_000;
+
+/// The most places of one function. An allocator's has ten at most.
+const MAX_RETURNS: usize = 256;
 
 /// A place with which a call can return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,6 +97,9 @@ pub fn returns(text: &impl Text, entry: u64) -> Result<Vec<Return>, ReturnsError
     while let Some(address) = search.open.pop() {
         if !search.seen.contains(&address) {
             search.walk(text, address)?;
+        }
+        if search.returns.len() > MAX_RETURNS {
+            return Err(ReturnsError::TooMany);
         }
     }
     search.returns.sort_unstable();
@@ -218,6 +227,14 @@ mod tests {
         assert_eq!(found(&[0xc2, 8, 0]), Err(ReturnsError::IndirectJump(0))); // ret 8
         assert_eq!(found(&[0x06]), Err(ReturnsError::NotCode(0)));
         assert_eq!(found(&[0xeb, 0x7f]), Err(ReturnsError::NotCode(0x81)));
+    }
+
+    #[test]
+    fn a_function_that_returns_at_more_places_than_any_real_one_is_refused() {
+        // je +1; ret, again and again; ret
+        let returns_at = |count: usize| [[0x74, 0x01, 0xc3].repeat(count - 1), vec![0xc3]].concat();
+        assert_eq!(found(&returns_at(MAX_RETURNS)).map(|found| found.len()), Ok(MAX_RETURNS));
+        assert_eq!(found(&returns_at(MAX_RETURNS + 1)), Err(ReturnsError::TooMany));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Which processes are to be targets, and how those are found that begin later.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     fs::{self, File},
     io,
@@ -8,13 +9,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use memtrace_common::control::{Adoption, comm_words};
+use memtrace_common::wire::control::{Adoption, comm_words};
 use thiserror::Error;
 
-use super::images::Scope;
-use crate::{process::status, symbolize::reader::is_reader};
+use crate::{
+    bpf::point::Scope,
+    process::{cgroup, helper::is_helper, status},
+};
 
-/// What to trace.
+/// The processes to trace.
 #[derive(Clone, Debug)]
 pub enum Selection {
     /// Running processes.
@@ -37,7 +40,7 @@ pub enum SelectionError {
     Cgroup {
         /// The path as given.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// The processes of the host cannot be listed.
@@ -46,6 +49,15 @@ pub enum SelectionError {
 }
 
 impl Selection {
+    /// The selection by a short name, a cgroup or pids, whichever is given; nothing where none is. A pid that is named twice is one.
+    #[must_use]
+    pub fn named(comm: Option<&str>, cgroup: Option<&Path>, pids: &[NonZeroU32]) -> Option<Self> {
+        let by_name = comm.map(|name| Self::Comm(name.to_owned()));
+        let by_cgroup = || cgroup.map(|path| Self::Cgroup(path.to_owned()));
+        let by_pid = || Self::Pids(pids.iter().copied().collect::<BTreeSet<_>>().into_iter().collect());
+        by_name.or_else(by_cgroup).or_else(|| (!pids.is_empty()).then(by_pid))
+    }
+
     /// Which processes become targets by themselves. With `follow`, children of targets do.
     #[must_use]
     pub fn adoption(&self, follow: bool) -> Adoption {
@@ -79,7 +91,7 @@ impl Selection {
         }
     }
 
-    /// The processes that are selected now, but memtrace itself and what reads symbols for it.
+    /// The processes that are selected now, but memtrace itself and its helpers.
     ///
     /// # Errors
     /// Where they cannot be listed.
@@ -100,7 +112,7 @@ impl Selection {
             }
             Self::All => host_processes()?,
         };
-        let is_own = |pid: u32| pid == std::process::id() || is_reader(pid);
+        let is_own = |pid: u32| pid == std::process::id() || is_helper(pid);
         Ok(all.into_iter().filter(|pid| !is_own(pid.get())).collect())
     }
 
@@ -130,13 +142,8 @@ fn find_cgroup(path: &Path) -> io::Result<PathBuf> {
         return Ok(path.to_owned());
     }
     let relative = path.strip_prefix("/").unwrap_or(path);
-    let mounts = fs::read_to_string("/proc/self/mounts")?;
-    let roots = mounts.lines().filter_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        let (root, kind) = (fields.next()?, fields.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(root))
-    });
-    let found = roots.map(|root| root.join(relative)).find(|folder| is_cgroup(folder));
+    let roots = cgroup::roots_of_v2(&fs::read("/proc/self/mounts")?);
+    let found = roots.into_iter().map(|root| root.join(relative)).find(|folder| is_cgroup(folder));
     found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no such folder of a cgroup2 file system"))
 }
 

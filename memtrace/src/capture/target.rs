@@ -1,24 +1,35 @@
 //! One target: a program in a process, its code and what is hooked in it, kept up to date while it lives.
 
-use std::{collections::HashSet, io, num::NonZeroU32, path::Path};
+use std::{
+    collections::HashSet,
+    io,
+    num::NonZeroU32,
+    ops::{Range, RangeInclusive},
+    path::Path,
+};
 
-use memtrace_common::{process::ProcessSlot, stack::StackRecord, unwind::CodeRange};
+use memtrace_common::{
+    ids::ProcessSlot,
+    wire::{code::CodeRange, counters::Counter, stack::StackRecord},
+};
 use thiserror::Error;
 
 use super::{
     attach::AttachError,
     images::Images,
-    kernel::{Kernel, KernelError},
+    normalise::{Code, FilePlace, KnownCode, NormalisedStack, normalise},
 };
 use crate::{
-    model::{frame::Reason, report::Allocator},
+    bpf::{Bpf, BpfError},
+    model::{figures::Allocator, unchecked::NothingHooked},
     process::{
+        code_map::CodeMap,
         image::Image,
-        mapping_log::Told,
-        maps::{self, CodeMap, Mapping, MapsError},
+        jit_code,
+        mapping_log::MappedCode,
+        maps::{self, Mapping, MapsError},
         moved_code, status,
     },
-    symbolize::CodePlace,
 };
 
 /// Why a process cannot be a target.
@@ -61,7 +72,7 @@ pub enum TargetError {
     Closed {
         /// The pid.
         pid: u32,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// Its mappings cannot be told.
@@ -110,7 +121,7 @@ pub enum TargetError {
     Attach(#[from] AttachError),
     /// The kernel side failed.
     #[error(transparent)]
-    Kernel(#[from] KernelError),
+    Kernel(#[from] BpfError),
 }
 
 /// A target and what is known of it.
@@ -123,7 +134,7 @@ pub struct Target {
     pub comm: String,
     /// The program it runs.
     pub exe: String,
-    /// What is hooked in it.
+    /// The allocators that are hooked in it.
     pub allocators: Vec<Allocator>,
     /// Its images, by index.
     images: HashSet<usize>,
@@ -134,6 +145,8 @@ pub struct Target {
     knows_trampoline: bool,
     /// The images whose code it has moved to anonymous memory, as it sees them.
     moved: Vec<String>,
+    /// The ranges of addresses to which it was moved.
+    moved_parts: Vec<Range<u64>>,
 }
 
 impl Target {
@@ -162,10 +175,11 @@ impl Target {
             published: Vec::new(),
             knows_trampoline: false,
             moved: Vec::new(),
+            moved_parts: Vec::new(),
         }
     }
 
-    /// The child that this target has forked: the same program with the same code, and an empty book. (What
+    /// The child that this target has forked: the same program with the same code, and no blocks yet. (A function that
     /// was hooked in the parent alone is not hooked there.)
     #[must_use]
     pub fn child(&self, pid: NonZeroU32) -> Self {
@@ -174,7 +188,8 @@ impl Target {
             exe: self.exe.clone(),
             allocators: self.allocators.clone(),
             images: self.images.clone(),
-            code: self.code.clone(),
+            code: self.code.forked(),
+            moved_parts: self.moved_parts.clone(),
             knows_trampoline: self.knows_trampoline,
             ..Self::vanished(pid)
         }
@@ -190,8 +205,8 @@ impl Target {
 
     /// Forgets what is hooked in the process alone: a thread of it runs another program, which the kernel does not know to be
     /// the same process.
-    pub fn unbind(&mut self, images: &mut Images, kernel: &mut Kernel) {
-        images.unbind(self.pid, kernel);
+    pub fn unbind(&mut self, images: &mut Images, bpf: &mut Bpf) {
+        images.unbind(self.pid, bpf);
         self.hooked.clear();
     }
 
@@ -214,42 +229,51 @@ impl Target {
     ///
     /// # Errors
     /// Where the process has ended, or the kernel refuses a probe.
-    pub fn look(&mut self, images: &mut Images, kernel: &mut Kernel) -> Result<(), TargetError> {
-        let mappings = self.hook(images, kernel)?;
-        self.learn_trampoline(&mappings, kernel)?;
-        self.code.update(mappings);
-        self.publish_code(images, kernel)?;
+    pub fn look(&mut self, images: &mut Images, bpf: &mut Bpf) -> Result<(), TargetError> {
+        let (mappings, moment) = self.hook(images, bpf)?;
+        self.learn_trampoline(&mappings, bpf)?;
+        self.code.update(mappings, moment);
+        for _ in 0..self.code.take_forgotten() {
+            bpf.count(self.slot, Counter::CodeForgotten);
+        }
+        self.publish_code(images, bpf)?;
         Ok(())
     }
 
-    /// Attaches to every allocator that is mapped and not hooked yet. Returns the mappings.
+    /// Attaches to every allocator that is mapped and not hooked yet. Returns the mappings, and of which moment they are
+    /// ([`CodeMap::update`]).
     ///
     /// # Errors
     /// As [`Target::look`].
-    pub fn hook(&mut self, images: &mut Images, kernel: &mut Kernel) -> Result<Vec<Mapping>, TargetError> {
+    pub fn hook(&mut self, images: &mut Images, bpf: &mut Bpf) -> Result<(Vec<Mapping>, Option<u64>), TargetError> {
+        let before = bpf.process(self.slot)?.code_changes;
         let mappings = self.mappings()?;
+        let moment = (bpf.process(self.slot)?.code_changes == before).then_some(before);
         self.note_moved_code(&mappings);
         for mapping in mappings.iter().filter(|mapping| mapping.executable) {
-            let Some(index) = images.of_mapping(self.pid, mapping, kernel) else { continue };
+            let Some(index) = images.of_mapping(self.pid, mapping, bpf) else { continue };
             if !images.is_file(index) || !self.images.insert(index) {
                 continue;
             }
             if self.hooked.insert(index) {
-                let allocators = images.hook(index, self.pid, kernel)?;
+                let allocators = images.hook(index, self.pid, bpf)?;
                 if !allocators.is_empty() {
-                    kernel.note_hooked_code(&(mapping.start..mapping.end))?;
+                    bpf.note_hooked_code(&(mapping.start..mapping.end))?;
                 }
                 self.allocators.extend(allocators);
             } else {
                 self.allocators.extend(images.allocators(index));
             }
         }
-        Ok(mappings)
+        Ok((mappings, moment))
     }
 
     /// Says, once for each image, that its code is in no file any more.
     fn note_moved_code(&mut self, mappings: &[Mapping]) {
-        for path in moved_code::files(mappings) {
+        for (path, part) in moved_code::parts(mappings) {
+            if !self.moved_parts.contains(&part) {
+                self.moved_parts.push(part);
+            }
             let image = status::printable(&path.to_string_lossy());
             if self.moved.contains(&image) {
                 continue;
@@ -264,9 +288,9 @@ impl Target {
     }
 
     /// Takes in what the process has told of itself, which has ended before it could be looked at.
-    pub fn learn(&mut self, told: Told, images: &mut Images, kernel: &mut Kernel) {
+    pub fn learn(&mut self, told: MappedCode, images: &mut Images, bpf: &mut Bpf) {
         for mapping in &told.mappings {
-            if let Some(index) = images.of_mapping(self.pid, mapping, kernel)
+            if let Some(index) = images.of_mapping(self.pid, mapping, bpf)
                 && self.images.insert(index)
             {
                 self.allocators.extend(images.allocators(index));
@@ -277,7 +301,7 @@ impl Target {
             self.exe =
                 told.mappings.first().map(|first| status::printable(&first.path.to_string_lossy())).unwrap_or_default();
         }
-        self.code.update(told.mappings);
+        self.code.learn(told.mappings);
     }
 
     fn mappings(&self) -> Result<Vec<Mapping>, TargetError> {
@@ -294,22 +318,21 @@ impl Target {
     }
 
     /// Tells the kernel side what code there is, if that has changed.
-    fn publish_code(&mut self, images: &Images, kernel: &mut Kernel) -> Result<(), KernelError> {
+    fn publish_code(&mut self, images: &Images, bpf: &mut Bpf) -> Result<(), BpfError> {
         let ranges: Vec<CodeRange> = self.code.mappings().iter().map(|mapping| code_range(mapping, images)).collect();
-        if ranges != self.published {
-            kernel.set_code(self.slot, &ranges)?;
+        if ranges != self.published && bpf.set_code(self.slot, &ranges)? {
             self.published = ranges;
         }
         Ok(())
     }
 
     /// The kernel maps the page to which hooked functions return once the first of them is called.
-    fn learn_trampoline(&mut self, mappings: &[Mapping], kernel: &mut Kernel) -> Result<(), KernelError> {
+    fn learn_trampoline(&mut self, mappings: &[Mapping], bpf: &mut Bpf) -> Result<(), BpfError> {
         if self.knows_trampoline {
             return Ok(());
         }
         if let Some(page) = mappings.iter().find(|mapping| mapping.path.as_os_str() == "[uprobes]") {
-            kernel.set_trampoline(self.slot, page.start)?;
+            bpf.set_trampoline(self.slot, page.start)?;
             self.knows_trampoline = true;
         }
         Ok(())
@@ -362,43 +385,77 @@ impl Target {
         !mappings.is_empty() && mappings.iter().all(|mapping| mapping.end <= 1 << 32)
     }
 
-    /// Why nothing is hooked in it, in words for people.
+    /// Why nothing is hooked in it.
     #[must_use]
-    pub fn why_nothing_is_hooked(&self, images: &Images) -> String {
+    pub fn why_nothing_is_hooked(&self, images: &Images) -> NothingHooked {
         let opened: Vec<&Image> = self.images.iter().filter_map(|index| images.image(*index)).collect();
         match (self.images.len(), opened.len()) {
-            (0, _) => "it ended before memtrace could look at it".to_owned(),
-            _ if self.is_32_bit() => "it is a 32-bit program, and memtrace traces 64-bit ones".to_owned(),
-            (_, 0) => "none of its images is an ELF file of a 64-bit program".to_owned(),
-            _ if opened.iter().all(|image| !image.has_interpreter() && !image.has_symbols()) => {
-                "it is linked statically and stripped, so its allocator has no name to be found by".to_owned()
-            }
-            (_, count) => format!("none of its {count} images defines an allocator that memtrace knows"),
+            (0, _) => NothingHooked::EndedEarly,
+            _ if self.is_32_bit() => NothingHooked::Is32Bit,
+            (_, 0) => NothingHooked::NoImages,
+            _ if opened.iter().all(|image| !image.has_interpreter() && !image.has_symbols()) => NothingHooked::Stripped,
+            (_, images) => NothingHooked::NoAllocator { images },
         }
     }
 
-    /// The places of a stack's return addresses, and whether all of them are there.
-    ///
-    /// A frame pointer that was no frame pointer leads the walk out of the code: it is cut there.
+    /// How often addresses of its code were found at which there was another image before.
     #[must_use]
-    pub fn normalise(&self, stack: &StackRecord, images: &Images) -> (Vec<CodePlace>, bool) {
-        let mut places = Vec::with_capacity(stack.used().len());
-        for address in stack.used() {
-            // A return address may lie one past its mapping's end; the call before it does not.
-            let mapping = self.code.find(address.wrapping_sub(1));
-            let place = match mapping {
-                None if places.is_empty() => CodePlace::Address(*address, Reason::Unmapped),
-                None => return (places, false),
-                Some(mapping) => match images.known(mapping) {
-                    Some(image) => {
-                        CodePlace::File { image, file_offset: address - mapping.start + mapping.file_offset }
-                    }
-                    None => CodePlace::Address(*address, Reason::Anonymous),
-                },
-            };
-            places.push(place);
+    pub fn contests(&self) -> u64 {
+        self.code.contests()
+    }
+
+    /// Whether a frame of a stack is where several images have been.
+    #[must_use]
+    pub fn is_contested(&self, stack: &StackRecord) -> bool {
+        stack.used().iter().any(|address| self.code.is_contested(address.wrapping_sub(1)))
+    }
+
+    /// A stack that was walked `during` these moments of its code, independent of the process.
+    #[must_use]
+    pub fn normalise(&self, stack: &StackRecord, during: &RangeInclusive<u64>, images: &Images) -> NormalisedStack {
+        let stack = normalise(stack, (&self.code, during), &TargetCode { images, moved: &self.moved_parts });
+        // Nothing rests on how the outermost frame would be left.
+        let inner = stack.places.split_last().map_or(&[][..], |(_, inner)| inner);
+        let is_inferred = inner.iter().any(|place| images.is_left_by_inference(place));
+        NormalisedStack { is_inferred, ..stack }
+    }
+}
+
+/// The code of one target.
+struct TargetCode<'a> {
+    images: &'a Images,
+    moved: &'a [Range<u64>],
+}
+
+impl KnownCode for TargetCode<'_> {
+    fn of(&self, mapping: &Mapping) -> Code {
+        let is_moved = || self.moved.iter().any(|part| part.start < mapping.end && mapping.start < part.end);
+        match self.images.known(mapping) {
+            Some(image) if self.images.is_jit(image) => Code::Jit,
+            Some(image) => Code::Image(image),
+            None if jit_code::is_in_memory(mapping) && !is_moved() => Code::Jit,
+            None => Code::Other,
         }
-        (places, stack.truncated == 0)
+    }
+
+    fn is_inferred(&self, place: FilePlace) -> bool {
+        self.images.is_inferred(place)
+    }
+
+    fn is_described(&self, place: FilePlace) -> bool {
+        self.images.rows(place.0).is_some() && !self.images.is_inferred(place)
+    }
+
+    fn follows_call(&self, place: FilePlace) -> bool {
+        self.images.follows_call(place)
+    }
+
+    fn is_stack_end(&self, place: FilePlace) -> bool {
+        self.images.is_stack_end(place)
+    }
+
+    fn is_signal_return(&self, place: FilePlace) -> bool {
+        self.images.is_signal_return(place)
     }
 }
 

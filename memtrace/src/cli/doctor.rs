@@ -1,17 +1,23 @@
-//! `memtrace doctor`: what this machine offers, and the next step where something is missing.
+//! `memtrace doctor`: checks of this machine, and the next step where something is missing.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
-use memtrace_common::{kernel_memory::Scope, sampling::MIN_MEAN_BYTES};
+use memtrace_common::{
+    steps::sampling::MIN_MEAN_BYTES,
+    wire::{address_space::AddressSpaceLayout, kernel_memory::Scope},
+};
 
 use super::failure::Failure;
 use crate::{
-    capture::{
-        kernel::{Capacities, Kernel, KernelMemory, Links, MemorySettings, Settings, Unwind},
-        preflight::{self, Check, Outcome},
+    bpf::{
+        AttachMethod, Bpf, Capacities, Extras, KernelMemory, MemorySettings, Settings, Unwind, features::has_bpf_loop,
     },
-    pipeline::check_headroom,
+    capture::preflight::{self, Check, Outcome},
+    engine::check_headroom,
+    looking::{self, Limits},
+    model::not_seen::NotSeen,
     process::{kallsyms::Kallsyms, kernel_types::KernelTypes, task_type::TaskOffsets},
+    report::words,
 };
 
 pub(super) fn run() -> Result<ExitCode, Failure> {
@@ -29,6 +35,7 @@ pub(super) fn run() -> Result<ExitCode, Failure> {
             }
         }
     }
+    println!("{}", look());
     if missing == 0 {
         missing += try_kernel();
         println!("{}", kernel_memory());
@@ -42,18 +49,30 @@ pub(super) fn run() -> Result<ExitCode, Failure> {
     }
 }
 
+/// Whether a heap can be looked at: looks at this process's own.
+fn look() -> String {
+    const LIMITS: Limits = Limits { time: Duration::from_secs(10), bytes: 1 << 30 };
+    match looking::look(std::process::id(), LIMITS, None) {
+        Ok(_) => "ok       look: a confined process reads the heap of another".to_owned(),
+        Err(why) => format!(
+            "limited  look: {}\n         hint: only `memtrace heap` needs it; the line `heap` says whose memory may be read",
+            words::heap::not_read(&why)
+        ),
+    }
+}
+
 /// How probes are attached here, and what that costs.
-fn links(links: Links) -> String {
+fn links(links: AttachMethod) -> String {
     let what = match links {
-        Links::Session => return format!("ok       probes: {links}"),
-        Links::Multi => "nested calls pay for a return probe; Linux 6.13 or later has uprobe sessions",
-        Links::PerfEvent => "letting go takes some 90 ms a probe; Linux 6.6 or later has uprobe_multi links",
+        AttachMethod::Session => return format!("ok       probes: {links}"),
+        AttachMethod::Multi => "nested calls pay for a return probe; Linux 6.13 or later has uprobe sessions",
+        AttachMethod::PerfEvent => "letting go takes some 90 ms a probe; Linux 6.6 or later has uprobe_multi links",
     };
     format!("limited  probes: {links}\n         hint: {what}")
 }
 
 /// Whether it can be told what makes pages resident.
-fn pages(kernel: &mut Kernel) -> String {
+fn pages(kernel: &mut Bpf) -> String {
     match kernel.follow_pages() {
         Ok(()) => "ok       growth: the kernel tells what makes pages resident".into(),
         Err(error) => format!(
@@ -70,7 +89,7 @@ fn kernel_memory() -> String {
         Err(error) => return limited(error.to_string(), "only --category kernel needs it, and Linux 6.1 or later"),
     };
     let settings = MemorySettings {
-        capacities: Capacities { blocks: 1, sites: 1, stacks: 1, threads: 1, rows: 1, processes: 1 },
+        capacities: Capacities { blocks: 1, sites: 1, stacks: 1, threads: 1, rows: 1, processes: 1, spare: None },
         scope: Scope::Host,
         types,
         page_frames: Some(1),
@@ -78,7 +97,7 @@ fn kernel_memory() -> String {
     };
     let attached = KernelMemory::load(settings).and_then(|mut memory| memory.attach().map(|()| memory));
     let (not_seen, why) = match attached {
-        Ok(memory) => (memory.not_seen(), refusal(&memory)),
+        Ok(memory) => (memory.not_seen().into_iter().map(NotSeen::OfKernel).collect::<Vec<_>>(), refusal(&memory)),
         Err(error) => {
             return limited(
                 error.to_string(),
@@ -88,7 +107,7 @@ fn kernel_memory() -> String {
     };
     match Kallsyms::read() {
         Ok(_) if !not_seen.is_empty() => limited(
-            format!("not seen: {}", not_seen.join("; ")),
+            format!("not seen: {}", words::not_seen::all(&not_seen)),
             &format!("only --category kernel needs it, and tells all else exactly; {why}"),
         ),
         Ok(_) => "ok       kernel memory: the kernel accepts and attaches its programs, and lists its symbols".into(),
@@ -99,7 +118,7 @@ fn kernel_memory() -> String {
     }
 }
 
-/// What keeps the kernel from telling all.
+/// The reason why the kernel does not tell all.
 fn refusal(memory: &KernelMemory) -> String {
     match memory.refusal() {
         Some(why) => format!("this kernel takes no programs on its functions: {why}"),
@@ -110,19 +129,20 @@ fn refusal(memory: &KernelMemory) -> String {
 /// The proof: loads every program and attaches those that follow tasks, then lets go.
 fn try_kernel() -> u32 {
     let settings = Settings {
-        capacities: Capacities { blocks: 1, sites: 1, stacks: 1, threads: 1, rows: 1, processes: 1 },
-        unwind: if preflight::has_bpf_loop() { Unwind::Rows } else { Unwind::FramePointers },
+        capacities: Capacities { blocks: 1, sites: 1, stacks: 1, threads: 1, rows: 1, processes: 1, spare: None },
+        unwind: if has_bpf_loop() { Unwind::Rows } else { Unwind::FramePointers },
         debug_lines: false,
         task: TaskOffsets::default(),
-        address_spaces: false,
-        pages: true,
+        address_space: AddressSpaceLayout::default(),
+        extras: Extras { pages: true, ..Extras::default() },
         hooks: true,
         links: None,
         // The most that programs can be asked for.
         sample_bytes: Some(MIN_MEAN_BYTES),
         is_adaptive: true,
+        verified_at_once: 1,
     };
-    let kernel = Kernel::load(settings)
+    let kernel = Bpf::load(settings)
         .and_then(|mut kernel| kernel.load_every_program().and_then(|()| kernel.follow_tasks(true)).map(|()| kernel));
     match kernel {
         Ok(mut kernel) => {

@@ -2,10 +2,11 @@
 
 use std::{fmt::Display, io, path::Path, process::ExitCode};
 
-use super::gate::UNSEEN;
+use super::{exit_status::UNSEEN, plan::Refusal};
 use crate::{
-    capture::{attach::AttachError, kernel::KernelError, target::TargetError},
-    pipeline::{KernelMemoryError, PipelineError},
+    bpf::BpfError,
+    capture::{attach::AttachError, selection::SelectionError, survey::SurveyError, target::TargetError},
+    engine::error::{KernelMemoryError, PipelineError},
     process::kernel_types::KernelTypesError,
 };
 
@@ -13,6 +14,9 @@ use crate::{
 const USAGE: u8 = 2;
 /// Exit status for everything else that fails.
 const FAILURE: u8 = 1;
+
+/// The next step where a selection selects nothing.
+const SELECTION_HINT: &str = "see `ls /sys/fs/cgroup` and /proc/PID/cgroup; groups of cgroup v1 cannot be used";
 
 /// A failure that ends the command.
 #[derive(Debug)]
@@ -58,6 +62,34 @@ impl Failure {
         )
     }
 
+    /// There is no process to look at.
+    pub(super) fn nobody(selected: &str) -> Self {
+        Self {
+            message: format!("cannot look at {selected}: no such process"),
+            hint: "see `ps -e`, which has the names and the process IDs".into(),
+            status: FAILURE,
+        }
+    }
+
+    /// The processes to look at cannot be found.
+    pub(super) fn selection(error: &SelectionError) -> Self {
+        Self { message: error.to_string(), hint: SELECTION_HINT.into(), status: FAILURE }
+    }
+
+    /// A process cannot be looked at.
+    pub(super) fn look(pid: u32, reason: &str, hint: impl Into<String>) -> Self {
+        Self { message: format!("cannot look at process {pid}: {reason}"), hint: hint.into(), status: FAILURE }
+    }
+
+    /// Signals cannot be waited for.
+    pub(super) fn signals(error: &io::Error) -> Self {
+        Self {
+            message: format!("cannot wait for signals: {error}"),
+            hint: "are file descriptors short? see `ulimit -n`".into(),
+            status: FAILURE,
+        }
+    }
+
     /// Whether there are suspects is not known.
     pub(super) fn no_verdict() -> Self {
         Self {
@@ -89,14 +121,20 @@ impl Failure {
     }
 }
 
-/// What clap says, with a next step. Help and version are no failures.
-pub(super) fn usage(error: &clap::Error) -> ExitCode {
+/// An error of clap, with a next step. Help and version are no failures.
+pub(super) fn usage(error: &clap::Error, hint: &str) -> ExitCode {
     // That nobody reads it cannot be told to anybody either.
     _ = error.print();
     if error.use_stderr() {
-        eprintln!("hint: `memtrace --help` shows every option, with examples");
+        eprintln!("hint: {hint}");
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::usage(refusal.message, refusal.hint)
+    }
 }
 
 impl From<PipelineError> for Failure {
@@ -104,9 +142,7 @@ impl From<PipelineError> for Failure {
         let hint = match &error {
             PipelineError::Preflight(_, hint) => format!("{hint}; `memtrace doctor` shows everything"),
             PipelineError::Headroom(error) => error.hint().into(),
-            PipelineError::Selection(_) => {
-                "see `ls /sys/fs/cgroup` and /proc/PID/cgroup; groups of cgroup v1 cannot be used".into()
-            }
+            PipelineError::Selection(_) => SELECTION_HINT.into(),
             PipelineError::TaskType(_) => "leave out --follow, or use a kernel with CONFIG_DEBUG_INFO_BTF".into(),
             PipelineError::Target(error) => target_hint(error),
             PipelineError::KernelMemory(error) => kernel_memory_hint(error),
@@ -157,8 +193,10 @@ fn target_hint(error: &TargetError) -> String {
         TargetError::NoImage { pid, .. } => {
             format!("`grep r-xp /proc/{pid}/maps` lists its images; give a file name or the end of a path")
         }
-        TargetError::Attach(AttachError::Image(_)) => "is the file readable, and an ELF file?".into(),
-        TargetError::Attach(AttachError::NoFunction { .. }) => {
+        TargetError::Attach(AttachError::Survey(SurveyError::Image(_))) => {
+            "is the file readable, and an ELF file?".into()
+        }
+        TargetError::Attach(AttachError::Survey(SurveyError::NoFunction { .. })) => {
             "`nm IMAGE` and `nm -D IMAGE` list the functions that an image defines, under the names to give".into()
         }
         TargetError::Attach(AttachError::Probe { .. }) => {
@@ -167,28 +205,25 @@ fn target_hint(error: &TargetError) -> String {
     }
 }
 
-fn kernel_hint(error: &KernelError) -> String {
+fn kernel_hint(error: &BpfError) -> String {
     match error {
-        KernelError::NoSuchProcess { pid } => return format!("has it ended? see `ps -p {pid}`"),
-        KernelError::Pids(_) | KernelError::Namespace { .. } => {
+        BpfError::NoSuchProcess { pid } => return format!("has it ended? see `ps -p {pid}`"),
+        BpfError::Pids(_) | BpfError::Namespace { .. } => {
             return "run memtrace in the machine's first pid namespace (docker run --pid=host)".into();
+        }
+        BpfError::NoLinks(_) => {
+            return "leave out --links: memtrace takes the best that the kernel has; `memtrace doctor` says which"
+                .into();
         }
         _ => {}
     }
-    let text = chain(error);
-    if matches!(error, KernelError::NoLinks(_)) {
-        "leave out --links: memtrace takes the best that the kernel has; `memtrace doctor` says which".into()
-    } else if text.contains("Cannot allocate memory") || text.contains("E2BIG") || text.contains("os error 12") {
-        "the kernel has no memory for maps of this size; lower --max-blocks or --max-stacks".into()
-    } else if text.contains("not permitted") || text.contains("denied") {
-        "needs CAP_BPF and CAP_PERFMON; run with sudo, or see `memtrace doctor`".into()
-    } else {
-        "run `memtrace doctor`; if it finds nothing wrong, please report this".into()
+    match error.errno() {
+        Some(libc::ENOMEM | libc::E2BIG) => {
+            "the kernel has no memory for maps of this size; lower --max-blocks or --max-stacks".into()
+        }
+        Some(libc::EPERM | libc::EACCES) => {
+            "needs CAP_BPF and CAP_PERFMON; run with sudo, or see `memtrace doctor`".into()
+        }
+        _ => "run `memtrace doctor`; if it finds nothing wrong, please report this".into(),
     }
-}
-
-/// An error with its causes.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -3,28 +3,28 @@
 
 use std::{collections::BTreeSet, fs, path::Path, process::ExitCode};
 
-use super::{args::GateArguments, failure::Failure};
+use super::{
+    args::gate::GateArguments,
+    exit_status::{SUSPECTS, UNSEEN},
+    failure::Failure,
+};
 use crate::{
+    analysis::gate::{Baseline, Gate, remains, suppressions::Suppressions, unseen::Question},
     capture::target::TargetError,
+    engine::error::PipelineError,
     model::{
         frame::Frame,
-        gate::{Baseline, Gate, Tally, remains},
+        outcome::{Outcome, Tally, Unseen},
         report::{Process, Report, Site},
-        suppressions::Suppressions,
-        units,
-        unseen::{Cause, Outcome, Question, Unseen},
+        unchecked::Cause,
     },
-    pipeline::PipelineError,
     report::{
         baseline,
         suspects::{culprit, place},
+        words::{self, units},
     },
 };
 
-/// Exit status where suspects remain.
-pub(super) const SUSPECTS: u8 = 3;
-/// Exit status where something was to be checked and was not.
-pub(super) const UNSEEN: u8 = 4;
 /// Suspects that are told on stderr, and what was not checked; the report has all.
 const TOLD: usize = 10;
 
@@ -34,11 +34,11 @@ pub(super) struct Gatekeeper {
     fails: bool,
     /// The gate's question to the run; nothing where no gate was asked for.
     question: Option<Question>,
-    /// What the last report has, once there is one.
+    /// The verdict on the last report, once there is one.
     verdict: Option<Verdict>,
 }
 
-/// What there is to say of the last report.
+/// The gate's findings in the last report.
 struct Verdict {
     outcome: Outcome,
     /// The lines that tell it.
@@ -46,11 +46,10 @@ struct Verdict {
 }
 
 impl Gatekeeper {
-    /// Reads the files that the arguments name. `question` is what a gate asks of such a run.
-    pub(super) fn new(arguments: &GateArguments, question: Question) -> Result<Self, Failure> {
+    /// Reads the files that the arguments name. `question` is the gate's to the run; nothing where no gate was asked for.
+    pub(super) fn new(arguments: &GateArguments, question: Option<Question>) -> Result<Self, Failure> {
         let suppressions = arguments.suppressions.as_deref().map(read_suppressions).transpose()?.unwrap_or_default();
         let baseline = arguments.baseline.as_deref().map(read_baseline).transpose()?;
-        let question = arguments.looks_at_exit().then_some(question);
         Ok(Self { gate: Gate { suppressions, baseline }, fails: arguments.fail_on_leak, question, verdict: None })
     }
 
@@ -114,15 +113,15 @@ fn not_checked(outcome: &Outcome, question: Question) -> Vec<String> {
         Question::Growth { .. } => "not judged",
     };
     let line = |unseen: &Unseen| match &unseen.process {
-        Some((pid, comm)) => format!("memtrace: {comm} (pid {pid}) {how}: {}", unseen.why.reason),
-        None => format!("memtrace: not checked: {}", unseen.why.reason),
+        Some((pid, comm)) => format!("memtrace: {comm} (pid {pid}) {how}: {}", words::unchecked::reason(&unseen.why)),
+        None => format!("memtrace: not checked: {}", words::unchecked::reason(&unseen.why)),
     };
     let all: Vec<&Unseen> = outcome.ended_early.iter().chain(&outcome.unseen).collect();
     let mut lines: Vec<String> = all.iter().take(TOLD).map(|unseen| line(unseen)).collect();
     if all.len() > TOLD {
         lines.push(format!("memtrace: … and {} more", units::count((all.len() - TOLD) as u64)));
     }
-    let causes: BTreeSet<Cause> = outcome.unseen.iter().map(|unseen| unseen.why.cause).collect();
+    let causes: BTreeSet<Cause> = outcome.unseen.iter().map(|unseen| unseen.why.cause()).collect();
     lines.extend(causes.into_iter().map(|cause| format!("hint: {}", hint(cause))));
     lines
 }
@@ -155,7 +154,7 @@ fn hint(cause: Cause) -> &'static str {
 
 /// The suspects that remain.
 fn suspects(report: &Report, tally: &Tally) -> Vec<String> {
-    let passed = tally.passed().map_or_else(String::new, |passed| format!(" ({passed})"));
+    let passed = words::outcome::passed(tally).map_or_else(String::new, |passed| format!(" ({passed})"));
     let noun = if tally.remaining == 1 { "leak suspect" } else { "leak suspects" };
     let mut lines = vec![format!("memtrace: {} {noun}{passed}:", units::count(tally.remaining as u64))];
     let of_process = |process| move |site| (process, site);
@@ -168,23 +167,28 @@ fn suspects(report: &Report, tally: &Tally) -> Vec<String> {
     if remaining.len() > TOLD {
         lines.push(format!("  … and {} more", units::count((remaining.len() - TOLD) as u64)));
     }
-    if report.unlisted.suspects > 0 {
-        let count = units::count(report.unlisted.suspects as u64);
+    if report.run.unlisted.suspects > 0 {
+        let count = units::count(report.run.unlisted.suspects as u64);
         lines.push(format!("  … and {count} of processes that are left out of the report"));
     }
-    let name = remaining.first().and_then(|(process, site)| culprit(process, &site.stack)).map(Frame::label);
-    lines.push(format!(
-        "hint: the report has their stacks; a line `leak:{}` in a file for --suppressions lets one pass, --baseline \
-         REPORT.json all that were there before",
-        name.unwrap_or_else(|| "FUNCTION".to_owned())
-    ));
+    let first = remaining.first().and_then(|(process, site)| culprit(process, &site.stack));
+    lines.push(how_to_let_pass(first));
     lines
+}
+
+/// The next step where suspects are known: by the function of the first, if that has a name. A part of a name, or an image's, would
+/// let pass much besides.
+fn how_to_let_pass(first: Option<&Frame>) -> String {
+    let by_name = first.and_then(|frame| frame.function.as_ref().ok()).map_or_else(String::new, |function| {
+        format!("a line `leak:^{}$` in a file for --suppressions lets all through that function pass, ", function.name)
+    });
+    format!("hint: the report has their stacks; {by_name}--baseline REPORT.json lets pass all that were there before")
 }
 
 fn suspect(process: &Process, site: &Site) -> String {
     let place = culprit(process, &site.stack).map_or_else(|| "(no stack)".to_owned(), place);
     let lost = site.unreachable.filter(|lost| lost.objects > 0);
     let bytes = units::bytes(lost.map_or(site.held_bytes(), |lost| lost.bytes));
-    let (sure, reason) = (site.judgement.confidence * 100.0, &site.judgement.reason);
+    let (sure, reason) = (site.judgement.confidence * 100.0, words::verdict::of_site(site));
     format!("  {place}: {bytes}, {sure:.0} %: {reason}")
 }

@@ -2,8 +2,8 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, BufWriter, IsTerminal, Write},
-    os::unix::fs::MetadataExt,
+    io::{self, BufWriter, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -13,7 +13,7 @@ use crossterm::{
 };
 
 use super::{
-    args::{Format, ReportArguments},
+    args::report::{Format, ReportArguments},
     failure::Failure,
 };
 use crate::{
@@ -21,13 +21,14 @@ use crate::{
     report::{folded, json, junit, table},
 };
 
-/// Where reports go.
+/// Where reports of a run go.
 pub(super) struct Output<'a> {
     arguments: &'a ReportArguments,
     place: Place,
 }
 
-enum Place {
+/// Where reports go, whatever they are about.
+pub(super) enum Place {
     Stdout,
     /// A table that is drawn over the one before, on a screen of its own until the last.
     Screen {
@@ -37,29 +38,14 @@ enum Place {
 }
 
 impl<'a> Output<'a> {
-    /// Opens the place that the arguments name.
-    pub(super) fn open(arguments: &'a ReportArguments) -> Result<Self, Failure> {
-        match &arguments.output {
-            None if arguments.format == Format::Table && io::stdout().is_terminal() => {
-                Ok(Self { arguments, place: Place::Screen { entered: false } })
-            }
-            None => Ok(Self { arguments, place: Place::Stdout }),
-            Some(path) => Self::open_plain(arguments).map_err(|error| Failure::output(path, &error)),
-        }
+    /// Opens the place that the arguments name; a screen of the terminal, where reports are live.
+    pub(super) fn open(arguments: &'a ReportArguments, is_live: bool) -> Result<Self, Failure> {
+        Ok(Self { arguments, place: Place::open(arguments.output.as_deref(), is_live)? })
     }
 
     /// The same for reports that come one by one: a terminal shows them one below the other.
     pub(super) fn open_plain(arguments: &'a ReportArguments) -> io::Result<Self> {
-        let place = match &arguments.output {
-            Some(path) => Place::File(ReportFile::create(path)?),
-            None => Place::Stdout,
-        };
-        Ok(Self { arguments, place })
-    }
-
-    /// Whether reports are shown as they change, asked for or not.
-    pub(super) fn is_live(&self) -> bool {
-        matches!(self.place, Place::Screen { .. })
+        Ok(Self { arguments, place: Place::open_plain(arguments.output.as_deref())? })
     }
 
     /// Writes one report.
@@ -69,17 +55,44 @@ impl<'a> Output<'a> {
             // Several documents in one file are none.
             return Ok(());
         }
+        self.place.write(is_last, |width, out| render(arguments, report, width, out))
+    }
+}
+
+impl Place {
+    /// Opens a file, or stdout; a screen of the terminal, where reports are live.
+    pub(super) fn open(file: Option<&Path>, is_live: bool) -> Result<Self, Failure> {
+        match file {
+            _ if is_live => Ok(Self::Screen { entered: false }),
+            None => Ok(Self::Stdout),
+            Some(path) => Self::open_plain(file).map_err(|error| Failure::output(path, &error)),
+        }
+    }
+
+    fn open_plain(file: Option<&Path>) -> io::Result<Self> {
+        Ok(match file {
+            Some(path) => Self::File(ReportFile::create(path)?),
+            None => Self::Stdout,
+        })
+    }
+
+    /// Writes one report, as wide as the terminal where it is drawn.
+    pub(super) fn write(
+        &mut self,
+        is_last: bool,
+        render: impl FnOnce(Option<u16>, &mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
-        match &mut self.place {
-            Place::Stdout => buffered(&mut stdout, |out| render(arguments, report, None, out)),
-            Place::File(file) => {
-                file.write(|out| render(arguments, report, None, out))?;
+        match self {
+            Self::Stdout => buffered(&mut stdout, |out| render(None, out)),
+            Self::File(file) => {
+                file.write(|out| render(None, out))?;
                 if is_last { file.finish() } else { Ok(()) }
             }
-            Place::Screen { entered } => {
+            Self::Screen { entered } => {
                 let width = size().0;
                 let mut text = Vec::new();
-                render(arguments, report, Some(width), &mut text)?;
+                render(Some(width), &mut text)?;
                 if is_last {
                     leave_screen(entered, &mut stdout)?;
                     return stdout.write_all(&text).and_then(|()| stdout.flush());
@@ -88,7 +101,7 @@ impl<'a> Output<'a> {
                     queue!(stdout, terminal::EnterAlternateScreen, cursor::Hide)?;
                 }
                 queue!(stdout, cursor::MoveTo(0, 0), Clear(ClearType::All))?;
-                // What does not fit on the screen would scroll the summary away.
+                // Lines that do not fit on the screen would scroll the summary away.
                 let rows = usize::from(size().1).saturating_sub(2);
                 for line in text.split_inclusive(|byte| *byte == b'\n').take(rows) {
                     stdout.write_all(line)?;
@@ -129,17 +142,16 @@ fn leave_screen(entered: &mut bool, out: &mut impl Write) -> io::Result<()> {
     out.flush()
 }
 
-impl Drop for Output<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
-        if let Place::Screen { entered } = &mut self.place {
+        if let Self::Screen { entered } = self {
             // The terminal may be gone; then there is nothing to put back.
             _ = leave_screen(entered, &mut io::stdout());
         }
     }
 }
 
-/// A file that takes its name only once it is whole. What is no ordinary file (`/dev/null`, a pipe) is
-/// written to as it is.
+/// A file that takes its name only once it is whole. A device or a pipe is written to as it is.
 pub(super) struct ReportFile {
     temporary: File,
     /// Where the temporary file is and what it will be called; nothing once it is, or where it is none.
@@ -157,7 +169,7 @@ impl ReportFile {
         let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?.to_string_lossy();
         let temporary_path = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
         // A file of that name that is there already, or a link, was not made by us: it is not followed.
-        let temporary = OpenOptions::new().write(true).create_new(true).open(&temporary_path)?;
+        let temporary = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary_path)?;
         Ok(Self { temporary, rename: Some((temporary_path, path.to_owned())) })
     }
 
@@ -209,6 +221,7 @@ mod tests {
         file.finish().unwrap();
         drop(file);
         assert_eq!(fs::read(&path).unwrap(), b"newer");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 

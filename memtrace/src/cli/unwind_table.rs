@@ -1,8 +1,8 @@
-//! `memtrace unwind-table FILE…` (hidden): what compiling an image's call frame information takes.
+//! `memtrace unwind-table FILE…` (hidden): the cost of compiling an image's call frame information.
 
 use std::{fs, fs::File, path::PathBuf, process::ExitCode, time::Instant};
 
-use memtrace_common::unwind::{CfaRule, Row};
+use memtrace_common::wire::code::{CfaRule, Row};
 
 use super::failure::Failure;
 use crate::{process::image::Image, unwind::cfi};

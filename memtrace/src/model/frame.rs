@@ -2,11 +2,16 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// How reports name the kernel's own image.
 pub const KERNEL_IMAGE: &str = "kernel";
 
+/// How reports name frames of code that a compiler has made at run time.
+pub const JIT: &str = "[jit]";
+
 /// An image, as far as reports name it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ImageName {
     /// Its path as the target sees it.
     pub path: String,
@@ -24,6 +29,8 @@ pub enum Place {
         /// The virtual offset in it: what `addr2line -e` takes.
         offset: u64,
     },
+    /// In code that a compiler has made at run time: some frames that follow one another.
+    Jit,
     /// In no image that is known: a bare virtual address of the process.
     Address(u64),
     /// In the kernel's own code.
@@ -42,6 +49,7 @@ impl Place {
         match self {
             Self::Image { .. } | Self::Address(_) => "native",
             Self::Kernel { .. } => "kernel",
+            Self::Jit => "jit",
         }
     }
 
@@ -50,6 +58,7 @@ impl Place {
     pub fn in_image(&self) -> (Option<&Arc<ImageName>>, u64) {
         match self {
             Self::Image { image, offset } => (Some(image), *offset),
+            Self::Jit => (None, 0),
             Self::Address(address) => (None, *address),
             Self::Kernel { image, offset } => (image.as_ref(), *offset),
         }
@@ -57,13 +66,17 @@ impl Place {
 }
 
 /// Why a place has no function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Reason {
     /// The address lay in no executable mapping: the walk went astray, or the mapping was gone before
     /// it was seen.
     Unmapped,
-    /// The code is in anonymous memory, as a just-in-time compiler makes it.
+    /// Images come and go there, and it was not seen which of them was there when the stack was walked.
+    Replaced,
+    /// The code was copied to anonymous memory.
     Anonymous,
+    /// A compiler has made the code at run time.
+    Jit,
     /// The image could not be read.
     ImageUnreadable,
     /// The image has no symbol there: it is stripped.
@@ -78,24 +91,6 @@ pub enum Reason {
     KernelHidden,
     /// The kernel lists no function there: a module or a BPF program that was loaded later.
     KernelUnlisted,
-}
-
-impl Reason {
-    /// The reason in words, for a person.
-    #[must_use]
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::Unmapped => "no mapping holds this address",
-            Self::Anonymous => "code in anonymous memory",
-            Self::ImageUnreadable => "the image cannot be read",
-            Self::NoSymbol => "the image has no symbol here",
-            Self::ReaderEnded => "the process that reads symbols ended over this image",
-            Self::ReaderLate => "the process that reads symbols took too long for this image",
-            Self::NoReader => "the process that reads symbols does not run",
-            Self::KernelHidden => "the kernel hides its symbols (kernel.kptr_restrict)",
-            Self::KernelUnlisted => "/proc/kallsyms listed no function here when tracing began",
-        }
-    }
 }
 
 /// A function at a place.
@@ -116,7 +111,7 @@ pub struct Function {
 pub struct Frame {
     /// Where it is.
     pub place: Place,
-    /// What it is, or why that is not known.
+    /// Its function, or the reason why that is not known.
     pub function: Result<Function, Reason>,
 }
 
@@ -147,6 +142,9 @@ impl Frame {
     /// One line for a person: the function, or the place where there is none.
     #[must_use]
     pub fn label(&self) -> String {
+        if self.place == Place::Jit {
+            return JIT.to_owned();
+        }
         match (&self.function, self.place.in_image()) {
             (Ok(function), _) => function.name.clone(),
             (Err(_), (Some(image), offset)) => format!("{}+{offset:#x}", base_name(&image.path)),

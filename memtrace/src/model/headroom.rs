@@ -30,6 +30,24 @@ impl Room {
     }
 }
 
+/// Where memory is short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The cgroup that memtrace is in.
+    Cgroup,
+    /// The machine.
+    Machine,
+}
+
+/// The limit that keeps tables from being as large as usual.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// Where that is.
+    pub place: Place,
+    /// The room there.
+    pub room: Room,
+}
+
 /// How often tables must be halved, so that they fit beside what memtrace has of its own; `None` where they never do.
 #[must_use]
 pub fn halvings(free_bytes: u64, own_bytes: u64, table_bytes: impl Fn(u32) -> u64) -> Option<u32> {

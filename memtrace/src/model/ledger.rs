@@ -24,9 +24,9 @@ impl Ledger {
         difference(self.rss_bytes, self.rss_at_attach_bytes)
     }
 
-    /// What of the growth no live block explains, in bytes. Above zero: what allocators keep of freed blocks and put around live
+    /// The growth that no live block explains, in bytes. Above zero: freed blocks that allocators keep, their bookkeeping around live
     /// ones, memory that is mapped directly or by an allocator that is not known, stacks of threads, pages of files. Below:
-    /// blocks that were not written to yet, or that lie in memory which was there before.
+    /// memory that was not touched yet, or that lie in memory which was there before.
     #[must_use]
     pub fn unexplained_bytes(&self) -> i64 {
         let live = i64::try_from(self.live_heap_bytes.saturating_add(self.live_mmap_bytes)).unwrap_or(i64::MAX);

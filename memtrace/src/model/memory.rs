@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use super::{
-    growth::{self, History},
+use serde::{Deserialize, Serialize};
+
+use super::stats::{
+    history::{self, History},
     trend::{self, Judgement, Trend},
 };
 
@@ -16,7 +18,7 @@ const MIN_SPACING: Duration = Duration::from_millis(900);
 /// Later than this nobody can tell when a limit is reached.
 const FORESEEABLE: Duration = Duration::from_secs(365 * 86400);
 
-/// What somebody has at a moment.
+/// The memory of a process, or of the kernel, at a moment.
 pub trait Reading: Copy {
     /// All that is judged, in bytes.
     fn bytes(&self) -> u64;
@@ -25,8 +27,8 @@ pub trait Reading: Copy {
     fn series(readings: Vec<(Duration, Self)>) -> Series;
 }
 
-/// What a process has, in bytes, by kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The memory of a process, in bytes, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Resident memory of its own: heaps, stacks, and pages of files that it has written to.
     pub anon_bytes: u64,
@@ -58,8 +60,8 @@ impl Reading for Usage {
     }
 }
 
-/// What the kernel holds for itself by its own account, in bytes, by kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The memory that the kernel holds for itself by its own account, in bytes, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelUsage {
     /// Slabs that it gives back when memory is short: caches of names and of files.
     pub slab_reclaimable_bytes: u64,
@@ -67,7 +69,7 @@ pub struct KernelUsage {
     pub slab_unreclaimable_bytes: u64,
     /// Stacks of threads.
     pub stack_bytes: u64,
-    /// What else has pages that follow one another in its addresses only.
+    /// Other memory whose pages follow one another in its addresses only.
     pub vmalloc_bytes: u64,
     /// Page tables.
     pub page_table_bytes: u64,
@@ -87,17 +89,17 @@ impl Reading for KernelUsage {
     }
 }
 
-/// What the process's cgroup may have, or one above it: of all with a limit the one with least room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The limit of the process's cgroup, or of one above it: of all with a limit the one with least room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limit {
-    /// What the group may have, in bytes.
+    /// The most that the group may have, in bytes.
     pub max_bytes: u64,
-    /// What the group has, all its processes together, without pages of files that are the first to be given back.
+    /// The memory of the group, all its processes together, without pages of files that are the first to be given back.
     pub used_bytes: u64,
 }
 
 impl Limit {
-    /// What is left, in bytes.
+    /// The room that is left, in bytes.
     #[must_use]
     pub fn room_bytes(&self) -> u64 {
         self.max_bytes.saturating_sub(self.used_bytes)
@@ -107,28 +109,28 @@ impl Limit {
 /// Readings from the first to the last, at most 65, with their times after the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Series {
-    /// Of a process.
+    /// Readings of a process.
     OfProcess(Vec<(Duration, Usage)>),
-    /// Of the kernel.
+    /// Readings of the kernel.
     OfKernel(Vec<(Duration, KernelUsage)>),
 }
 
-/// What a report tells of memory; there is at least one reading of it.
+/// The memory in a report; there is at least one reading of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Memory {
     /// Which way it goes.
     pub judgement: Judgement,
-    /// What its cgroup may have, where there is a limit.
+    /// The limit of its cgroup, where there is one.
     pub limit: Option<Limit>,
     /// When its group will have reached that, if the process goes on growing as it does and nobody else does; nothing
     /// where it is not increasing, or longer than a year.
     pub time_to_limit: Option<Duration>,
-    /// What it has had.
+    /// Its readings.
     pub series: Series,
 }
 
 impl Memory {
-    /// What it has had in all, in bytes.
+    /// The sum of each reading, in bytes.
     #[must_use]
     pub fn points(&self) -> Vec<(Duration, u64)> {
         match &self.series {
@@ -137,7 +139,7 @@ impl Memory {
         }
     }
 
-    /// What it has, in bytes.
+    /// The last reading, in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let latest = match &self.series {
@@ -152,8 +154,8 @@ fn points(readings: &[(Duration, impl Reading)]) -> Vec<(Duration, u64)> {
     readings.iter().map(|(at, reading)| (*at, reading.bytes())).collect()
 }
 
-/// Somebody's memory over time.
-#[derive(Clone, Debug, Default)]
+/// The memory of a process, or of the kernel, over time.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct MemoryHistory<R = Usage> {
     run: History<R>,
     recent: Vec<(Duration, u64)>,
@@ -212,7 +214,7 @@ impl<R: Reading> MemoryHistory<R> {
     #[must_use]
     pub fn judge_until(&self, end: Duration) -> Judgement {
         let series = self.series();
-        trend::judge(&points(growth::until(&series, end)), growth::until(&self.recent, end))
+        trend::judge(&points(history::until(&series, end)), history::until(&self.recent, end))
     }
 
     /// From the first reading to the last.
@@ -225,7 +227,7 @@ impl<R: Reading> MemoryHistory<R> {
         series
     }
 
-    /// What a report tells, where there was any reading; `limit` is that of its group.
+    /// The memory in a report, where there was any reading; `limit` is that of its group.
     #[must_use]
     pub fn report(&self, limit: Option<Limit>) -> Option<Memory> {
         self.latest?;

@@ -1,32 +1,35 @@
-//! Pure data and arithmetic: what a profile is and what follows from it.
-//!
-//! Imports nothing of the rest. In: counters, frames, times. Out: reports ready to be rendered.
+//! The vocabulary: pure data that all rooms share, and the arithmetic on it. Imports nothing of the rest.
 
 pub mod at_exit;
-pub mod budget;
-pub mod clock;
-pub mod estimate;
+pub mod category;
+pub mod code_place;
+pub mod figures;
+pub mod finding;
 pub mod frame;
-pub mod gate;
-pub mod growth;
 pub mod headroom;
+pub mod health;
+pub mod heap;
+pub mod heap_report;
 pub mod ledger;
+pub mod life;
 pub mod memory;
+pub mod not_seen;
+pub mod outcome;
 pub mod overhead;
-pub mod passing;
 pub mod ranges;
-pub mod rank;
-pub mod reach;
 pub mod report;
 pub mod resident_change;
+pub mod roots;
+pub mod run;
+pub mod sample_gap;
 pub mod sizes;
-pub mod suppressions;
+pub mod stats;
+pub mod subject;
 pub mod survival;
-pub mod teardown;
-pub mod threshold;
-pub mod trend;
-pub mod unexplained;
-pub mod units;
-pub mod unseen;
+pub mod target_id;
+pub mod tier;
+pub mod totals;
+pub mod truncation;
+pub mod unchecked;
 pub mod verdict;
-pub mod windows;
+pub mod verdict_reason;

@@ -1,9 +1,12 @@
-//! What tracing has cost a target, as far as that can be told: how often it was held up, times what that takes.
+//! The cost of tracing to a target, as far as that can be told: how often it was held up, times what that takes.
 
 use std::time::Duration;
 
-/// What the kernel takes for a probe that does nothing, in nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq)]
+use memtrace_common::thread::Requested;
+use serde::{Deserialize, Serialize};
+
+/// The time that the kernel takes for a probe that does nothing, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrapCost {
     /// At the entry of a function.
     pub entry_ns: f64,
@@ -25,6 +28,33 @@ pub struct Hits {
 }
 
 impl Hits {
+    /// How often a target was held up, where that is counted.
+    #[must_use]
+    pub fn of(requested: &Requested) -> Self {
+        let Requested { objects, returns, rets, frees, .. } = *requested;
+        Self { calls: returns, entries: objects.saturating_sub(returns) + frees, rets }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            calls: self.calls.saturating_add(other.calls),
+            entries: self.entries.saturating_add(other.entries),
+            rets: self.rets.saturating_add(other.rets),
+        }
+    }
+
+    /// The hits since `before`.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            calls: self.calls.saturating_sub(before.calls),
+            entries: self.entries.saturating_sub(before.entries),
+            rets: self.rets.saturating_sub(before.rets),
+        }
+    }
+
     /// Their cost, in nanoseconds.
     #[must_use]
     pub fn cost_ns(&self, trap: TrapCost) -> f64 {
@@ -39,7 +69,7 @@ const PROGRAM: (f64, f64) = (1.5, 1.3);
 /// The same at a `ret`, where the trap itself costs more and the program does about what it does at a return.
 const PROGRAM_AT_RET: f64 = 1.1;
 
-/// What tracing has cost a target.
+/// The cost of tracing to a target.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Overhead {
     /// How often it was held up.
@@ -51,7 +81,7 @@ pub struct Overhead {
 }
 
 impl Overhead {
-    /// What so many hits have cost.
+    /// The cost of so many hits.
     #[must_use]
     pub fn of(hits: Hits, trap: TrapCost, cpu: Duration) -> Self {
         Self { hits, cost: Duration::from_secs_f64(hits.cost_ns(trap) / 1e9), cpu }

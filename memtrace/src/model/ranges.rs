@@ -16,10 +16,10 @@ struct Mapping<S> {
     left_bytes: u64,
 }
 
-/// What was given up of one mapping.
+/// The part of one mapping that was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Freed<S> {
-    /// What the mapping was charged to.
+    /// The owner that the mapping was charged to.
     pub owner: S,
     /// How many bytes.
     pub bytes: u64,
@@ -55,9 +55,16 @@ impl<S: Copy> Ranges<S> {
         self.parts.insert(start, (end, id));
     }
 
-    /// What is left of mappings, in order of addresses: from where, up to where.
+    /// The parts of mappings that are left, in order of addresses: from where, up to where.
     pub fn parts(&self) -> impl Iterator<Item = (u64, u64)> {
         self.parts.iter().map(|(start, (end, _))| (*start, *end))
+    }
+
+    /// The ranges that are left from `start` up to `end` of the mappings of such owners, by part.
+    pub fn left_of(&self, start: u64, end: u64, is_such: impl Fn(&S) -> bool) -> Vec<(u64, u64)> {
+        let touched = self.touched(start, end).into_iter();
+        let such = touched.filter(|(_, _, id)| self.mappings.get(id).is_some_and(|mapping| is_such(&mapping.owner)));
+        such.map(|(its_start, its_end, _)| (its_start.max(start), its_end.min(end))).collect()
     }
 
     /// Gives up whatever lies from `start` up to `end`; parts beyond stay. Returns what that was, by part.
@@ -114,6 +121,15 @@ mod tests {
         assert_eq!(freed.iter().map(|freed| freed.bytes).collect::<Vec<_>>(), [3, 5]);
         assert_eq!(freed.iter().map(|freed| freed.was_last).collect::<Vec<_>>(), [false, true]);
         assert_eq!(ranges.owners().count(), 0);
+    }
+
+    #[test]
+    fn the_parts_of_one_owner_are_told_from_those_of_others() {
+        let mut ranges = Ranges::default();
+        ranges.insert(10, 20, 'a');
+        ranges.give_up(12, 14);
+        ranges.insert(12, 13, 'b');
+        assert_eq!(ranges.left_of(11, 18, |owner| *owner == 'a'), [(11, 12), (14, 18)]);
     }
 
     proptest! {

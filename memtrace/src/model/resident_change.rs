@@ -3,16 +3,18 @@
 //! In: what the kernel has told of one address space. Out: what of it is more or less by now, and the figures that stand for
 //! that where allocations have theirs.
 
-use super::{report::Totals, survival::Amount};
+use serde::{Deserialize, Serialize};
+
+use super::{survival::Amount, totals::Totals};
 
 /// By how much resident memory has grown and shrunk, each all times together. Objects are pages of 4 KiB.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResidentChange {
-    /// What has become resident, whoever made it so.
+    /// Memory that has become resident, whoever made it so.
     pub became_resident: Amount,
-    /// What was given back, also of what was resident before.
+    /// Memory that was given back, also of what was resident before.
     pub given_back: Amount,
-    /// What was copied on write. Each copy takes the place of a page that was shared: none makes resident memory larger.
+    /// Memory that was copied on write. Each copy takes the place of a page that was shared: none makes resident memory larger.
     pub copied: Amount,
 }
 
@@ -23,7 +25,7 @@ impl ResidentChange {
         self.became_resident.bytes.wrapping_sub(self.given_back.bytes).cast_signed()
     }
 
-    /// As allocations are counted: a copy was allocated and given back at once. What is live cannot be less than nothing, so
+    /// The change as sums of allocations: a copy was allocated and given back at once. Live memory cannot be less than nothing, so
     /// that no more was freed than was allocated.
     #[must_use]
     pub fn totals(&self) -> Totals {

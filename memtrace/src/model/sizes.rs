@@ -1,7 +1,9 @@
 //! How many blocks are of what size.
 
+use serde::{Deserialize, Serialize};
+
 /// Counts by powers of two: few sites have blocks of more than a handful of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SizeHistogram(Vec<(u8, u64)>);
 
 impl SizeHistogram {
@@ -34,6 +36,28 @@ impl SizeHistogram {
 fn bucket(bytes: u64) -> u8 {
     // No block has more than 2 to the power of 48 bytes.
     u8::try_from(bytes.clamp(1, 1 << 48).next_power_of_two().trailing_zeros()).unwrap_or(u8::MAX)
+}
+
+/// The live blocks of a site.
+#[derive(Debug)]
+pub struct LiveBlocks {
+    /// When the oldest was allocated, in milliseconds since the start.
+    pub oldest_born_ms: u32,
+    /// How large they are.
+    pub sizes: SizeHistogram,
+}
+
+impl Default for LiveBlocks {
+    fn default() -> Self {
+        Self { oldest_born_ms: u32::MAX, sizes: SizeHistogram::default() }
+    }
+}
+
+impl LiveBlocks {
+    pub(crate) fn add(&mut self, bytes: u64, born_ms: u32) {
+        self.oldest_born_ms = self.oldest_born_ms.min(born_ms);
+        self.sizes.add(bytes);
+    }
 }
 
 #[cfg(test)]

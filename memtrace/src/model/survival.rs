@@ -1,4 +1,6 @@
-//! What has become of a site's blocks, by when they were allocated.
+//! The fate of a site's blocks, by when they were allocated.
+
+use serde::{Deserialize, Serialize};
 
 /// How many generations are told apart.
 pub const GENERATIONS: usize = 8;
@@ -7,7 +9,7 @@ pub const GENERATIONS: usize = 8;
 pub const GENERATION_S: f64 = 4.096;
 
 /// Blocks, counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Amount {
     /// Their bytes.
     pub bytes: u64,
@@ -22,7 +24,7 @@ impl Amount {
         Self { bytes: self.bytes.saturating_add(other.bytes), objects: self.objects.saturating_add(other.objects) }
     }
 
-    /// What is left without `other`; nothing where that is more, as readings in the moment may have it.
+    /// The difference to `other`; nothing where that is more, as readings in the moment may have it.
     #[must_use]
     pub fn less(self, other: Self) -> Self {
         Self { bytes: self.bytes.saturating_sub(other.bytes), objects: self.objects.saturating_sub(other.objects) }
@@ -30,11 +32,11 @@ impl Amount {
 }
 
 /// The blocks of one generation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cohort {
-    /// What was allocated.
+    /// The allocated memory.
     pub born: Amount,
-    /// What of it lives.
+    /// The living part of it.
     pub live: Amount,
 }
 
@@ -47,30 +49,35 @@ impl Cohort {
 }
 
 /// The blocks of a site, by age.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Survival {
-    /// Those of the last half a minute, youngest first: the first generation's births go on.
+    /// The generations of the last half a minute, youngest first: the first generation's births go on.
     pub generations: [Cohort; GENERATIONS],
-    /// What of older ones lives.
+    /// The living part of older ones.
     pub older_live: Amount,
-    /// What of those that had become older was freed.
+    /// The freed part of those that had become older.
     pub older_freed: Amount,
 }
 
 impl Survival {
-    /// Those that are at least `from` generations old, and of those that are told apart.
+    /// The survival of the blocks of several sites; nothing where that of any of them is not known.
+    pub fn sum_of_all(survivals: impl Iterator<Item = Option<Self>>) -> Option<Self> {
+        survivals.collect::<Option<Vec<_>>>()?.into_iter().reduce(|sum, more| sum.plus(&more))
+    }
+
+    /// The blocks of all generations that are told apart and at least `from` generations old.
     #[must_use]
     pub fn since(&self, from: usize) -> Cohort {
         self.generations.iter().skip(from).fold(Cohort::default(), |sum, one| sum.plus(*one))
     }
 
-    /// What lives of those that were allocated `from` or more generations ago.
+    /// The living part of those that were allocated `from` or more generations ago.
     #[must_use]
     pub fn live_since(&self, from: usize) -> Amount {
         self.since(from).live.plus(self.older_live)
     }
 
-    /// Of the blocks that have become older than what is told apart, the part that was freed then, from 0 to 1; nothing where
+    /// The freed part of the blocks that have become older than the generations told apart, from 0 to 1; nothing where
     /// there were none.
     #[must_use]
     pub fn late_deaths(&self) -> Option<f64> {
@@ -78,7 +85,7 @@ impl Survival {
         (all > 0).then(|| self.older_freed.objects as f64 / all as f64)
     }
 
-    /// Of two sites, together.
+    /// The survival of two sites' blocks together.
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {
         let mut sum = *self;

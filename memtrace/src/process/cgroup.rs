@@ -1,4 +1,4 @@
-//! What memory a process's cgroup may have, of either version of cgroups.
+//! The memory limit of a process's cgroup, of either version of cgroups.
 //!
 //! In: a pid. Out: the limit that will be reached first, of its group and those above it; and of memtrace's own, where its
 //! memory is charged. The groups' names are the system's users' choice; they are followed, never shown.
@@ -18,16 +18,16 @@ use crate::model::{headroom::Room, memory::Limit};
 /// More than a process's list of groups has: a line for each hierarchy, of which there are some ten, none longer than a path.
 const MAX_LIST_BYTES: u64 = 1 << 16;
 
-/// What cgroup v1 says where there is no limit is the greatest multiple of a page; anything near it means the same.
+/// Where there is no limit, cgroup v1 tells the greatest multiple of a page; anything near it means the same.
 const UNLIMITED_BYTES: u64 = 1 << 62;
 
-/// Of how many processes of a group, and of groups below it, it is asked what they have had at their peaks: a group with more
+/// The most processes of a group, and of groups below it, whose peaks are read: a group with more
 /// has room for memtrace.
 const MAX_PEAKS: usize = 1024;
 
 /// Where the memory of groups is accounted for, and how that is called there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Hierarchy {
+pub struct Hierarchy {
     root: PathBuf,
     is_v2: bool,
 }
@@ -57,9 +57,27 @@ impl Hierarchy {
 
 fn hierarchy() -> Option<&'static Hierarchy> {
     static HIERARCHY: OnceLock<Option<Hierarchy>> = OnceLock::new();
-    let read = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
-    let find = || mounted(&read("mounts")).filter(|hierarchy| shows_our_groups(&read("mountinfo"), &hierarchy.root));
-    HIERARCHY.get_or_init(find).as_ref()
+    let read = |name: &str| fs::read(format!("/proc/self/{name}")).unwrap_or_default();
+    HIERARCHY.get_or_init(|| mounted_in(&read("mounts"), &read("mountinfo"))).as_ref()
+}
+
+/// The hierarchy in the contents of /proc/self/mounts and mountinfo. A user may have mounted something at a path that is no UTF-8.
+#[must_use]
+pub fn mounted_in(mounts: &[u8], mountinfo: &[u8]) -> Option<Hierarchy> {
+    let mountinfo = String::from_utf8_lossy(mountinfo);
+    mounted(&String::from_utf8_lossy(mounts)).filter(|hierarchy| shows_our_groups(&mountinfo, &hierarchy.root))
+}
+
+/// Where cgroup v2 is mounted, in the contents of /proc/self/mounts.
+#[must_use]
+pub fn roots_of_v2(mounts: &[u8]) -> Vec<PathBuf> {
+    let mounts = String::from_utf8_lossy(mounts);
+    let roots = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let (root, kind) = (fields.next()?, fields.next()?);
+        (kind == "cgroup2").then(|| PathBuf::from(root))
+    });
+    roots.collect()
 }
 
 /// The limit with least room of those of the process's cgroup and all above it; `None` where there is none, or none can be
@@ -74,6 +92,22 @@ pub fn memory_limit(pid: u32, tables_bytes: u64) -> Option<Limit> {
         limit.used_bytes = limit.used_bytes.saturating_sub(own.saturating_add(tables_bytes));
     }
     Some(limit)
+}
+
+/// The part of the last ten seconds, in percent, in which some task of the process's cgroup waited for memory; `None` where the
+/// kernel does not tell (cgroup v1; without PSI).
+#[must_use]
+pub fn memory_waits(pid: u32) -> Option<f64> {
+    let hierarchy = hierarchy().filter(|hierarchy| hierarchy.is_v2)?;
+    let group = hierarchy.group_of(&leader::speaker(pid).to_string())?;
+    // All of the machine's is in a file of /proc, and the group at the root has none.
+    parse_waits(&fs::read_to_string(hierarchy.root.join(group).join("memory.pressure")).ok()?)
+}
+
+/// The same from the contents of that file (Documentation/accounting/psi.rst).
+fn parse_waits(pressure: &str) -> Option<f64> {
+    let some = pressure.lines().find_map(|line| line.strip_prefix("some "))?;
+    some.split(' ').find_map(|field| field.strip_prefix("avg10="))?.parse().ok()
 }
 
 /// The room where memtrace's own memory is charged: in its cgroup or one above it, whichever has least; `None`
@@ -136,7 +170,8 @@ fn shows_our_groups(mountinfo: &str, root: &Path) -> bool {
 
 /// The group in /proc/PID/cgroup, as a path below the root. No name there has a newline: the kernel makes no such groups.
 /// `None` where the group lies outside of what this mount shows (`..`).
-fn group_in(list: &[u8], is_v2: bool) -> Option<PathBuf> {
+#[must_use]
+pub fn group_in(list: &[u8], is_v2: bool) -> Option<PathBuf> {
     let path = list.split(|byte| *byte == b'\n').find_map(|line| {
         let mut fields = line.splitn(3, |byte| *byte == b':');
         let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
@@ -184,6 +219,14 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn a_mount_whose_path_is_no_utf8_hides_no_cgroups() {
+        let mounts = b"x /home/u/\xff fuse rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n";
+        let hierarchy = mounted_in(mounts, b"31 23 0:50 / /home/u/\xff rw - fuse x rw\n");
+        assert_eq!(hierarchy, Some(Hierarchy { root: PathBuf::from("/sys/fs/cgroup"), is_v2: true }));
+        assert_eq!(roots_of_v2(mounts), [PathBuf::from("/sys/fs/cgroup")]);
+    }
 
     #[test]
     fn mounts_from_outside_of_a_cgroup_namespace_are_not_taken_for_its_own() {
@@ -246,6 +289,13 @@ mod tests {
         fs::write(folder.path().join("memory.limit_in_bytes"), "8192\n").unwrap();
         let expected = Limit { max_bytes: 8192, used_bytes: 4096 };
         assert_eq!(limit_of(&hierarchy, Path::new("")), Some((PathBuf::new(), expected)));
+    }
+
+    #[test]
+    fn pressure_is_of_some_task_in_the_last_ten_seconds() {
+        let full = "full avg10=0.00 avg60=0.00 avg300=0.00 total=0\n";
+        let text = format!("some avg10=12.50 avg60=1.00 avg300=0.00 total=7\n{full}");
+        assert_eq!((parse_waits(&text), parse_waits(full), parse_waits("")), (Some(12.5), None, None));
     }
 
     #[test]

@@ -5,12 +5,13 @@
 //! path: opened as [`super::open`] does, read as [`super::bounded`] does.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     ffi::OsStr,
     fs::File,
     io,
+    ops::Range,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd},
+        fd::{AsFd, AsRawFd, BorrowedFd},
         unix::{ffi::OsStrExt, fs::FileExt},
     },
     path::{Path, PathBuf},
@@ -19,9 +20,10 @@ use std::{
 use object::{
     Object, ObjectSection, ObjectSegment, ObjectSymbol, ObjectSymbolTable, RelocationFlags, RelocationTarget,
     SymbolFlags, SymbolKind,
-    elf::{PT_INTERP, R_X86_64_IRELATIVE, STT_GNU_IFUNC},
+    elf::{ELFMAG, PT_INTERP, R_X86_64_IRELATIVE, R_X86_64_RELATIVE, STT_GNU_IFUNC},
     read::elf::{ElfFile64, ProgramHeader},
 };
+use rustix::fs::{MemfdFlags, memfd_create};
 use thiserror::Error;
 
 use super::{
@@ -39,15 +41,21 @@ pub enum ImageError {
     Open {
         /// The image's path as the target sees it.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
+    },
+    /// The file is no ELF file at all.
+    #[error("{} is no ELF file", path.display())]
+    NoElf {
+        /// The image's path as the target sees it.
+        path: PathBuf,
     },
     /// The file is not an ELF file of this machine's kind, or is corrupt.
     #[error("cannot read {} as an ELF file: {source}", path.display())]
     Elf {
         /// The image's path as the target sees it.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem with it.
         source: object::Error,
     },
 }
@@ -60,6 +68,11 @@ struct Segment {
     virtual_offset: u64,
     executable: bool,
 }
+
+/// The most parts of a file that are taken for mapped: the linkers of today make ten at most. Every question looks through them.
+const MAX_SEGMENTS: usize = 128;
+/// The most places at which an image may define functions of one name. Each costs probes, and is compared with the others.
+const MAX_PLACES: usize = 32;
 
 /// The bits of an address within its page.
 const PAGE_MASK: u64 = 0xfff;
@@ -136,6 +149,10 @@ impl Image {
     pub fn open(pid: u32, mapping: &Mapping) -> Result<Self, ImageError> {
         let file =
             open_mapped(pid, mapping).map_err(|source| ImageError::Open { path: mapping.path.clone(), source })?;
+        let mut beginning = [0; ELFMAG.len()];
+        if file.read_at(&mut beginning, 0).is_ok() && beginning != ELFMAG {
+            return Err(ImageError::NoElf { path: mapping.path.clone() });
+        }
         Self::parse(file, mapping.path.clone()).map_err(|source| ImageError::Elf { path: mapping.path.clone(), source })
     }
 
@@ -159,6 +176,7 @@ impl Image {
         let elf = ElfFile64::<object::Endianness, _>::parse(&bounded)?;
         let segments = elf
             .segments()
+            .take(MAX_SEGMENTS)
             .map(|segment| {
                 let (file_offset, size) = segment.file_range();
                 let executable = segment.permissions().executable();
@@ -240,7 +258,7 @@ impl Image {
     }
 
     /// The functions of the given names that the image defines itself. Exported symbols go first;
-    /// every versioned or local definition of a name counts once per place.
+    /// every versioned or local definition of a name counts once per place, up to 32 places a name.
     ///
     /// # Errors
     /// Where the file has become unreadable since it was opened.
@@ -265,7 +283,7 @@ impl Image {
                 continue;
             }
             let Ok(name) = symbol.name() else { continue };
-            if !wanted(name) {
+            if !wanted(name) || found.get(name).is_some_and(|places| places.len() >= MAX_PLACES) {
                 continue;
             }
             let Some(file_offset) = self.file_offset(symbol.address()) else { continue };
@@ -275,6 +293,37 @@ impl Image {
             }
         }
         Ok(found)
+    }
+
+    /// The virtual offsets at which functions begin, by its symbols, and where the program begins.
+    ///
+    /// # Errors
+    /// As [`Image::functions`].
+    pub fn function_starts(&self) -> Result<BTreeSet<u64>, ImageError> {
+        let bounded = BoundedFile::new(&self.file);
+        let elf = self.elf(&bounded)?;
+        let symbols = elf.dynamic_symbols().chain(elf.symbols());
+        let functions = symbols.filter(|symbol| is_choice(symbol) || is_function(symbol));
+        Ok(functions.map(|symbol| symbol.address()).chain([elf.entry()]).collect())
+    }
+
+    /// The virtual offsets that its tables of pointers hold.
+    ///
+    /// # Errors
+    /// As [`Image::functions`].
+    pub fn pointers(&self) -> Result<BTreeSet<u64>, ImageError> {
+        let bounded = BoundedFile::new(&self.file);
+        let elf = self.elf(&bounded)?;
+        let relocations = elf.dynamic_relocations().into_iter().flatten();
+        let is_relative = |flags| flags == RelocationFlags::Elf { r_type: R_X86_64_RELATIVE };
+        let relative = relocations.filter(|(_, relocation)| is_relative(relocation.flags()));
+        Ok(relative.map(|(_, relocation)| relocation.addend().cast_unsigned()).collect())
+    }
+
+    /// The virtual offsets of its code.
+    pub fn code_ranges(&self) -> impl Iterator<Item = Range<u64>> {
+        let code = self.segments.iter().filter(|segment| segment.executable);
+        code.map(|segment| segment.virtual_offset..segment.virtual_offset.saturating_add(segment.size))
     }
 
     /// The functions that the image calls through its table of addresses (GOT), by the virtual offset of
@@ -353,7 +402,7 @@ impl Image {
     }
 }
 
-/// What the kernel calls the mapping of [`Image::vdso`].
+/// The kernel's name for the mapping of [`Image::vdso`].
 pub const VDSO: &str = "[vdso]";
 
 /// The vdso as a file in memory: it has none of its own.
@@ -363,13 +412,7 @@ fn copy_of_vdso() -> io::Result<File> {
     let length = usize::try_from(mapping.end - mapping.start).map_err(io::Error::other)?;
     let mut bytes = vec![0; length];
     File::open("/proc/self/mem")?.read_exact_at(&mut bytes, mapping.start)?;
-    // SAFETY: a system call with a valid name; it gives a new descriptor or -1.
-    let descriptor = unsafe { libc::memfd_create(c"vdso".as_ptr(), libc::MFD_CLOEXEC) };
-    if descriptor < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is new and nobody else's.
-    let file = unsafe { File::from_raw_fd(descriptor) };
+    let file = File::from(memfd_create(c"vdso", MemfdFlags::CLOEXEC)?);
     file.write_all_at(&bytes, 0)?;
     Ok(file)
 }
@@ -400,78 +443,4 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Write;
-
-    fn own_image_of(address: u64) -> Image {
-        let pid = std::process::id();
-        let mappings = maps::read(pid).unwrap();
-        let mapping = mappings.iter().find(|m| m.start <= address && address < m.end).unwrap();
-        Image::open(pid, mapping).unwrap()
-    }
-
-    #[test]
-    fn a_function_is_found_where_the_process_runs_it() {
-        let address = libc::malloc as *const () as u64;
-        let image = own_image_of(address);
-        let places = &image.functions(&["malloc"]).unwrap()["malloc"];
-        assert_eq!(places.len(), 1);
-        assert!(places[0].size > 0);
-        assert_eq!(image.read(places[0].file_offset, 8).unwrap().len(), 8);
-        assert!(image.build_id.as_ref().unwrap().len() >= 16);
-    }
-
-    #[test]
-    fn a_choice_between_functions_is_no_function() {
-        let image = own_image_of(libc::malloc as *const () as u64);
-        assert!(image.functions(&["strlen"]).unwrap().is_empty());
-    }
-
-    #[test]
-    fn functions_that_are_called_through_the_table_of_addresses_are_told() {
-        let image = own_image_of(libc::malloc as *const () as u64);
-        let linked = image.linked_functions().unwrap();
-        let malloc = image.functions(&["malloc"]).unwrap()["malloc"][0];
-        let entry = linked.values().find(|function| function.name == "malloc").unwrap();
-        assert_eq!(entry.own, image.virtual_offset(malloc.file_offset));
-        assert!(linked.values().any(|function| function.own.is_none()));
-    }
-
-    #[test]
-    fn file_and_virtual_offsets_convert_both_ways() {
-        let image = own_image_of(libc::malloc as *const () as u64);
-        let place = image.functions(&["malloc"]).unwrap()["malloc"][0];
-        let virtual_offset = image.virtual_offset(place.file_offset).unwrap();
-        assert_eq!(image.file_offset(virtual_offset), Some(place.file_offset));
-        assert_eq!(image.virtual_offset(u64::MAX), None);
-    }
-
-    #[test]
-    fn code_that_begins_within_a_page_is_mapped_with_the_end_of_what_is_before_it() {
-        let mut image = own_image_of(libc::malloc as *const () as u64);
-        let segment =
-            |file_offset, virtual_offset, executable| Segment { file_offset, size: 0x2000, virtual_offset, executable };
-        image.segments = vec![segment(0, 0, false), segment(0x2a80, 0x3a80, true)];
-        assert_eq!(image.virtual_offset_of_code(0x2000), Some(0x3000));
-        assert_eq!(image.virtual_offset_of_code(0x3000), Some(0x4000));
-    }
-
-    #[test]
-    fn the_vdso_is_an_image_with_call_frame_information() {
-        let vdso = Image::vdso().unwrap();
-        assert!(vdso.functions(&["__vdso_gettimeofday"]).unwrap().len() == 1);
-        assert!(vdso.frame_section().unwrap().is_some());
-    }
-
-    #[test]
-    fn hostile_files_are_refused_without_panic() {
-        let mut header = vec![0u8; 64];
-        header[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        for content in [&b""[..], b"\x7fELF", b"#!/bin/sh\n", &header, &[0xff; 4096]] {
-            let mut file = tempfile::tempfile().unwrap();
-            file.write_all(content).unwrap();
-            _ = Image::parse(file, "hostile".into());
-        }
-    }
-}
+mod tests;

@@ -33,14 +33,14 @@ struct Symbol {
     module: u16,
 }
 
-/// What lies at an address.
+/// The function at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Located<'a> {
     /// The function.
     pub function: &'a str,
-    /// The module that it is of; nothing where that is the kernel itself.
-    pub module: Option<&'a str>,
-    /// From the beginning of the kernel's or the module's code, in bytes.
+    /// The image that it is of, by its index in [`Kallsyms::images`].
+    pub image: usize,
+    /// From the beginning of the image's code, in bytes.
     pub offset: u64,
 }
 
@@ -63,7 +63,11 @@ impl Kallsyms {
         Self::parse(io::BufReader::with_capacity(1 << 16, File::open(KALLSYMS)?))
     }
 
-    fn parse(list: impl BufRead) -> Result<Self, KallsymsError> {
+    /// Reads a list of that form.
+    ///
+    /// # Errors
+    /// As [`Kallsyms::read`].
+    pub fn parse(list: impl BufRead) -> Result<Self, KallsymsError> {
         let mut kallsyms = Self { modules: vec![(String::new(), u64::MAX)], ..Self::default() };
         for line in list.lines() {
             kallsyms.add(&line?);
@@ -77,7 +81,7 @@ impl Kallsyms {
         Ok(kallsyms)
     }
 
-    /// Takes in a line: `ffffffff81000000 T _text` or `ffffffffc0000000 t name [module]`. What is no code is left out.
+    /// Takes in a line: `ffffffff81000000 T _text` or `ffffffffc0000000 t name [module]`. A symbol that is no code is left out.
     fn add(&mut self, line: &str) {
         let mut words = line.split_ascii_whitespace();
         let (Some(address), Some(kind), Some(name)) = (words.next(), words.next(), words.next()) else { return };
@@ -123,7 +127,19 @@ impl Kallsyms {
         self.names.get(at..at + length)
     }
 
-    /// What lies at an address; nothing where that is in no function that is listed.
+    /// The names of the modules, in the order of the list. Before them stands the kernel itself, without a name.
+    pub fn images(&self) -> impl Iterator<Item = &str> {
+        self.modules.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// The address of a place in an image; nothing where there is no such image.
+    #[must_use]
+    pub fn address(&self, image: usize, offset: u64) -> Option<u64> {
+        let (_, start) = self.modules.get(image)?;
+        start.checked_add(offset)
+    }
+
+    /// The function at an address; nothing where that is in none that is listed.
     #[must_use]
     pub fn locate(&self, address: u64) -> Option<Located<'_>> {
         let after = self.symbols.partition_point(|symbol| symbol.address <= address);
@@ -131,12 +147,9 @@ impl Kallsyms {
         if address - symbol.address >= MAX_FUNCTION_BYTES {
             return None;
         }
-        let (module, start) = self.modules.get(usize::from(symbol.module))?;
-        Some(Located {
-            function: self.name(symbol)?,
-            module: (!module.is_empty()).then_some(module),
-            offset: address.checked_sub(*start)?,
-        })
+        let image = usize::from(symbol.module);
+        let (_, start) = self.modules.get(image)?;
+        Some(Located { function: self.name(symbol)?, image, offset: address.checked_sub(*start)? })
     }
 }
 
@@ -157,10 +170,12 @@ ffffffffc0000400 t nf_early\t[nf_tables]
     #[test]
     fn addresses_lie_in_the_last_function_that_begins_before() {
         let kallsyms = Kallsyms::parse(LIST.as_bytes()).unwrap();
-        let at = |address| kallsyms.locate(address).map(|found| (found.function, found.module, found.offset));
-        assert_eq!(at(0xffff_ffff_8100_0000), Some(("_text", None, 0)));
-        assert_eq!(at(0xffff_ffff_8100_0234), Some(("alloc_pipe_info", None, 0x234)));
-        assert_eq!(at(0xffff_ffff_c000_1010), Some(("nf_late", Some("nf_tables"), 0xc10)));
+        let at = |address| kallsyms.locate(address).map(|found| (found.function, found.image, found.offset));
+        assert_eq!(at(0xffff_ffff_8100_0000), Some(("_text", 0, 0)));
+        assert_eq!(at(0xffff_ffff_8100_0234), Some(("alloc_pipe_info", 0, 0x234)));
+        assert_eq!(at(0xffff_ffff_c000_1010), Some(("nf_late", 1, 0xc10)));
+        assert_eq!(kallsyms.images().collect::<Vec<_>>(), ["", "nf_tables"]);
+        assert_eq!((kallsyms.address(1, 0xc10), kallsyms.address(2, 0)), (Some(0xffff_ffff_c000_1010), None));
         assert_eq!((at(0xffff_ffff_8000_0000), at(0xffff_ffff_9000_0000)), (None, None));
     }
 

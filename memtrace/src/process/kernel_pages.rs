@@ -31,7 +31,7 @@ fn span(zones: &str) -> Option<u64> {
     end.checked_sub(first).filter(|span| *span > 0)
 }
 
-/// What the kernel holds for itself by its own account (`/proc/meminfo`); `None` where that cannot be read.
+/// The memory that the kernel holds for itself by its own account (`/proc/meminfo`); `None` where that cannot be read.
 #[must_use]
 pub fn usage() -> Option<KernelUsage> {
     usage_in(&fs::read_to_string("/proc/meminfo").ok()?)

@@ -1,4 +1,4 @@
-//! What the running kernel's own type information (BTF) says of its allocators: which arguments their tracepoints have, which
+//! The running kernel's own type information (BTF) on its allocators: which arguments their tracepoints have, which
 //! differ from kernel to kernel, and where its structures hold their fields.
 
 use btf_rs::{Btf, BtfType, Type};
@@ -21,14 +21,14 @@ pub enum KernelTypesError {
     Arguments {
         /// The tracepoint.
         name: &'static str,
-        /// As the kernel has them.
+        /// The kernel's arguments.
         found: String,
-        /// As memtrace knows them, as far as it reads them.
+        /// The arguments that memtrace knows, as far as it reads them.
         expected: &'static str,
     },
 }
 
-/// What is needed of the kernel's types to trace its allocators.
+/// The kernel's types, as far as tracing its allocators needs them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelTypes {
     /// Where `struct kmem_cache` holds the size that an object takes, in bytes.
@@ -57,13 +57,13 @@ const REQUIRED: [(&str, &str); 6] = [
     ("mm_page_free", "struct page, unsigned int"),
 ];
 
-/// Those of the per-CPU allocator, since Linux 5.19 (include/trace/events/percpu.h).
+/// The arguments of the per-CPU allocator's tracepoints, since Linux 5.19 (include/trace/events/percpu.h).
 const PER_CPU: [(&str, &str); 2] = [
     ("percpu_alloc_percpu", "unsigned long, bool, bool, size_t, size_t, pointer, int, pointer, size_t"),
     ("percpu_free_percpu", "pointer, int, pointer"),
 ];
 
-/// Those of areas of the kernel's addresses, since Linux 6.2 (include/trace/events/vmalloc.h).
+/// The arguments of tracepoints about areas of the kernel's addresses, since Linux 6.2 (include/trace/events/vmalloc.h).
 const AREAS: [(&str, &str); 2] = [
     ("alloc_vmap_area", "unsigned long, unsigned long, unsigned long, unsigned long, unsigned long, int"),
     ("free_vmap_area_noflush", "unsigned long"),
@@ -123,7 +123,7 @@ fn check(types: &Btf, name: &'static str, expected: &'static str) -> Result<(), 
     if begins_so { Ok(()) } else { Err(KernelTypesError::Arguments { name, found, expected }) }
 }
 
-/// What a tracepoint is told, in words. The kernel has a type `btf_trace_NAME` for each: a pointer to a function with these
+/// The arguments of a tracepoint, in words. The kernel has a type `btf_trace_NAME` for each: a pointer to a function with these
 /// arguments, after one of its own.
 fn arguments(types: &Btf, name: &str) -> Option<String> {
     let named = types.resolve_types_by_name(&format!("btf_trace_{name}")).ok()?;

@@ -24,7 +24,12 @@ pub fn has_ended(pid: u32) -> bool {
 /// The process that a thread belongs to; `None` where there is no such thread.
 #[must_use]
 pub fn process_of(tid: u32) -> Option<u32> {
-    let status = fs::read(format!("/proc/{tid}/status")).ok()?;
+    parse_process(&fs::read(format!("/proc/{tid}/status")).ok()?)
+}
+
+/// The same from its account (proc_pid_status(5)).
+#[must_use]
+pub fn parse_process(status: &[u8]) -> Option<u32> {
     let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Tgid:"))?;
     std::str::from_utf8(line).ok()?.trim().parse().ok()
 }
@@ -42,8 +47,9 @@ pub fn goes_on(tid: u32) -> bool {
     fs::read(format!("/proc/{tid}/stat")).is_ok_and(|stat| parse_goes_on(&stat) == Some(true))
 }
 
-/// The same from its account (proc_pid_stat(5)).
-fn parse_goes_on(stat: &[u8]) -> Option<bool> {
+/// The same from its account (proc_pid_stat(5)); `None` where that is cut off.
+#[must_use]
+pub fn parse_goes_on(stat: &[u8]) -> Option<bool> {
     // The name may hold anything, and ends with the last parenthesis.
     let name_end = stat.iter().rposition(|byte| *byte == b')')?;
     let fields: Vec<&str> = std::str::from_utf8(stat.get(name_end + 2..)?).ok()?.split_ascii_whitespace().collect();

@@ -22,21 +22,23 @@ const RING_BYTES: usize = 512 << 10;
 /// How often what is known of processes that are gone is forgotten.
 const FORGETTING: Duration = Duration::from_secs(10);
 
-/// What one process has told.
+/// The mappings that one process has told.
 #[derive(Debug, Default)]
-pub struct Told {
-    /// What it has mapped as code, oldest first.
+pub struct MappedCode {
+    /// Its mappings of code, oldest first.
     pub mappings: Vec<Mapping>,
     /// Its short name, where it has taken one.
     pub comm: Option<String>,
+    /// Whether it runs a program that it has begun itself, by exec.
+    has_begun_program: bool,
     /// Whether it was gone at the last forgetting.
     was_gone: bool,
 }
 
-/// What processes of the host have told since the log was opened, or since they were last asked for.
+/// The mappings that processes of the host have told since the log was opened, or since they were last asked for.
 pub struct MappingLog {
     rings: Vec<Sampler>,
-    told: HashMap<u32, Told>,
+    told: HashMap<u32, MappedCode>,
     forgotten: Instant,
 }
 
@@ -60,6 +62,7 @@ impl MappingLog {
     pub fn read(&mut self) {
         for ring in &mut self.rings {
             while let Some(record) = ring.next_record() {
+                let is_exec = record.misc() & COMM_EXEC != 0;
                 match record.parse_record() {
                     Ok(Record::Mmap2(mmap)) if is_visible(mmap.pid) => {
                         let (Some(file), true) = (file_of(&mmap), mmap.prot & EXECUTABLE != 0) else { continue };
@@ -79,7 +82,9 @@ impl MappingLog {
                     }
                     Ok(Record::Comm(comm)) if comm.pid == comm.tid && is_visible(comm.pid) => {
                         let name = status::printable(&String::from_utf8_lossy(&comm.comm));
-                        self.told.entry(comm.pid).or_default().comm = Some(name);
+                        let told = self.told.entry(comm.pid).or_default();
+                        told.comm = Some(name);
+                        told.has_begun_program |= is_exec;
                     }
                     _ => {}
                 }
@@ -95,8 +100,19 @@ impl MappingLog {
         }
     }
 
-    /// What a process has told since it was last asked for.
-    pub fn take(&mut self, pid: u32) -> Told {
+    /// A process has forked a `child`, which tells nothing of the mappings that it has from its parent.
+    pub fn fork(&mut self, parent: u32, child: u32) {
+        let Some(MappedCode { mappings, comm, .. }) = self.told.get(&parent) else { return };
+        let (mappings, comm) = (mappings.clone(), comm.clone());
+        let told = self.told.entry(child).or_default();
+        if !told.has_begun_program {
+            told.mappings.splice(..0, mappings);
+            told.comm = told.comm.take().or(comm);
+        }
+    }
+
+    /// The mappings that a process has told since it was last asked for.
+    pub fn take(&mut self, pid: u32) -> MappedCode {
         self.told.remove(&pid).unwrap_or_default()
     }
 }
@@ -106,6 +122,8 @@ fn is_visible(pid: u32) -> bool {
     i32::try_from(pid).is_ok_and(|pid| pid > 0)
 }
 
+/// `PERF_RECORD_MISC_COMM_EXEC` of `<linux/perf_event.h>`: a process has a new name because it begins a program.
+const COMM_EXEC: u16 = 1 << 13;
 /// `PROT_EXEC` of `<sys/mman.h>`.
 const EXECUTABLE: u32 = 4;
 
@@ -153,5 +171,27 @@ mod tests {
         assert_eq!(told.comm.as_deref(), Some("true"));
         assert!(told.mappings.iter().any(|mapping| mapping.path.ends_with("true")), "{told:?}");
         assert!(told.mappings.iter().any(|mapping| mapping.path.to_string_lossy().contains("libc.so")), "{told:?}");
+    }
+
+    #[test]
+    fn a_forked_process_has_what_its_parent_had_mapped_until_it_begins_a_program() {
+        let mut log = MappingLog::open().unwrap();
+        // The child of the first goes on as a shell, that of the second runs a program.
+        let [shell, program] = ["(exit 3) & echo $$ $!; wait", "/bin/true & echo $$ $!; wait"].map(|script| {
+            let output = Command::new("/bin/sh").args(["-c", script]).output().unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            let (parent, child) = text.trim().split_once(' ').unwrap();
+            let (parent, child) = (parent.parse().unwrap(), child.parse().unwrap());
+            log.read();
+            log.fork(parent, child);
+            log.take(child)
+        });
+        let has = |told: &MappedCode, name: &str| {
+            told.mappings.iter().any(|mapping| mapping.path.to_string_lossy().contains(name))
+        };
+        assert!(has(&shell, "sh") && has(&shell, "libc.so"), "{shell:?}");
+        assert_eq!(shell.comm.as_deref(), Some("sh"));
+        assert!(has(&program, "true") && !has(&program, "sh"), "{program:?}");
+        assert_eq!(program.comm.as_deref(), Some("true"));
     }
 }

@@ -41,6 +41,14 @@ pub struct Mapping {
     pub deleted: bool,
 }
 
+impl Mapping {
+    /// Whether it is there to end a program that runs over the beginning of the next one, as below the stack of a thread.
+    #[must_use]
+    pub fn guards(&self, next: &Self) -> bool {
+        self.end == next.start && !self.readable && !self.writable && self.file.is_none()
+    }
+}
+
 /// Why a process's mappings cannot be told.
 #[derive(Debug, Error)]
 pub enum MapsError {
@@ -49,7 +57,7 @@ pub enum MapsError {
     Read {
         /// The process.
         pid: u32,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// A line is not of the form that proc(5) describes.
@@ -70,13 +78,6 @@ pub fn read(pid: u32) -> Result<Vec<Mapping>, MapsError> {
     let text =
         fs::read(format!("/proc/{}/maps", leader::speaker(pid))).map_err(|source| MapsError::Read { pid, source })?;
     parse(&text)
-}
-
-/// Where the data segment of `pid` ends, which brk(2) moves; `None` where it has none yet.
-#[must_use]
-pub fn data_end(pid: u32) -> Option<u64> {
-    let heap = read(pid).ok()?.into_iter().find(|mapping| mapping.path.as_os_str() == "[heap]");
-    heap.map(|heap| heap.end)
 }
 
 /// Parses the text of a maps file (proc(5)). Paths are bytes, not text.
@@ -129,40 +130,6 @@ fn hex(text: &str) -> Option<u64> {
     u64::from_str_radix(text, 16).ok()
 }
 
-/// The executable mappings that a process has or had: a stack may be older than the newest look.
-#[derive(Clone, Debug, Default)]
-pub struct CodeMap {
-    mappings: Vec<Mapping>,
-}
-
-impl CodeMap {
-    /// Takes in a newer look. Ranges that are gone stay known until something else takes their place.
-    pub fn update(&mut self, newer: Vec<Mapping>) {
-        let mut kept: Vec<Mapping> = newer.into_iter().filter(|mapping| mapping.executable).collect();
-        for old in self.mappings.drain(..) {
-            if !kept.iter().any(|new| new.start < old.end && old.start < new.end) {
-                kept.push(old);
-            }
-        }
-        kept.sort_by_key(|mapping| mapping.start);
-        self.mappings = kept;
-    }
-
-    /// The executable mapping that holds `address`.
-    #[must_use]
-    pub fn find(&self, address: u64) -> Option<&Mapping> {
-        let after = self.mappings.partition_point(|mapping| mapping.start <= address);
-        let mapping = &self.mappings[after.checked_sub(1)?];
-        (address < mapping.end).then_some(mapping)
-    }
-
-    /// Every range, in order of addresses.
-    #[must_use]
-    pub fn mappings(&self) -> &[Mapping] {
-        &self.mappings
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,37 +153,6 @@ mod tests {
     fn a_truncated_line_is_an_error_that_names_it() {
         let error = parse(b"1000-2000 r-xp 0 0:0 0\n3000-40").unwrap_err();
         assert!(matches!(error, MapsError::Parse { line: 2, .. }), "{error}");
-    }
-
-    #[test]
-    fn ranges_that_are_gone_stay_known_until_they_are_replaced() {
-        let range = |start, end, name: &str| Mapping {
-            start,
-            end,
-            readable: true,
-            writable: false,
-            executable: true,
-            shared: false,
-            file_offset: 0,
-            file: None,
-            path: name.into(),
-            deleted: false,
-        };
-        let mut code = CodeMap::default();
-        code.update(vec![range(0x1000, 0x2000, "a"), range(0x3000, 0x4000, "b")]);
-        code.update(vec![range(0x1800, 0x2800, "c")]);
-        assert_eq!(code.find(0x3000).unwrap().path, PathBuf::from("b"));
-        assert_eq!(code.find(0x1900).unwrap().path, PathBuf::from("c"));
-        assert_eq!(code.find(0x1000), None);
-        assert_eq!(code.find(0x2800), None);
-    }
-
-    #[test]
-    fn our_own_code_is_found_in_our_own_mappings() {
-        let mut code = CodeMap::default();
-        code.update(read(std::process::id()).unwrap());
-        let here = our_own_code_is_found_in_our_own_mappings as fn() as usize as u64;
-        assert!(code.find(here).unwrap().file.is_some());
     }
 
     proptest! {

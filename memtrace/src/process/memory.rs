@@ -1,4 +1,4 @@
-//! What memory a process has, and what the machine has.
+//! The memory of a process, and of the machine.
 
 use std::{
     fs::{self, File},
@@ -10,7 +10,7 @@ use super::leader;
 use crate::model::memory::{Limit, Usage};
 
 /// More than any /proc/PID/status has: some 60 lines, of which those with lists of groups, CPUs and memory nodes can be
-/// long. What does not fit lies behind the figures.
+/// long. Lines that do not fit lie behind the figures.
 const MAX_STATUS_BYTES: usize = 8192;
 
 /// A process's own account of itself, for reading again and again: it stays that of one process, whatever becomes of its pid.
@@ -43,7 +43,7 @@ impl Status {
     }
 }
 
-/// What memory a process has; `None` once it has given it back, as it does before it has ended.
+/// The memory of a process; `None` once it has given it back, as it does before it has ended.
 #[must_use]
 pub fn usage(pid: u32) -> Option<Usage> {
     let read = |status: Status| status.read(&mut Vec::new()).and_then(parse_usage);

@@ -1,15 +1,15 @@
 //! Code that a program has copied to anonymous memory in place, as some do to have it in huge pages (ClickHouse, HHVM,
 //! BOLT's runtime): no probe can be placed there, because no file is mapped.
 
-use std::path::PathBuf;
+use std::{ops::Range, path::PathBuf};
 
 use super::maps::Mapping;
 
-/// The files of which executable parts have been replaced by anonymous memory: such memory stands just where their code would
-/// be, between two other parts of the file.
+/// The files of which executable parts have been replaced by anonymous memory, and these parts: such memory stands just where their
+/// code would be, between two other parts of the file.
 #[must_use]
-pub fn files(mappings: &[Mapping]) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = Vec::new();
+pub fn parts(mappings: &[Mapping]) -> Vec<(PathBuf, Range<u64>)> {
+    let mut parts = Vec::new();
     for (index, anonymous) in mappings.iter().enumerate().filter(|(_, mapping)| is_anonymous_code(mapping)) {
         // Code that was copied in several pieces may have become several mappings.
         let before = mappings[..index].iter().rev().find(|mapping| !is_anonymous_code(mapping));
@@ -17,11 +17,11 @@ pub fn files(mappings: &[Mapping]) -> Vec<PathBuf> {
         let (Some(before), Some(after)) = (before, after) else { continue };
         let is_between = before.end <= anonymous.start && before.file.is_some() && before.file == after.file;
         let is_in_place = after.start.checked_sub(before.start) == after.file_offset.checked_sub(before.file_offset);
-        if is_between && is_in_place && !files.contains(&before.path) {
-            files.push(before.path.clone());
+        if is_between && is_in_place {
+            parts.push((before.path.clone(), anonymous.start..anonymous.end));
         }
     }
-    files
+    parts
 }
 
 fn is_anonymous_code(mapping: &Mapping) -> bool {
@@ -37,7 +37,10 @@ mod tests {
     const AFTER: &str = "7f000017c000-7f00001cf000 r--p 0017c000 fe:00 326279 /lib/libc.so.6\n";
 
     fn of(text: &str) -> Vec<PathBuf> {
-        files(&parse(text.as_bytes()).unwrap())
+        let mut files: Vec<PathBuf> =
+            parts(&parse(text.as_bytes()).unwrap()).into_iter().map(|(file, _)| file).collect();
+        files.dedup();
+        files
     }
 
     #[test]
@@ -48,6 +51,9 @@ mod tests {
             "{BEFORE}7f0000026000-7f0000100000 r-xp 00000000 00:00 0 \n7f0000100000-7f000017c000 rwxp 00000000 00:00 0 \n{AFTER}"
         );
         assert_eq!(of(&pieces), [PathBuf::from("/lib/libc.so.6")]);
+        let ranges = [0x7f00_0002_6000..0x7f00_0010_0000, 0x7f00_0010_0000..0x7f00_0017_c000];
+        let parts = parts(&parse(pieces.as_bytes()).unwrap());
+        assert_eq!(parts.into_iter().map(|(_, range)| range).collect::<Vec<_>>(), ranges);
     }
 
     #[test]

@@ -1,10 +1,8 @@
 //! Where in a process's memory roots are: pointers that a program can get at without any other. Everything that it has mapped,
 //! but for what its allocators have, and for what its stacks are done with.
 
-use crate::{model::reach::Source, process::maps::Mapping};
-
-/// How far below its stack pointer a function may use the stack (System V ABI of x86-64, 3.2.2).
-const RED_ZONE: u64 = 128;
+use super::{arch::RED_ZONE_BYTES, maps::Mapping};
+use crate::model::roots::WordKind;
 
 /// A part of a mapping that is to be looked through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,23 +11,22 @@ pub struct Stretch {
     pub start: u64,
     /// One past its last address.
     pub end: u64,
-    /// What its words are.
-    pub source: Source,
+    /// The kind of its words.
+    pub source: WordKind,
     /// Whether it is shared with others.
     pub shared: bool,
 }
 
-/// What is to be looked through, in order of addresses. `areas` are the allocators', in that order and without overlaps.
+/// The memory that is to be looked through, in order of addresses. `areas` are the allocators', in that order and without overlaps.
 #[must_use]
 pub fn stretches(mappings: &[Mapping], areas: &[(u64, u64)], stack_pointers: &[u64]) -> Vec<Stretch> {
     let mut stretches = Vec::new();
     let mut before: Option<&Mapping> = None;
     for mapping in mappings {
         if may_hold_pointers(mapping) {
-            let is_stack =
-                mapping.path.as_os_str() == "[stack]" || before.is_some_and(|before| guards(before, mapping));
+            let is_stack = mapping.path.as_os_str() == "[stack]" || before.is_some_and(|before| before.guards(mapping));
             let start = if is_stack { used_from(mapping, stack_pointers) } else { mapping.start };
-            let whole = Stretch { start, end: mapping.end, source: Source::Roots, shared: mapping.shared };
+            let whole = Stretch { start, end: mapping.end, source: WordKind::Roots, shared: mapping.shared };
             split(whole, areas, &mut stretches);
         }
         before = Some(mapping);
@@ -37,7 +34,7 @@ pub fn stretches(mappings: &[Mapping], areas: &[(u64, u64)], stack_pointers: &[u
     stretches
 }
 
-/// Whether a program may keep pointers there. (What it has written to in a mapping of its own of a file it has for itself.)
+/// Whether a program may keep pointers there. (A written page of a private mapping of a file is the program's own.)
 fn may_hold_pointers(mapping: &Mapping) -> bool {
     let name = mapping.path.to_string_lossy();
     if mapping.shared {
@@ -49,15 +46,10 @@ fn may_hold_pointers(mapping: &Mapping) -> bool {
     !name.starts_with("[v") && name != "[uprobes]"
 }
 
-/// Whether a mapping is there to end what runs over the next one's beginning, as below the stack of a thread.
-fn guards(before: &Mapping, mapping: &Mapping) -> bool {
-    before.end == mapping.start && !before.readable && !before.writable && before.file.is_none()
-}
-
 /// From where on a stack is in use; all of it where no thread runs on it at present.
 fn used_from(stack: &Mapping, stack_pointers: &[u64]) -> u64 {
     let on_it = stack_pointers.iter().filter(|pointer| (stack.start..stack.end).contains(pointer));
-    let lowest = on_it.min().map(|pointer| (pointer.saturating_sub(RED_ZONE) & !7).max(stack.start));
+    let lowest = on_it.min().map(|pointer| (pointer.saturating_sub(RED_ZONE_BYTES) & !7).max(stack.start));
     lowest.unwrap_or(stack.start)
 }
 
@@ -73,7 +65,7 @@ fn split(whole: Stretch, areas: &[(u64, u64)], stretches: &mut Vec<Stretch>) {
         if at < start {
             stretches.push(Stretch { start: at, end: start, ..whole });
         }
-        stretches.push(Stretch { start, end, source: Source::Nothing, ..whole });
+        stretches.push(Stretch { start, end, source: WordKind::Nothing, ..whole });
         at = end;
     }
     if at < whole.end {
@@ -86,7 +78,7 @@ mod tests {
     use super::*;
     use crate::process::maps;
 
-    fn of(text: &str, areas: &[(u64, u64)], stack_pointers: &[u64]) -> Vec<(u64, u64, Source)> {
+    fn of(text: &str, areas: &[(u64, u64)], stack_pointers: &[u64]) -> Vec<(u64, u64, WordKind)> {
         let mappings = maps::parse(text.as_bytes()).unwrap();
         let stretches = stretches(&mappings, areas, stack_pointers);
         stretches.iter().map(|stretch| (stretch.start, stretch.end, stretch.source)).collect()
@@ -95,7 +87,7 @@ mod tests {
     #[test]
     fn allocators_areas_are_cut_out_of_what_they_lie_in() {
         let anonymous = "1000-9000 rw-p 0 00:00 0\n";
-        let (roots, nothing) = (Source::Roots, Source::Nothing);
+        let (roots, nothing) = (WordKind::Roots, WordKind::Nothing);
         assert_eq!(of(anonymous, &[], &[]), [(0x1000, 0x9000, roots)]);
         assert_eq!(
             of(anonymous, &[(0, 0x800), (0x2000, 0x3000), (0x3000, 0x4000), (0x8ffc, 0xa000)], &[]),
@@ -109,16 +101,16 @@ mod tests {
         let stacks = "1000-2000 ---p 0 00:00 0\n2000-4000 rw-p 0 00:00 0\n7000-9000 rw-p 0 00:00 0    [stack]\n";
         assert_eq!(
             of(stacks, &[], &[0x3104, 0x8000, 0x8100]),
-            [(0x1000, 0x2000, Source::Roots), (0x3080, 0x4000, Source::Roots), (0x7f80, 0x9000, Source::Roots)]
+            [(0x1000, 0x2000, WordKind::Roots), (0x3080, 0x4000, WordKind::Roots), (0x7f80, 0x9000, WordKind::Roots)]
         );
         // Nobody runs there at present: who did may come back.
-        assert_eq!(of(stacks, &[], &[])[1..], [(0x2000, 0x4000, Source::Roots), (0x7000, 0x9000, Source::Roots)]);
+        assert_eq!(of(stacks, &[], &[])[1..], [(0x2000, 0x4000, WordKind::Roots), (0x7000, 0x9000, WordKind::Roots)]);
     }
 
     #[test]
     fn shared_files_and_the_kernels_own_are_not_looked_through() {
         let text = "1000-2000 rw-s 0 08:01 7    /var/lib/data\n2000-3000 rw-s 0 00:01 8    /memfd:heap (deleted)\n\
                     3000-4000 rw-p 1000 08:01 9    /lib/libc.so.6\n4000-5000 r--p 0 00:00 0    [vvar]\n";
-        assert_eq!(of(text, &[], &[]), [(0x2000, 0x3000, Source::Roots), (0x3000, 0x4000, Source::Roots)]);
+        assert_eq!(of(text, &[], &[]), [(0x2000, 0x3000, WordKind::Roots), (0x3000, 0x4000, WordKind::Roots)]);
     }
 }

@@ -2,7 +2,7 @@
 //! because the layout differs from kernel to kernel.
 
 use btf_rs::{Btf, Type};
-use memtrace_common::namespace::PidLayout;
+use memtrace_common::wire::{address_space::AddressSpaceLayout, namespace::PidLayout};
 use thiserror::Error;
 
 /// The kernel's type information.
@@ -17,6 +17,9 @@ pub enum TaskTypeError {
     /// The type information cannot be read.
     #[error("cannot read the kernel's types from {VMLINUX}: {0}")]
     Read(#[source] btf_rs::Error),
+    /// There is no such structure.
+    #[error("the kernel's types in {VMLINUX} have no {0}")]
+    NoStructure(&'static str),
     /// There is no such field.
     #[error("the kernel's types in {VMLINUX} have no {structure} with a field `{field}`")]
     Missing {
@@ -39,7 +42,7 @@ pub struct TaskOffsets {
 }
 
 impl TaskOffsets {
-    /// Those of the running kernel.
+    /// The offsets of the running kernel.
     ///
     /// # Errors
     /// Where the kernel does not publish its types (it needs `CONFIG_DEBUG_INFO_BTF`).
@@ -77,6 +80,33 @@ pub fn pid_layout() -> Result<PidLayout, TaskTypeError> {
     })
 }
 
+/// `IPC_SHM_IDS` of the kernel's ipc/util.h: System V segments are the third kind of objects of their namespace.
+const SEGMENTS: u32 = 2;
+
+/// Where the kernel holds what is read of an address space.
+///
+/// # Errors
+/// As [`TaskOffsets::read`].
+pub fn address_space_layout() -> Result<AddressSpaceLayout, TaskTypeError> {
+    let types = Btf::from_file(VMLINUX).map_err(TaskTypeError::Read)?;
+    let at = |structure, name| field(&types, structure, name);
+    let of_kind = at("ipc_namespace", "ids")? + SEGMENTS * size(&types, "ipc_ids")?;
+    Ok(AddressSpaceLayout {
+        nsproxy: at("task_struct", "nsproxy")?,
+        ipc_namespace: at("nsproxy", "ipc_ns")?,
+        segments: of_kind + at("ipc_ids", "ipcs_idr")? + at("idr", "idr_rt")? + at("xarray", "xa_head")?,
+        node_shift: at("xa_node", "shift")?,
+        node_slots: at("xa_node", "slots")?,
+        segment_id: at("kern_ipc_perm", "id")?,
+        segment_permissions: at("shmid_kernel", "shm_perm")?,
+        segment_file: at("shmid_kernel", "shm_file")?,
+        file_inode: at("file", "f_inode")?,
+        inode_bytes: at("inode", "i_size")?,
+        mm: at("task_struct", "mm")?,
+        data_end: at("mm_struct", "brk")?,
+    })
+}
+
 /// Where a structure holds a field, in bytes.
 fn field(types: &Btf, structure: &'static str, field: &'static str) -> Result<u32, TaskTypeError> {
     let named = types.resolve_types_by_name(structure).map_err(TaskTypeError::Read)?;
@@ -102,7 +132,7 @@ fn size(types: &Btf, structure: &'static str) -> Result<u32, TaskTypeError> {
     let named = types.resolve_types_by_name(structure).map_err(TaskTypeError::Read)?.into_iter();
     let mut sizes = named.filter_map(|named| if let Type::Struct(named) = named { Some(named.size()) } else { None });
     let size = sizes.next().and_then(|size| u32::try_from(size).ok());
-    size.ok_or(TaskTypeError::Missing { structure, field: "nr" })
+    size.ok_or(TaskTypeError::NoStructure(structure))
 }
 
 #[cfg(test)]
@@ -126,9 +156,20 @@ mod tests {
     }
 
     #[test]
+    fn segments_and_the_end_of_the_data_segment_lie_somewhere() {
+        let layout = address_space_layout().unwrap();
+        assert!(layout.is_known() && layout.ipc_namespace > 0 && layout.data_end > 0, "{layout:?}");
+        // Of three kinds of objects, each with a lock and a tree.
+        assert!(layout.segments > 2 * 64 && layout.segments.is_multiple_of(8), "{layout:?}");
+        assert!(layout.node_slots > layout.node_shift && layout.node_slots.is_multiple_of(8), "{layout:?}");
+    }
+
+    #[test]
     fn a_field_that_is_not_there_is_an_error_that_names_it() {
         let types = Btf::from_file(VMLINUX).unwrap();
         let error = field(&types, "upid", "nothing").unwrap_err().to_string();
         assert!(error.contains("no upid with a field `nothing`"), "{error}");
+        let error = size(&types, "no_such_structure").unwrap_err().to_string();
+        assert!(error.ends_with("have no no_such_structure"), "{error}");
     }
 }

@@ -3,9 +3,9 @@
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::model::{
-    gate::{Baseline, Chain},
-    verdict::Verdict,
+use crate::{
+    analysis::gate::{Baseline, Chain},
+    model::verdict::Verdict,
 };
 
 /// Why a file is no report.
@@ -25,7 +25,7 @@ pub enum BaselineError {
     Id(String),
 }
 
-/// What is read of a report: all else may be as it likes.
+/// The fields of a report that are read: all others may be as they like.
 #[derive(Deserialize)]
 struct OldReport {
     schema: String,
@@ -78,7 +78,7 @@ pub fn parse(text: &[u8]) -> Result<Baseline, BaselineError> {
 mod tests {
     use super::*;
     use crate::{
-        model::gate::Gate,
+        analysis::gate::Gate,
         report::{fixture, json},
     };
 

@@ -8,20 +8,28 @@ use std::{
 use serde_json::Value;
 
 use crate::model::{
+    category::Category,
+    figures::{Allocator, BlockFigures, Figures, Peak},
+    finding::{Finding, ResidentKind},
     frame::{Frame, Function, ImageName, Place, Reason},
+    health::{HealthCounter, HealthKind},
     ledger::Ledger,
     memory::{Limit, Memory, Series, Usage},
     overhead::{Hits, Overhead},
-    report::{
-        Allocator, Category, FreedAt, HealthCounter, HealthKind, Peak, Process, Report, Site, Tier, Totals, Unlisted,
-    },
+    report::{FreedAt, Process, Report, Site},
+    run::{Run, Unlisted},
     sizes::SizeHistogram,
+    stats::trend::{self, Trend},
+    subject::{Program, Subject},
     survival::{Amount, Cohort, Survival},
-    trend::{self, Trend},
+    tier::Tier,
+    totals::Totals,
+    truncation::Truncation,
     verdict::{Judgement, Verdict},
+    verdict_reason::{Pace, Survivors, VerdictReason},
 };
 
-include!("../../tests/support/strict_schema.rs");
+include!("../../tests/it/support/strict_schema.rs");
 
 fn resolved(name: &str, line: u32, inlined: bool) -> Frame {
     let image = Arc::new(ImageName { path: "/usr/bin/demo".into(), build_id: Some("abcd".into()) });
@@ -61,6 +69,42 @@ fn survival() -> Survival {
     survival
 }
 
+fn block_figures(totals: Totals) -> BlockFigures {
+    BlockFigures {
+        allocators: vec![Allocator {
+            name: "glibc".into(),
+            number: 0,
+            image: "/lib/libc.so.6".into(),
+            functions: vec!["free".into(), "malloc".into()],
+        }],
+        totals,
+        uncertainty: None,
+        growth_bytes_per_s: 409.6,
+        peak: Some(Peak { at: Duration::from_secs(9), live_bytes: 4100 }),
+        ledger: Some(Ledger {
+            rss_at_attach_bytes: 1 << 20,
+            rss_bytes: 5 << 20,
+            live_heap_bytes: 4196,
+            live_mmap_bytes: 0,
+            lost_events: 3,
+            unmatched_frees: 7,
+        }),
+        overhead: Some(Overhead {
+            hits: Hits { calls: 12_000, entries: 7_000, rets: 0 },
+            cost: Duration::from_millis(25),
+            cpu: Duration::from_secs(2),
+        }),
+    }
+}
+
+/// The figures of the report's process.
+pub(crate) fn blocks(process: &mut Process) -> &mut BlockFigures {
+    match &mut process.figures {
+        Figures::Blocks(figures) => figures,
+        others => panic!("{others:?}"),
+    }
+}
+
 /// Two sites: one resolved, one cut and without symbols. The process's name wants escaping.
 pub(crate) fn report() -> Report {
     let image = Arc::new(ImageName { path: "/lib/libfoo.so".into(), build_id: None });
@@ -73,7 +117,17 @@ pub(crate) fn report() -> Report {
         judgement: Judgement {
             verdict: Verdict::LeakSuspect,
             confidence: 0.98,
-            reason: "4 of 4 blocks allocated 8 to 33 s ago are still live; +410 B/s".into(),
+            reason: VerdictReason::StillLive {
+                survivors: Survivors {
+                    youngest_s: 8.192,
+                    oldest_s: 32.768,
+                    live_objects: 4,
+                    born_objects: 4,
+                    older_objects: 0,
+                    older_freed_objects: 0,
+                },
+                pace: Pace { slope_per_s: 409.6, of_process: None },
+            },
         },
         before_end: None,
         unreachable: None,
@@ -91,7 +145,9 @@ pub(crate) fn report() -> Report {
                 .collect(),
         }],
         oldest_age: Some(Duration::from_millis(9500)),
-        truncated: false,
+        truncation: None,
+        inferred: false,
+        stacks: 1,
         stack: [
             vec![resolved("keep", 30, true), resolved("handle_request", 40, false)],
             vec![resolved("main", 50, false)],
@@ -104,13 +160,18 @@ pub(crate) fn report() -> Report {
         id: 0xbeef,
         totals: Totals::new(100, 1, 0, 0),
         growth_bytes_per_s: 0.0,
-        judgement: Judgement { verdict: Verdict::Stable, confidence: 0.9, reason: "has held 100 B for 10 s".into() },
+        judgement: Judgement {
+            verdict: Verdict::Stable,
+            confidence: 0.9,
+            reason: VerdictReason::Holds { held_bytes: 100, seconds: 10.0 },
+        },
         survival: None,
         short_lived_objects: None,
         at_peak_bytes: 100,
         sizes: SizeHistogram::default(),
         freed_at: Vec::new(),
-        truncated: true,
+        truncation: Some(Truncation::NoRule),
+        inferred: true,
         oldest_age: None,
         stack: [Arc::from([Frame { place: Place::Image { image, offset: 0x1234 }, function: Err(Reason::NoSymbol) }])]
             .into_iter()
@@ -118,43 +179,29 @@ pub(crate) fn report() -> Report {
         ..leak.clone()
     };
     Report {
-        host: "host".into(),
-        kernel: "6.18.0".into(),
-        started_at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
-        duration: Duration::from_secs(10),
-        tier: Tier::Exact,
-        steered: None,
-        not_seen: Vec::new(),
+        run: Run {
+            host: "host".into(),
+            kernel: "6.18.0".into(),
+            started_at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+            duration: Duration::from_secs(10),
+            tier: Tier::Exact,
+            budget: None,
+            not_seen: Vec::new(),
+            unlisted: Unlisted::default(),
+        },
         health: vec![HealthCounter { name: "events_full", count: 0, kind: HealthKind::Loss }],
         processes: vec![Process {
-            pid: 42,
-            comm: "demo;1".into(),
-            exe: "/usr/bin/demo".into(),
-            allocators: vec![Allocator {
-                name: "glibc".into(),
-                image: "/lib/libc.so.6".into(),
-                functions: vec!["free".into(), "malloc".into()],
-            }],
-            unexplained_rss_bytes: Some(3 << 20),
-            ledger: Some(Ledger {
-                rss_at_attach_bytes: 1 << 20,
-                rss_bytes: 5 << 20,
-                live_heap_bytes: 4196,
-                live_mmap_bytes: 0,
-                lost_events: 3,
-                unmatched_frees: 7,
-            }),
-            peak: Some(Peak { at: Duration::from_secs(9), live_bytes: 4100 }),
+            subject: Subject::Process(Program { pid: 42, comm: "demo;1".into(), exe: "/usr/bin/demo".into() }),
+            tier: Tier::Exact,
+            chose_tier: false,
+            windows: 0,
             memory: Some(memory()),
-            totals: leak.totals.plus(&other.totals),
-            resident_change: None,
-            uncertainty: None,
-            growth_bytes_per_s: 409.6,
-            overhead: Some(Overhead {
-                hits: Hits { calls: 12_000, entries: 7_000, rets: 0 },
-                cost: Duration::from_millis(25),
-                cpu: Duration::from_secs(2),
-            }),
+            figures: Figures::Blocks(Box::new(block_figures(leak.totals.plus(&other.totals)))),
+            findings: vec![Finding::UnexplainedGrowth {
+                bytes: 3 << 20,
+                kind: ResidentKind::Anonymous,
+                with_mappings: false,
+            }],
             health: vec![
                 HealthCounter { name: "blocks_full", count: 3, kind: HealthKind::Loss },
                 HealthCounter { name: "sites_full", count: 0, kind: HealthKind::Loss },
@@ -162,11 +209,8 @@ pub(crate) fn report() -> Report {
                 HealthCounter { name: "unwind_no_rule", count: 2, kind: HealthKind::CutStack },
             ],
             sites: vec![leak, other],
-            at_exit: None,
-            before_end: None,
             ended: false,
         }],
-        unlisted: Unlisted::default(),
         gate: None,
     }
 }

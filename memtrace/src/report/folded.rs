@@ -5,7 +5,8 @@ use std::{
     io::{self, Write},
 };
 
-use crate::model::report::{Report, Site, Weight};
+use super::weight::Weight;
+use crate::model::report::{Report, Site};
 
 /// Writes every site of every process that weighs anything, heaviest first in each process.
 ///
@@ -17,8 +18,8 @@ pub fn render(report: &Report, weight: Weight, top: Option<usize>, out: &mut dyn
         // Stable: sites of the same weight stay in the report's order.
         weighed.sort_by_key(|(amount, _)| Reverse(*amount));
         for (amount, site) in weighed.into_iter().take(top.unwrap_or(usize::MAX)).filter(|(amount, _)| *amount > 0) {
-            write!(out, "{}", frame_name(&process.comm))?;
-            if site.truncated {
+            write!(out, "{}", frame_name(&process.subject.comm()))?;
+            if site.truncation.is_some() {
                 write!(out, ";[truncated]")?;
             }
             for frame in site.stack.frames().rev() {
@@ -32,7 +33,7 @@ pub fn render(report: &Report, weight: Weight, top: Option<usize>, out: &mut dyn
 
 /// A name that cannot be taken for the end of a frame or of a line. (Blanks may stay: the weight is what
 /// follows the last one.)
-fn frame_name(name: &str) -> String {
+pub(super) fn frame_name(name: &str) -> String {
     name.chars()
         .map(|c| match c {
             ';' => ':',

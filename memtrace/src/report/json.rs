@@ -3,28 +3,35 @@
 //! The types here are the schema's; the model may change without it.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     io::{self, Write},
-    time::Duration,
 };
 
 use serde::Serialize;
 
+pub(super) use self::figures::nanoseconds;
 use self::{
     before_end::JsonBeforeEnd,
+    figures::{JsonIntervals, JsonTotals},
     gate::JsonGate,
     memory::{JsonKernelMemory, JsonLedger, JsonMemory, json_kernel_memory, json_memory},
     site::JsonSites,
 };
+use super::words;
 use crate::model::{
     at_exit::AtExit,
-    estimate::{Interval, Intervals},
+    figures::BlockFigures,
+    finding::OneSided,
+    health::HealthCounter,
     memory::Memory,
     overhead::{Hits, Overhead},
-    report::{HealthCounter, Process, Report, Steered, Tier, TierChange, Totals},
+    report::{Process, Report},
+    tier::{BudgetLog, Tier, TierChange},
 };
 
 mod before_end;
+mod figures;
 mod gate;
 mod memory;
 mod site;
@@ -44,10 +51,10 @@ struct JsonReport<'a> {
     /// The mean bytes between samples; nothing where every allocation is counted.
     sample_bytes: Option<u64>,
     /// The budget and what came of it; nothing where the tier was asked for.
-    auto: Option<JsonSteered<'a>>,
+    auto: Option<JsonBudget>,
     health: BTreeMap<&'static str, u64>,
-    /// What nobody could see on this machine, in words.
-    not_seen: &'a [String],
+    /// The blind spots on this machine, in words for people.
+    not_seen: Vec<String>,
     processes: Vec<JsonProcess<'a>>,
     /// Targets that have ended and are not among `processes`.
     unlisted: JsonUnlisted,
@@ -55,28 +62,32 @@ struct JsonReport<'a> {
 }
 
 #[derive(Serialize)]
-struct JsonSteered<'a> {
+struct JsonBudget {
     max_overhead: f64,
     windows: u32,
-    tiers: Vec<JsonTier<'a>>,
+    tiers: Vec<JsonTier>,
 }
 
 #[derive(Serialize)]
-struct JsonTier<'a> {
+struct JsonTier {
     at_ns: u64,
+    pid: Option<u32>,
     tier: &'static str,
-    reason: &'a str,
+    sample_bytes: Option<u64>,
+    reason: String,
 }
 
-impl<'a> From<&'a Steered> for JsonSteered<'a> {
-    fn from(steered: &'a Steered) -> Self {
-        let tier = |change: &'a TierChange| JsonTier {
+impl From<&BudgetLog> for JsonBudget {
+    fn from(log: &BudgetLog) -> Self {
+        let tier = |change: &TierChange| JsonTier {
             at_ns: nanoseconds(change.at),
+            pid: change.pid,
             tier: change.tier.name(),
-            reason: &change.reason,
+            sample_bytes: change.tier.sample_bytes(),
+            reason: words::tier::reason(&change.reason),
         };
-        let tiers = steered.changes.iter().map(tier).collect();
-        Self { max_overhead: steered.max_overhead, windows: steered.windows, tiers }
+        let tiers = log.changes.iter().map(tier).collect();
+        Self { max_overhead: log.max_overhead, windows: log.windows, tiers }
     }
 }
 
@@ -92,9 +103,14 @@ struct JsonUnlisted {
 #[derive(Serialize)]
 struct JsonProcess<'a> {
     pid: u32,
-    comm: &'a str,
+    comm: Cow<'a, str>,
     exe: &'a str,
     ended: bool,
+    tier: &'static str,
+    /// As of the report.
+    sample_bytes: Option<u64>,
+    /// Whether memtrace chose the tier.
+    auto: bool,
     allocators: Vec<JsonAllocator<'a>>,
     rss_bytes: Option<u64>,
     rss_growth_bytes_per_s: f64,
@@ -113,7 +129,8 @@ struct JsonProcess<'a> {
     growth_bytes_per_s: f64,
     overhead: Option<JsonOverhead>,
     health: BTreeMap<&'static str, u64>,
-    at_exit: Option<JsonAtExit<'a>>,
+    one_sided: Vec<JsonOneSided<'a>>,
+    at_exit: Option<JsonAtExit>,
     /// Nothing unless the process has ended.
     before_end: Option<JsonBeforeEnd>,
     sites: JsonSites<'a>,
@@ -126,7 +143,7 @@ struct JsonPeak {
     live_bytes: u64,
 }
 
-/// What tracing has cost the process.
+/// The cost of tracing to the process.
 #[derive(Serialize)]
 struct JsonOverhead {
     calls: u64,
@@ -146,54 +163,6 @@ impl From<Overhead> for JsonOverhead {
 }
 
 #[derive(Serialize)]
-struct JsonTotals {
-    live_bytes: u64,
-    live_objects: u64,
-    alloc_bytes: u64,
-    alloc_objects: u64,
-    freed_bytes: u64,
-    freed_objects: u64,
-}
-
-/// Where the true figures lie, 95 times of a hundred: from, to.
-#[derive(Serialize)]
-struct JsonIntervals {
-    live_bytes: [u64; 2],
-    live_objects: [u64; 2],
-    alloc_bytes: [u64; 2],
-    alloc_objects: [u64; 2],
-    freed_bytes: [u64; 2],
-    freed_objects: [u64; 2],
-}
-
-impl From<Intervals> for JsonIntervals {
-    fn from(intervals: Intervals) -> Self {
-        let pair = |interval: Interval| [interval.low, interval.high];
-        Self {
-            live_bytes: pair(intervals.live_bytes),
-            live_objects: pair(intervals.live_objects),
-            alloc_bytes: pair(intervals.alloc_bytes),
-            alloc_objects: pair(intervals.alloc_objects),
-            freed_bytes: pair(intervals.freed_bytes),
-            freed_objects: pair(intervals.freed_objects),
-        }
-    }
-}
-
-impl From<&Totals> for JsonTotals {
-    fn from(totals: &Totals) -> Self {
-        Self {
-            live_bytes: totals.live_bytes(),
-            live_objects: totals.live_objects(),
-            alloc_bytes: totals.alloc_bytes,
-            alloc_objects: totals.alloc_objects,
-            freed_bytes: totals.freed_bytes,
-            freed_objects: totals.freed_objects,
-        }
-    }
-}
-
-#[derive(Serialize)]
 struct JsonAllocator<'a> {
     name: &'a str,
     image: &'a str,
@@ -209,25 +178,25 @@ pub const TOP_OF_SEVERAL: usize = 100;
 /// # Errors
 /// Where `out` refuses.
 pub fn render(report: &Report, top: Option<usize>, out: &mut dyn Write) -> io::Result<()> {
-    let is_of_several = report.tier == Tier::Growth && report.processes.len() > 1;
+    let is_of_several = report.run.tier == Tier::Growth && report.processes.len() > 1;
     let top = top.unwrap_or(if is_of_several { TOP_OF_SEVERAL } else { usize::MAX });
     let json = JsonReport {
         schema: SCHEMA,
-        host: &report.host,
-        kernel: &report.kernel,
-        started_at: humantime::format_rfc3339_millis(report.started_at).to_string(),
-        duration_ns: nanoseconds(report.duration),
-        tier: report.tier.name(),
-        sample_bytes: report.tier.sample_bytes(),
-        auto: report.steered.as_ref().map(JsonSteered::from),
+        host: &report.run.host,
+        kernel: &report.run.kernel,
+        started_at: humantime::format_rfc3339_millis(report.run.started_at).to_string(),
+        duration_ns: nanoseconds(report.run.duration),
+        tier: report.run.tier.name(),
+        sample_bytes: report.run.tier.sample_bytes(),
+        auto: report.run.budget.as_ref().map(JsonBudget::from),
         health: counters(&report.health),
-        not_seen: &report.not_seen,
+        not_seen: report.run.not_seen.iter().map(words::not_seen::not_seen).collect(),
         processes: report.processes.iter().map(|process| json_process(process, top)).collect(),
         unlisted: JsonUnlisted {
-            processes: report.unlisted.processes,
-            suspects: report.unlisted.suspects,
-            unchecked: report.unlisted.unchecked,
-            totals: (&report.unlisted.totals).into(),
+            processes: report.run.unlisted.processes,
+            suspects: report.run.unlisted.suspects,
+            unchecked: report.run.unlisted.unchecked,
+            totals: (&report.run.unlisted.totals).into(),
         },
         gate: report.gate.as_ref().map(JsonGate::from),
     };
@@ -237,14 +206,19 @@ pub fn render(report: &Report, top: Option<usize>, out: &mut dyn Write) -> io::R
 
 fn json_process(process: &Process, top: usize) -> JsonProcess<'_> {
     let judgement = process.trend();
+    let figures = &process.figures;
+    let blocks = figures.blocks();
     let (shown, left_out) = process.sites.split_at(top.min(process.sites.len()));
     JsonProcess {
-        pid: process.pid,
-        comm: &process.comm,
-        exe: &process.exe,
+        pid: process.subject.pid(),
+        comm: process.subject.comm(),
+        exe: process.subject.exe(),
         ended: process.ended,
-        allocators: process
-            .allocators
+        tier: process.tier.name(),
+        sample_bytes: process.tier.sample_bytes(),
+        auto: process.chose_tier,
+        allocators: figures
+            .allocators()
             .iter()
             .map(|allocator| JsonAllocator {
                 name: &allocator.name,
@@ -254,49 +228,66 @@ fn json_process(process: &Process, top: usize) -> JsonProcess<'_> {
             .collect(),
         rss_bytes: process.memory.as_ref().map(Memory::bytes),
         rss_growth_bytes_per_s: judgement.slope_per_s,
-        unexplained_rss_bytes: process.unexplained_rss_bytes,
+        unexplained_rss_bytes: process.unexplained_bytes(),
         trend: judgement.trend.name(),
         trend_confidence: judgement.confidence,
-        ledger: process.ledger.as_ref().map(JsonLedger::from),
-        peak: process.peak.map(|peak| JsonPeak { at_ns: nanoseconds(peak.at), live_bytes: peak.live_bytes }),
+        ledger: blocks.and_then(|blocks| blocks.ledger.as_ref()).map(JsonLedger::from),
+        peak: figures.peak().map(|peak| JsonPeak { at_ns: nanoseconds(peak.at), live_bytes: peak.live_bytes }),
         memory: process.memory.as_ref().and_then(json_memory),
         kernel_memory: process.memory.as_ref().and_then(json_kernel_memory),
-        totals: (&process.totals).into(),
-        resident_change_bytes: process.resident_change.map(|change| change.bytes()),
-        interval_95: process.intervals().map(JsonIntervals::from),
-        growth_bytes_per_s: process.growth_bytes_per_s,
-        overhead: process.overhead.map(JsonOverhead::from),
+        totals: (&figures.totals()).into(),
+        resident_change_bytes: figures.pages().map(|pages| pages.change.bytes()),
+        interval_95: blocks.and_then(BlockFigures::intervals).map(JsonIntervals::from),
+        growth_bytes_per_s: figures.growth_bytes_per_s(),
+        overhead: blocks.and_then(|blocks| blocks.overhead).map(JsonOverhead::from),
         health: counters(&process.health),
-        at_exit: process.at_exit.as_ref().map(JsonAtExit::from),
-        before_end: process.before_end.map(JsonBeforeEnd::from),
+        one_sided: process.one_sided().iter().map(JsonOneSided::from).collect(),
+        at_exit: process.at_exit().map(JsonAtExit::from),
+        before_end: process.before_end().copied().map(JsonBeforeEnd::from),
         sites: JsonSites(shown),
         sites_left_out: left_out.len(),
     }
 }
 
-/// What was looked at when the process was about to end.
+/// An allocator of which only one side is seen.
 #[derive(Serialize)]
-struct JsonAtExit<'a> {
+struct JsonOneSided<'a> {
+    allocator: &'a str,
+    image: &'a str,
+    seen: &'static str,
+    events: u64,
+}
+
+impl<'a> From<&'a OneSided> for JsonOneSided<'a> {
+    fn from(found: &'a OneSided) -> Self {
+        let OneSided { allocator, image, seen, events } = found;
+        Self { allocator, image, seen: seen.name(), events: *events }
+    }
+}
+
+/// The look at the process when it was about to end.
+#[derive(Serialize)]
+struct JsonAtExit {
     checked: bool,
     /// Why not, for scripts and for people.
     cause: Option<&'static str>,
-    reason: Option<&'a str>,
+    reason: Option<String>,
     unreachable_bytes: Option<u64>,
     unreachable_objects: Option<u64>,
     read_bytes: Option<u64>,
     held_ns: Option<u64>,
 }
 
-impl<'a> From<&'a AtExit> for JsonAtExit<'a> {
-    fn from(at_exit: &'a AtExit) -> Self {
+impl From<&AtExit> for JsonAtExit {
+    fn from(at_exit: &AtExit) -> Self {
         let (checked, why) = match at_exit {
             AtExit::Checked(checked) => (Some(checked), None),
             AtExit::Unchecked(why) => (None, Some(why)),
         };
         Self {
             checked: checked.is_some(),
-            cause: why.map(|why| why.cause.name()),
-            reason: why.map(|why| why.reason.as_str()),
+            cause: why.map(|why| why.cause().name()),
+            reason: why.map(words::unchecked::reason),
             unreachable_bytes: checked.map(|checked| checked.unreachable.bytes),
             unreachable_objects: checked.map(|checked| checked.unreachable.objects),
             read_bytes: checked.map(|checked| checked.read_bytes),
@@ -309,23 +300,26 @@ fn counters(health: &[HealthCounter]) -> BTreeMap<&'static str, u64> {
     health.iter().map(|counter| (counter.name, counter.count)).collect()
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         model::{
-            estimate::{Uncertainty, Variances},
+            figures::{Figures, PageFigures},
+            finding::Finding,
             resident_change::ResidentChange,
+            stats::{
+                estimate::{Uncertainty, Variances},
+                teardown::BeforeEnd,
+            },
             survival::Amount,
-            teardown::BeforeEnd,
+            tier::{Payer, TierReason},
+            totals::Totals,
         },
         report::fixture,
     };
     use serde_json::Value;
+    use std::time::Duration;
 
     fn rendered(top: Option<usize>) -> Value {
         let mut out = Vec::new();
@@ -354,11 +348,12 @@ mod tests {
     #[test]
     fn estimates_have_intervals_and_keep_to_the_schema() {
         let mut sampled = fixture::report();
-        sampled.tier = Tier::Sampled { sample_bytes: 4096 };
+        sampled.run.tier = Tier::Sampled { sample_bytes: 4096 };
         let variances = Variances::of_samples([4e6, 9.0], [2e6, 4.0]);
         let process = &mut sampled.processes[0];
         process.sites[0].uncertainty = Some(Uncertainty { variances, ..Uncertainty::default() });
-        process.uncertainty = Some(Uncertainty { variances, alloc_is_exact: true, ..Uncertainty::default() });
+        fixture::blocks(process).uncertainty =
+            Some(Uncertainty { variances, alloc_is_exact: true, ..Uncertainty::default() });
         let mut out = Vec::new();
         render(&sampled, None, &mut out).unwrap();
         let report: Value = serde_json::from_slice(&out).unwrap();
@@ -375,11 +370,15 @@ mod tests {
     #[test]
     fn the_tiers_that_a_budget_led_to_are_told() {
         let mut report = fixture::report();
-        report.tier = Tier::Windowed;
-        let change =
-            |seconds, tier, reason: &str| TierChange { at: Duration::from_secs(seconds), tier, reason: reason.into() };
-        let changes = vec![change(0, Tier::Exact, "as asked"), change(3, Tier::Windowed, "too dear")];
-        report.steered = Some(Steered { max_overhead: 0.1, changes, windows: 7 });
+        report.run.tier = Tier::Windowed;
+        (report.processes[0].tier, report.processes[0].chose_tier) = (Tier::Windowed, true);
+        let (before, share, max_overhead) = (Tier::Exact, 0.2, 0.1);
+        let dear = TierReason::TooDear { before, share, payer: Payer::Passing, max_overhead };
+        let changes = vec![
+            TierChange { at: Duration::ZERO, pid: None, tier: Tier::Exact, reason: TierReason::AsAskedFor },
+            TierChange { at: Duration::from_secs(3), pid: None, tier: Tier::Windowed, reason: dear },
+        ];
+        report.run.budget = Some(BudgetLog { max_overhead: 0.1, changes, windows: 7 });
         let mut out = Vec::new();
         render(&report, None, &mut out).unwrap();
         let json: Value = serde_json::from_slice(&out).unwrap();
@@ -387,6 +386,9 @@ mod tests {
         assert!(jsonschema::is_valid(&schema, &json), "{json:#}");
         assert_eq!(json["auto"]["tiers"][1]["tier"], "windowed");
         assert_eq!(json["auto"]["tiers"][1]["at_ns"], 3_000_000_000u64);
+        assert_eq!((&json["processes"][0]["tier"], &json["processes"][0]["auto"]), (&"windowed".into(), &true.into()));
+        let asked_for = &rendered(None)["processes"][0];
+        assert_eq!((&asked_for["tier"], &asked_for["auto"]), (&"exact".into(), &false.into()));
     }
 
     #[test]
@@ -414,7 +416,7 @@ mod tests {
         let before =
             BeforeEnd { at: Duration::from_secs(9), live_bytes: 8192, live_objects: 8, rss_bytes: Some(1 << 20) };
         let process = &mut report.processes[0];
-        process.before_end = Some(before);
+        process.findings.push(Finding::BeforeEnd(before));
         let site = &mut process.sites[0];
         (site.totals, site.before_end) = (Totals::new(8192, 8, 8192, 8), Some(BeforeEnd { rss_bytes: None, ..before }));
         let report = valid(&report);
@@ -438,7 +440,7 @@ mod tests {
         let mut report = fixture::report();
         let given_back = Amount { bytes: 42 << 20, objects: 42 << 8 };
         let change = ResidentChange { given_back, ..ResidentChange::default() };
-        (report.processes[0].resident_change, report.processes[0].totals) = (Some(change), change.totals());
+        report.processes[0].figures = Figures::Pages(PageFigures { change, ..PageFigures::default() });
         let report = valid(&report);
         let process = &report["processes"][0];
         assert_eq!((&process["resident_change_bytes"], &process["live_bytes"]), (&(-(42 << 20)).into(), &0.into()));
@@ -486,7 +488,7 @@ mod tests {
             (process["sites"].as_array().unwrap().len(), process["sites_left_out"].as_u64().unwrap())
         };
         assert_eq!(told(&report, None), (250, 0));
-        report.tier = Tier::Growth;
+        report.run.tier = Tier::Growth;
         assert_eq!(told(&report, None), (TOP_OF_SEVERAL, 150));
         assert_eq!(told(&report, Some(240)), (240, 10));
     }

@@ -5,11 +5,16 @@ use std::io::{self, Write};
 
 use quick_junit::{NonSuccessKind, Report as Document, TestCase, TestCaseStatus, TestSuite};
 
-use super::suspects::{culprit, marks, place};
-use crate::model::{
-    gate::{is_suspect, remains},
-    report::{Process, Report, Site},
-    unseen::Unseen,
+use super::{
+    suspects::{culprit, place},
+    words,
+};
+use crate::{
+    analysis::gate::{is_suspect, remains},
+    model::{
+        outcome::Unseen,
+        report::{Process, Report, Site},
+    },
 };
 
 /// Writes the report as one document.
@@ -20,7 +25,10 @@ pub fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let mut document = Document::new("memtrace");
     let unseen = report.gate.as_ref().map(|outcome| outcome.unseen.as_slice()).unwrap_or_default();
     let is_of = |unseen: &Unseen, process: &Process| {
-        unseen.process.as_ref().is_some_and(|(pid, comm)| *pid == process.pid && *comm == process.comm)
+        unseen
+            .process
+            .as_ref()
+            .is_some_and(|(pid, comm)| *pid == process.subject.pid() && *comm == process.subject.comm())
     };
     document.add_test_suites(report.processes.iter().map(|process| {
         let own: Vec<&Unseen> = unseen.iter().filter(|unseen| is_of(unseen, process)).collect();
@@ -35,18 +43,19 @@ pub fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     document.serialize(out).map_err(io::Error::other)
 }
 
-/// Of a process of which `unseen` was not checked.
+/// The suite of a process of which `unseen` was not checked.
 fn suite(process: &Process, unseen: &[&Unseen]) -> TestSuite {
-    let mut suite = TestSuite::new(format!("{} (pid {})", process.comm, process.pid));
+    let comm = process.subject.comm();
+    let mut suite = TestSuite::new(format!("{comm} (pid {})", process.subject.pid()));
     let mut add = |name: String, status| {
         let mut case = TestCase::new(name, status);
-        case.set_classname(process.comm.as_str());
+        case.set_classname(&*comm);
         case
     };
     suite.add_test_cases(
         process.sites.iter().filter(|site| is_suspect(site)).map(|site| suspect(process, site, &mut add)),
     );
-    suite.add_test_cases(unseen.iter().map(|unseen| not_checked(unseen, &process.comm)));
+    suite.add_test_cases(unseen.iter().map(|unseen| not_checked(unseen, &comm)));
     if unseen.is_empty() && !process.sites.iter().any(remains) {
         // A suite of no tests is an error to some.
         suite.add_test_case(add("no leak suspects".to_owned(), TestCaseStatus::success()));
@@ -56,8 +65,8 @@ fn suite(process: &Process, unseen: &[&Unseen]) -> TestSuite {
 
 fn not_checked(unseen: &Unseen, class: &str) -> TestCase {
     let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
-    status.set_type(unseen.why.cause.name());
-    status.set_message(format!("not checked: {}", unseen.why.reason));
+    status.set_type(unseen.why.cause().name());
+    status.set_message(format!("not checked: {}", words::unchecked::reason(&unseen.why)));
     let mut case = TestCase::new("leaks were looked for", status);
     case.set_classname(class);
     case
@@ -65,7 +74,7 @@ fn not_checked(unseen: &Unseen, class: &str) -> TestCase {
 
 fn suspect(process: &Process, site: &Site, add: &mut impl FnMut(String, TestCaseStatus) -> TestCase) -> TestCase {
     let frame = culprit(process, &site.stack);
-    let why: Vec<String> = [site.judgement.reason.clone()].into_iter().chain(marks(site)).collect();
+    let why: Vec<String> = [words::verdict::of_site(site)].into_iter().chain(words::outcome::marks(site)).collect();
     let mut status = if remains(site) {
         let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
         status.set_type(site.judgement.verdict.name());
@@ -90,12 +99,13 @@ fn suspect(process: &Process, site: &Site, add: &mut impl FnMut(String, TestCase
 mod tests {
     use super::*;
     use crate::{
+        analysis::gate::{Gate, suppressions::Suppressions, unseen::Question},
         model::{
             at_exit::AtExit,
-            gate::Gate,
-            report::{HealthCounter, HealthKind},
-            suppressions::Suppressions,
-            unseen::{Cause, Outcome, Question, Unchecked},
+            finding::Finding,
+            health::{HealthCounter, HealthKind},
+            outcome::Outcome,
+            unchecked::Unchecked,
             verdict::Verdict,
         },
         report::fixture,
@@ -111,8 +121,8 @@ mod tests {
     fn suspects_are_failures_unless_something_lets_them_pass() {
         let mut report = fixture::report();
         let process = &mut report.processes[0];
-        let why = Unchecked { cause: Cause::Killed, reason: "killed by signal 9".into() };
-        process.at_exit = Some(AtExit::Unchecked(why));
+        let why = Unchecked::Killed { signal: 9 };
+        process.findings.push(Finding::AtExit(AtExit::Unchecked(why)));
         let known = process.sites[0].clone();
         process.sites[1].judgement.verdict = Verdict::LeakSuspect;
         process.sites.push(known);

@@ -1,16 +1,15 @@
-//! What the table says of memory, a process's or the kernel's: which way it goes, of what kind it is, and where it ends.
+//! The table's lines on memory, a process's or the kernel's: which way it goes, of what kind it is, and where it ends.
 
 use std::{
     io::{self, Write},
     time::Duration,
 };
 
-use super::sparkline;
+use super::{sparkline, words::units};
 use crate::model::{
     memory::{KernelUsage, Memory, Series, Usage},
     report::Process,
-    trend::MIN_POINTS,
-    units,
+    stats::trend::MIN_POINTS,
 };
 
 /// Writes the lines; none where it is not known.
@@ -42,7 +41,7 @@ pub(super) fn trend(memory: &Memory) -> String {
     let name = memory.judgement.trend.name();
     let percent = memory.judgement.confidence * 100.0;
     match percent {
-        // What would be rounded up to certainty.
+        // It would be rounded up to certainty.
         99.95.. => format!("{name} (> 99.9 %)"),
         99.0.. => format!("{name} ({percent:.1} %)"),
         50.0.. => format!("{name} ({percent:.0} %)"),
@@ -96,7 +95,7 @@ fn limit(memory: &Memory, out: &mut dyn Write) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::{
-        model::trend::{Judgement, Trend},
+        model::stats::trend::{Judgement, Trend},
         report::fixture,
     };
 

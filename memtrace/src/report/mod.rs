@@ -2,17 +2,20 @@
 //!
 //! In: a report. Out: bytes. Knows nothing of BPF or processes.
 
+mod allocator_frames;
 pub mod baseline;
 mod column;
 pub mod folded;
+pub mod heap;
 pub mod json;
 pub mod junit;
 mod memory;
 mod overview;
-mod plumbing;
 mod sparkline;
 pub mod suspects;
 pub mod table;
+pub mod weight;
+pub mod words;
 
 #[cfg(test)]
 pub(crate) mod fixture;

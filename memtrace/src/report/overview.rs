@@ -2,16 +2,16 @@
 
 use std::io::{self, Write};
 
-use comfy_table::{CellAlignment, Table, presets};
-
 use super::{
-    column::{Column, figure, words},
+    column::{self, Column, figure, text},
     memory, sparkline,
+    words::units,
 };
 use crate::model::{
+    health::HealthCounter,
     memory::Memory,
-    report::{HealthCounter, Process, Report, Tier},
-    units,
+    report::{Process, Report},
+    tier::Tier,
 };
 
 /// Processes that are shown with a line.
@@ -23,23 +23,9 @@ const SHOWN: usize = 20;
 /// Where `out` refuses.
 pub(super) fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let count = units::count(report.processes.len() as u64);
-    let (duration, tier) = (units::duration(report.duration), report.tier.name());
+    let (duration, tier) = (units::duration(report.run.duration), report.run.tier.name());
     writeln!(out, "{count} processes traced for {duration}, tier {tier}\n")?;
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    let columns = columns(report.tier);
-    table.set_header(columns.iter().map(|column| column.name));
-    for (column, cells) in columns.iter().zip(table.column_iter_mut()) {
-        if column.is_figure {
-            cells.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    for process in report.processes.iter().take(SHOWN) {
-        table.add_row(columns.iter().map(|column| (column.cell)(process)));
-    }
-    for line in table.lines() {
-        writeln!(out, "{}", line.trim_end())?;
-    }
+    column::write(&columns(report.run.tier), report.processes.iter().take(SHOWN), None, out)?;
     rest(report, out)?;
     let lost: Vec<String> = report.health.iter().filter(|counter| counter.count > 0).map(told).collect();
     if !lost.is_empty() {
@@ -48,46 +34,46 @@ pub(super) fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// What is told of each process. Where only pages are looked at, and not of everybody, that is its memory first.
+/// The columns of each process. Where only pages are looked at, and not of everybody, its memory comes first.
 fn columns(tier: Tier) -> Vec<Column<Process>> {
-    let pid = figure("PID", |process: &Process| process.pid.to_string());
+    let pid = figure("PID", |process: &Process| process.subject.pid().to_string());
     let rss = figure("RSS", |process: &Process| of_memory(process, |memory| units::bytes(memory.bytes())));
     let slope = figure("RSS GROWTH", |process: &Process| {
         of_memory(process, |memory| units::bytes_per_s(memory.judgement.slope_per_s))
     });
-    let trend = words("TREND", |process: &Process| of_memory(process, memory::trend));
-    let name = words("PROCESS", |process: &Process| {
+    let trend = text("TREND", |process: &Process| of_memory(process, memory::trend));
+    let name = text("PROCESS", |process: &Process| {
         let ended = if process.ended { " (ended)" } else { "" };
-        format!("{}{ended}", process.comm)
+        format!("{}{ended}", process.subject.comm())
     });
     if tier == Tier::Growth {
         let resident = figure("BY STACK", |process: &Process| match by_stack(process) {
             0 => "-".to_owned(),
             bytes => units::bytes(bytes),
         });
-        // What has no limit, or will not reach it, has nothing there.
+        // A process that has no limit, or will not reach it, has nothing there.
         let limit = figure("LIMIT IN", |process: &Process| {
             let time = process.memory.as_ref().and_then(|memory| memory.time_to_limit);
             time.map_or_else(|| "-".to_owned(), units::duration)
         });
-        let timeline = words("RSS SINCE START", |process: &Process| {
+        let timeline = text("RSS SINCE START", |process: &Process| {
             of_memory(process, |memory| sparkline::render(&memory.points()))
         });
         return vec![pid, rss, slope, trend, timeline, limit, resident, name];
     }
-    let live = figure("LIVE", |process: &Process| units::bytes(process.totals.live_bytes()));
-    let objects = figure("OBJECTS", |process: &Process| units::count(process.totals.live_objects()));
-    let growth = figure("GROWTH", |process: &Process| units::bytes_per_s(process.growth_bytes_per_s));
-    let allocated = figure("ALLOCATED", |process: &Process| units::bytes(process.totals.alloc_bytes));
+    let live = figure("LIVE", |process: &Process| units::bytes(process.figures.totals().live_bytes()));
+    let objects = figure("OBJECTS", |process: &Process| units::count(process.figures.totals().live_objects()));
+    let growth = figure("GROWTH", |process: &Process| units::bytes_per_s(process.figures.growth_bytes_per_s()));
+    let allocated = figure("ALLOCATED", |process: &Process| units::bytes(process.figures.totals().alloc_bytes));
     vec![pid, live, objects, growth, allocated, rss, slope, trend, name]
 }
 
-/// What is told of a process's memory, where that is known.
+/// A cell on a process's memory, where that is known.
 fn of_memory(process: &Process, told: impl Fn(&Memory) -> String) -> String {
     process.memory.as_ref().map_or_else(|| "-".to_owned(), told)
 }
 
-/// What its stacks have made resident.
+/// The memory that its stacks have made resident.
 fn by_stack(process: &Process) -> u64 {
     process.sites.iter().map(|site| site.totals.alloc_bytes).sum()
 }
@@ -95,19 +81,19 @@ fn by_stack(process: &Process) -> u64 {
 fn rest(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let hidden = &report.processes[report.processes.len().min(SHOWN)..];
     if !hidden.is_empty() {
-        let live: u64 = hidden.iter().map(|process| process.totals.live_bytes()).sum();
+        let live: u64 = hidden.iter().map(|process| process.figures.totals().live_bytes()).sum();
         let count = units::count(hidden.len() as u64);
-        let holding = match report.tier {
+        let holding = match report.run.tier {
             Tier::Growth => String::new(),
             _ => format!(" holding {}", units::bytes(live)),
         };
         writeln!(out, "… and {count} more processes{holding} (--format json has them all)")?;
     }
-    let unlisted = &report.unlisted;
+    let unlisted = &report.run.unlisted;
     if unlisted.processes > 0 {
         let (count, totals) = (units::count(unlisted.processes), &unlisted.totals);
         let (allocated, freed) = (units::bytes(totals.alloc_bytes), units::bytes(totals.freed_bytes));
-        let sums = match report.tier {
+        let sums = match report.run.tier {
             Tier::Growth => format!("became resident {allocated}, given back {freed} before they ended"),
             _ => format!("allocated {allocated}, freed {freed}"),
         };
@@ -124,7 +110,7 @@ fn told(counter: &HealthCounter) -> String {
 mod tests {
     use super::*;
     use crate::{
-        model::report::{Totals, Unlisted},
+        model::{run::Unlisted, totals::Totals},
         report::fixture,
     };
 
@@ -132,8 +118,9 @@ mod tests {
     fn every_process_has_a_line_and_what_is_not_shown_is_told() {
         let mut report = fixture::report();
         let process = report.processes[0].clone();
-        report.processes.extend((0..30).map(|index| Process { pid: 100 + index, ended: true, ..process.clone() }));
-        report.unlisted = Unlisted { processes: 1200, totals: Totals::new(2048, 2, 1024, 1), ..Unlisted::default() };
+        report.processes.extend((0..30).map(|_| Process { ended: true, ..process.clone() }));
+        report.run.unlisted =
+            Unlisted { processes: 1200, totals: Totals::new(2048, 2, 1024, 1), ..Unlisted::default() };
         report.health[0].count = 5;
         let mut out = Vec::new();
         render(&report, &mut out).unwrap();
@@ -150,8 +137,8 @@ mod tests {
     #[test]
     fn what_ended_processes_have_given_back_is_told() {
         let mut report = fixture::report();
-        report.tier = Tier::Growth;
-        report.unlisted =
+        report.run.tier = Tier::Growth;
+        report.run.unlisted =
             Unlisted { processes: 1200, totals: Totals::new(3 << 20, 768, 1 << 20, 256), ..Unlisted::default() };
         let mut out = Vec::new();
         render(&report, &mut out).unwrap();

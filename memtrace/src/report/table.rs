@@ -5,20 +5,22 @@ use std::{
     io::{self, Write},
 };
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-
 use super::{
-    column::{Column, figure, words},
-    memory, overview, plumbing, suspects,
+    allocator_frames,
+    column::{self, Column, figure, text},
+    memory, overview, suspects,
+    words::{self, units},
 };
 use crate::model::{
-    estimate::Intervals,
+    category::{Category, PageKind},
+    figures::{BlockFigures, Figures, Peak},
+    finding::Finding,
     frame::{Frame, KERNEL_IMAGE, Place, base_name},
-    gate::Tally,
-    ledger::Ledger,
-    report::{Category, FreedAt, HealthCounter, HealthKind, PageKind, Peak, Process, Report, Site, Steered, Tier},
-    resident_change::ResidentChange,
-    units,
+    health::{HealthCounter, HealthKind},
+    outcome::Tally,
+    report::{FreedAt, Process, Report, Site},
+    stats::estimate::Intervals,
+    tier::{BudgetLog, Tier, TierChange},
     verdict::{Judgement, Verdict},
 };
 
@@ -42,133 +44,99 @@ pub fn render(report: &Report, top: Option<usize>, width: Option<u16>, out: &mut
         overview::render(report, out)?;
     }
     // Of a whole host's processes, most are not looked at by stack.
-    let is_told = |process: &&Process| !several || report.tier != Tier::Growth || !process.sites.is_empty();
+    let is_told = |process: &&Process| !several || report.run.tier != Tier::Growth || !process.sites.is_empty();
     for process in report.processes.iter().filter(is_told).take(DETAILED) {
         if several {
             writeln!(out)?;
         }
         summary(report, process, out)?;
-        sites(report.tier, process, top.unwrap_or(DEFAULT_TOP), width, out)?;
+        sites(process, top.unwrap_or(DEFAULT_TOP), width, out)?;
     }
     Ok(())
 }
 
 fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Result<()> {
-    let Process { pid, comm, .. } = process;
+    let (pid, comm) = (process.subject.pid(), process.subject.comm());
+    let blocks = process.figures.blocks();
     let ended = if process.ended { ", ended" } else { "" };
     writeln!(
         out,
         "{comm} (pid {pid}{ended}) traced for {}, tier {}",
-        units::duration(report.duration),
-        report.tier.name()
+        units::duration(report.run.duration),
+        process.tier.name()
     )?;
-    for allocator in &process.allocators {
+    for allocator in process.figures.allocators() {
         let functions = allocator.functions.len();
         writeln!(out, "allocator  {} in {}, {functions} functions", allocator.name, allocator.image)?;
     }
-    if let Some(held) = held(report.tier, process) {
+    if let Some(held) = words::figures::held(&process.figures) {
         writeln!(out, "{held}")?;
     }
-    if let Some(steered) = &report.steered {
-        tier_changes(steered, out)?;
+    if let Some(log) = &report.run.budget {
+        tier_changes(log, process, out)?;
     }
-    if let Some(intervals) = process.intervals() {
+    if let Some(intervals) = blocks.and_then(BlockFigures::intervals) {
         writeln!(
             out,
-            "estimate   live is {} to {} in {} to {} objects (95 %){}",
-            units::bytes(intervals.live_bytes.low),
-            units::bytes(intervals.live_bytes.high),
-            units::count(intervals.live_objects.low),
-            units::count(intervals.live_objects.high),
-            from_what(report),
+            "estimate   live is {} in {} objects (95 %){}",
+            words::figures::range(intervals.live_bytes, " to ", units::bytes),
+            words::figures::range(intervals.live_objects, " to ", units::count),
+            from_what(process),
         )?;
     }
-    suspects::before_end(process, out)?;
+    findings(process, "before end", out)?;
     memory::render(process, out)?;
-    if let Some(ledger) = &process.ledger {
-        writeln!(out, "ledger     {}", ledger_line(ledger))?;
+    if let Some(ledger) = blocks.and_then(|blocks| blocks.ledger.as_ref()) {
+        writeln!(out, "ledger     {}", words::figures::ledger(ledger))?;
     }
-    if let Some(peak) = process.peak.filter(|peak| is_worth_a_word(peak, process)) {
+    if let Some(peak) = process.figures.peak().filter(|peak| is_worth_a_word(peak, process)) {
         writeln!(out, "peak       {}", peak_line(&peak, process))?;
     }
     suspects(process, out)?;
-    suspects::at_exit(process, out)?;
-    if let Some(overhead) = process.overhead.filter(|overhead| !overhead.cost.is_zero()) {
-        let (cost, cpu) = (units::duration(overhead.cost), units::duration(overhead.cpu));
-        let percent = overhead.share() * 100.0;
-        writeln!(out, "cost       about {cost} of its {cpu} on a CPU went to being traced ({percent:.0} %)")?;
+    findings(process, "exit", out)?;
+    if let Some(overhead) = blocks.and_then(|blocks| blocks.overhead).filter(|overhead| !overhead.cost.is_zero()) {
+        writeln!(out, "cost       {}", words::figures::cost(&overhead))?;
     }
-    if let Some(bytes) = process.unexplained_rss_bytes {
-        writeln!(
-            out,
-            "note       {} of the growth of RSS are in no live block: mapped directly, or from an allocator that is \
-             not hooked (--alloc)",
-            units::bytes(bytes)
-        )?;
-    }
+    findings(process, "note", out)?;
     losses(report, process, out)?;
-    for not_seen in &report.not_seen {
-        writeln!(out, "not seen   {not_seen}")?;
+    for not_seen in &report.run.not_seen {
+        writeln!(out, "not seen   {}", words::not_seen::not_seen(not_seen))?;
     }
     Ok(())
 }
 
-/// What the process holds of what was seen; nothing where its pages would be looked at, and are not (yet).
-fn held(tier: Tier, Process { totals, resident_change, growth_bytes_per_s, .. }: &Process) -> Option<String> {
-    let (live, allocated) = (units::bytes(totals.live_bytes()), units::bytes(totals.alloc_bytes));
-    let (growth, freed) = (units::bytes_per_s(*growth_bytes_per_s), units::bytes(totals.freed_bytes));
-    if tier == Tier::Growth {
-        return resident_change.map(|change| pages(&change, &growth));
+/// Writes the findings whose line has this label.
+fn findings(process: &Process, label: &str, out: &mut dyn Write) -> io::Result<()> {
+    for finding in process.findings.iter().filter(|finding| self::label(finding, process) == Some(label)) {
+        writeln!(out, "{label:<10} {}", words::finding::finding(finding))?;
     }
-    let objects = units::count(totals.live_objects());
-    Some(format!("live       {live} in {objects} objects, {growth}   (allocated {allocated}, freed {freed})"))
+    Ok(())
 }
 
-/// How much more is resident than when that was first told, and what has come and gone.
-fn pages(change: &ResidentChange, growth: &str) -> String {
-    let [became, given_back] = [change.became_resident, change.given_back].map(|amount| units::bytes(amount.bytes));
-    let than = if change.bytes() < 0 { "less" } else { "more" };
-    let copied = match change.copied.bytes {
-        0 => String::new(),
-        bytes => format!("; {} copied on write", units::bytes(bytes)),
-    };
-    format!(
-        "pages      {} {than} than at first, {growth}   (became resident {became}, given back {given_back}{copied})",
-        units::bytes(change.bytes().unsigned_abs()),
-    )
-}
-
-/// What resident memory consists of.
-fn ledger_line(ledger: &Ledger) -> String {
-    let amount = |bytes: u64| units::bytes(bytes);
-    let signed = |bytes: i64| format!("{}{}", if bytes < 0 { "-" } else { "" }, amount(bytes.unsigned_abs()));
-    let mapped = match ledger.live_mmap_bytes {
-        0 => String::new(),
-        bytes => format!(" and {} mapped", amount(bytes)),
-    };
-    format!(
-        "RSS is {} from before attach and {} since; of that {} in live blocks{mapped}, {} not explained{}",
-        amount(ledger.rss_at_attach_bytes),
-        signed(ledger.grown_bytes()),
-        amount(ledger.live_heap_bytes),
-        signed(ledger.unexplained_bytes()),
-        // Blocks need not be written to, nor lie where nothing was before.
-        if ledger.unexplained_bytes() < 0 { " (not written to, or where older blocks were)" } else { "" },
-    )
+/// The label of a finding's line; nothing where it is not worth a line.
+fn label(finding: &Finding, process: &Process) -> Option<&'static str> {
+    match finding {
+        Finding::UnexplainedGrowth { .. } | Finding::OneSided(_) => Some("note"),
+        Finding::AtExit(_) => Some("exit"),
+        // The process has freed nothing since.
+        Finding::BeforeEnd(before) if before.live_bytes == process.figures.totals().live_bytes() => None,
+        Finding::BeforeEnd(_) => Some("before end"),
+    }
 }
 
 /// Whether much more was held at the peak than is now.
 fn is_worth_a_word(peak: &Peak, process: &Process) -> bool {
-    peak.live_bytes > process.totals.live_bytes() + process.totals.live_bytes() / 10
+    let live_bytes = process.figures.totals().live_bytes();
+    peak.live_bytes > live_bytes + live_bytes / 10
 }
 
 /// When most was held, and by what.
 fn peak_line(peak: &Peak, process: &Process) -> String {
-    /// So many sites are told.
+    /// The most sites that are told.
     const TOLD: usize = 3;
     let (bytes, at) = (units::bytes(peak.live_bytes), units::duration(peak.at));
-    // What stacks had touched by then need not have been resident any more.
-    if process.resident_change.is_some() {
+    // Pages that stacks had touched by then need not have been resident any more.
+    if process.figures.pages().is_some() {
         return format!("{bytes} more than at first, after {at}");
     }
     let mut sites: Vec<&Site> = process.sites.iter().filter(|site| site.at_peak_bytes > 0).collect();
@@ -194,28 +162,30 @@ fn suspects(process: &Process, out: &mut dyn Write) -> io::Result<()> {
         "suspects   {count} {sites}, {} together; the surest {:.0} %{}",
         units::bytes_per_s(growth),
         surest.judgement.confidence * 100.0,
-        Tally::of(&process.sites).passed().map_or_else(String::new, |passed| format!("; {passed}"))
+        words::outcome::passed(&Tally::of(&process.sites)).map_or_else(String::new, |passed| format!("; {passed}"))
     )
 }
 
-/// What an estimate was made from.
-fn from_what(report: &Report) -> String {
-    match (report.tier, &report.steered) {
-        (Tier::Sampled { sample_bytes }, _) => format!(", from one in {}", units::bytes(sample_bytes)),
-        (Tier::Windowed, Some(steered)) => format!(", from {} windows", units::count(u64::from(steered.windows))),
+/// The source of an estimate.
+fn from_what(process: &Process) -> String {
+    match process.tier {
+        Tier::Sampled { sample_bytes } => format!(", from one in {}", units::bytes(sample_bytes)),
+        Tier::Windowed => format!(", from {} windows", units::count(u64::from(process.windows))),
         _ => String::new(),
     }
 }
 
-/// Which tiers a budget has led to, and why; nothing where the first has kept to it.
-fn tier_changes(steered: &Steered, out: &mut dyn Write) -> io::Result<()> {
-    let [.., before, last] = steered.changes.as_slice() else { return Ok(()) };
-    let more = match steered.changes.len() - 2 {
-        0 => format!("tier {} before", before.tier.name()),
+/// Which tiers of a process a budget has led to, and why; nothing where the first has kept to it.
+fn tier_changes(log: &BudgetLog, process: &Process, out: &mut dyn Write) -> io::Result<()> {
+    let is_of_it = |change: &&TierChange| change.pid.is_none_or(|pid| pid == process.subject.pid());
+    let changes: Vec<&TierChange> = log.changes.iter().filter(is_of_it).collect();
+    let [.., before, last] = changes.as_slice() else { return Ok(()) };
+    let more = match changes.len() - 2 {
+        0 => format!("tier {} before", words::tier::name(before.tier)),
         more => format!("after {} other changes", units::count(more as u64)),
     };
-    let (tier, at) = (last.tier.name(), units::duration(last.at));
-    writeln!(out, "tier       {tier} since {at}, {more}: {}", last.reason)
+    let (tier, at) = (words::tier::name(last.tier), units::duration(last.at));
+    writeln!(out, "tier       {tier} since {at}, {more}: {}", words::tier::reason(&last.reason))
 }
 
 fn losses(report: &Report, process: &Process, out: &mut dyn Write) -> io::Result<()> {
@@ -227,7 +197,7 @@ fn losses(report: &Report, process: &Process, out: &mut dyn Write) -> io::Result
     if !unmatched.is_empty() {
         let why = match process.is_kernel() {
             true => "frees of what is from before attach, or was never seen (below)",
-            false => "frees of blocks from before attach",
+            false => "frees of blocks from before attach, or of a process that shares the memory",
         };
         writeln!(out, "note       {unmatched}: {why}")?;
     }
@@ -244,68 +214,52 @@ fn told(health: &[HealthCounter], kind: HealthKind) -> String {
     of_kind.map(|counter| format!("{} {}", counter.name, units::count(counter.count))).collect::<Vec<_>>().join(", ")
 }
 
-fn sites(tier: Tier, process: &Process, top: usize, width: Option<u16>, out: &mut dyn Write) -> io::Result<()> {
+fn sites(process: &Process, top: usize, width: Option<u16>, out: &mut dyn Write) -> io::Result<()> {
     // A site that holds nothing now is of no interest here, unless it grew until it was freed at the end.
     let is_told = |site: &&Site| site.totals.live_objects() > 0 || site.before_end.is_some();
     let holding: Vec<&Site> = process.sites.iter().filter(is_told).collect();
     writeln!(out)?;
     if holding.is_empty() {
-        let nothing = match tier {
-            Tier::Growth => "Nothing was seen to become resident.",
-            _ => "Nothing that was allocated since attach is live.",
+        let nothing = match process.figures {
+            Figures::Unread | Figures::Pages(_) => "Nothing was seen to become resident.",
+            Figures::Blocks(_) | Figures::Kernel(_) => "Nothing that was allocated since attach is live.",
         };
         return writeln!(out, "{nothing}");
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    if let Some(width) = width {
-        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-    }
-    let columns = columns(tier, process.uncertainty.is_some());
-    table.set_header(columns.iter().map(|column| column.name));
-    for (column, cells) in columns.iter().zip(table.column_iter_mut()) {
-        if column.is_figure {
-            cells.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    for site in holding.iter().take(top) {
-        table.add_row(columns.iter().map(|column| (column.cell)(site)));
-    }
-    for line in table.lines() {
-        writeln!(out, "{}", line.trim_end())?;
-    }
+    column::write(&columns(&process.figures), holding.iter().take(top).copied(), width, out)?;
     match holding.len().saturating_sub(top) {
         0 => Ok(()),
         more => {
             let rest: u64 = holding.iter().skip(top).map(|site| site.totals.live_bytes()).sum();
             let (more, rest) = (units::count(more as u64), units::bytes(rest));
-            let holding = if tier == Tier::Growth { "that touched" } else { "holding" };
+            let holding = if process.figures.pages().is_some() { "that touched" } else { "holding" };
             writeln!(out, "… and {more} more sites {holding} {rest} (--top N shows more)")
         }
     }
 }
 
-/// What is told of each site.
-fn columns(tier: Tier, is_estimated: bool) -> Vec<Column<Site>> {
+/// The columns of each site.
+fn columns(figures: &Figures) -> Vec<Column<Site>> {
     let objects = |name| figure(name, |site: &Site| units::count(site.totals.live_objects()));
     let per_s = |name| figure(name, |site: &Site| units::bytes_per_s(site.growth_bytes_per_s));
-    let site = words("SITE", stack);
-    if tier == Tier::Growth {
+    let site = text("SITE", stack);
+    if figures.pages().is_some() {
         // Which of them are still resident nobody tells.
         let touched = figure("TOUCHED", |site: &Site| units::bytes(site.totals.alloc_bytes));
         return vec![touched, objects("PAGES"), per_s("RATE"), site];
     }
     let live = figure("LIVE", |site: &Site| units::bytes(site.totals.live_bytes()));
+    let is_estimated = figures.blocks().is_some_and(|blocks| blocks.uncertainty.is_some());
     let interval = is_estimated.then(|| figure("95 %", interval));
     let allocated = figure("ALLOCATED", |site: &Site| units::bytes(site.totals.alloc_bytes));
     let oldest = figure("OLDEST", |site: &Site| site.oldest_age.map_or_else(|| "-".to_owned(), units::duration));
-    let verdict = words("VERDICT", verdict);
+    let verdict = text("VERDICT", verdict);
     let columns =
         [Some(live), interval, Some(objects("OBJECTS")), Some(per_s("GROWTH")), Some(allocated), Some(oldest)];
     columns.into_iter().flatten().chain([verdict, site]).collect()
 }
 
-/// What is thought of a site, and how sure that is.
+/// The verdict on a site, and how sure it is.
 fn verdict(site: &Site) -> String {
     let Judgement { verdict, confidence, .. } = &site.judgement;
     let freed = if site.before_end.is_some() { "\nfreed at end" } else { "" };
@@ -318,7 +272,7 @@ fn verdict(site: &Site) -> String {
 /// Where a site's live bytes really lie.
 fn interval(site: &Site) -> String {
     match site.intervals() {
-        Some(Intervals { live_bytes: live, .. }) => format!("{} - {}", units::bytes(live.low), units::bytes(live.high)),
+        Some(Intervals { live_bytes, .. }) => words::figures::range(live_bytes, " - ", units::bytes),
         None => "exact".to_owned(),
     }
 }
@@ -326,7 +280,7 @@ fn interval(site: &Site) -> String {
 fn stack(site: &Site) -> String {
     let mut lines: Vec<String> = Vec::new();
     // One of them tells how it is allocated.
-    let hidden = match plumbing::leading(&site.stack) {
+    let hidden = match allocator_frames::leading(&site.stack) {
         0..=2 => 0,
         leading => leading - 1,
     };
@@ -337,19 +291,23 @@ fn stack(site: &Site) -> String {
     let skipped = if hidden > 0 { hidden + 1 } else { 0 };
     let shown = SHOWN_FRAMES - lines.len();
     lines.extend(site.stack.frames().skip(skipped).take(shown).map(frame_line));
-    match site.stack.frames().skip(skipped + shown).count() {
-        0 if site.truncated => lines.push("… (cut: outer frames are missing)".to_owned()),
-        0 => {}
-        more => lines.push(format!("… {more} more")),
+    let truncated = site.truncation.map(|why| format!(" (truncated: {})", words::truncation::truncation(why)));
+    match (site.stack.frames().skip(skipped + shown).count(), truncated) {
+        (0, None) => {}
+        (0, Some(truncated)) => lines.push(format!("…{truncated}")),
+        (more, truncated) => lines.push(format!("… {more} more{}", truncated.unwrap_or_default())),
+    }
+    if site.inferred {
+        lines.push("(inferred: frames found without unwind tables)".to_owned());
     }
     if lines.is_empty() {
         lines.push("(no stack)".to_owned());
     }
     if matches!(site.judgement.verdict, Verdict::LeakSuspect | Verdict::Growing) {
-        lines.push(format!("why: {}", site.judgement.reason));
+        lines.push(format!("why: {}", words::verdict::of_site(site)));
         lines.extend(freed_at(&site.freed_at).map(|at| format!("freed elsewhere: {at}")));
     }
-    lines.extend(suspects::marks(site));
+    lines.extend(words::outcome::marks(site));
     if let Some(kind) = unusual_kind(site.category) {
         lines[0].insert_str(0, &format!("[{kind}] "));
     }
@@ -358,12 +316,12 @@ fn stack(site: &Site) -> String {
 
 /// By whom blocks of a site are freed, and which part of them.
 fn freed_at(freed: &[FreedAt]) -> Option<String> {
-    /// So many are told.
+    /// The most functions that are told.
     const TOLD: usize = 2;
     let all: u64 = freed.iter().map(|at| at.samples).sum();
     let mut by_frame: Vec<(String, u64)> = Vec::new();
     for at in freed {
-        let Some(frame) = plumbing::first_own(&at.stack) else { continue };
+        let Some(frame) = allocator_frames::first_own(&at.stack) else { continue };
         let line = frame_line(frame);
         match by_frame.iter_mut().find(|(known, _)| *known == line) {
             Some((_, samples)) => *samples += at.samples,
@@ -379,7 +337,7 @@ fn freed_at(freed: &[FreedAt]) -> Option<String> {
     (!told.is_empty()).then(|| format!("{} (of {} frees seen)", told.join(", "), units::count(all)))
 }
 
-/// What kind of memory a site's is, where it is not the usual one: an allocator's, or the process's own.
+/// The kind of a site's memory, where it is not the usual one: an allocator's, or the process's own.
 fn unusual_kind(category: Category) -> Option<String> {
     match category {
         Category::Heap | Category::Pages(PageKind::Anonymous) => None,
@@ -405,13 +363,12 @@ fn frame_line(frame: &Frame) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::{
-        model::{report::Totals, survival::Amount, teardown::BeforeEnd},
+        model::{figures::PageFigures, resident_change::ResidentChange, stats::teardown::BeforeEnd, totals::Totals},
         report::fixture,
     };
+    use std::time::Duration;
 
     fn rendered(top: Option<usize>) -> String {
         let mut out = Vec::new();
@@ -432,32 +389,17 @@ mod tests {
     #[test]
     fn what_stacks_have_touched_is_not_called_resident() {
         let mut report = fixture::report();
-        report.tier = Tier::Growth;
+        (report.run.tier, report.processes[0].tier) = (Tier::Growth, Tier::Growth);
         let change = ResidentChange::default();
-        (report.processes[0].resident_change, report.processes[0].totals) = (Some(change), change.totals());
+        let figures = fixture::blocks(&mut report.processes[0]);
+        let (growth_bytes_per_s, peak) = (figures.growth_bytes_per_s, figures.peak);
+        report.processes[0].figures = Figures::Pages(PageFigures { change, growth_bytes_per_s, peak });
         let mut out = Vec::new();
         render(&report, Some(1), None, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains(" TOUCHED  PAGES      RATE  SITE\n"), "{text}");
         assert!(text.contains("\npeak       4.00 KiB more than at first, after 9.0 s\n"), "{text}");
         assert!(text.ends_with("… and 1 more sites that touched 100 B (--top N shows more)\n"), "{text}");
-    }
-
-    #[test]
-    fn what_has_become_of_resident_memory_is_told_with_its_sign() {
-        let mib = |mib: u64| Amount { bytes: mib << 20, objects: mib << 8 };
-        let (became_resident, given_back) = (mib(8), mib(50));
-        let less = ResidentChange { became_resident, given_back, copied: Amount::default() };
-        assert_eq!(
-            pages(&less, "-1.00 MiB/s"),
-            "pages      42.0 MiB less than at first, -1.00 MiB/s   (became resident 8.00 MiB, given back 50.0 MiB)"
-        );
-        let copies = ResidentChange { given_back: mib(1), copied: mib(54), ..less };
-        assert_eq!(
-            pages(&copies, "0 B/s"),
-            "pages      7.00 MiB more than at first, 0 B/s   (became resident 8.00 MiB, given back 1.00 MiB; 54.0 MiB \
-             copied on write)"
-        );
     }
 
     #[test]
@@ -472,6 +414,22 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("   0 B        0  +410 B/s   8.00 KiB   9.5 s  leak-suspect  keep"), "{text}");
         assert!(text.contains("freed at end"), "{text}");
+    }
+
+    #[test]
+    fn what_was_live_before_the_end_is_told_where_it_was_freed_since() {
+        let mut report = fixture::report();
+        let mut told = |live_bytes| {
+            let before =
+                BeforeEnd { at: Duration::from_millis(9600), live_bytes, live_objects: 5, rss_bytes: Some(9 << 20) };
+            report.processes[0].findings = vec![Finding::BeforeEnd(before)];
+            let mut out = Vec::new();
+            render(&report, None, None, &mut out).unwrap();
+            String::from_utf8(out).unwrap().lines().find(|line| line.starts_with("before end")).map(str::to_owned)
+        };
+        let line = "before end 8.00 MiB live in 5 objects with 9.00 MiB of RSS, after 9.6 s";
+        assert_eq!(told(8 << 20).as_deref(), Some(line));
+        assert_eq!(told(4196), None);
     }
 
     #[test]

@@ -1,53 +1,63 @@
 //! The kernel's own code, by what `/proc/kallsyms` listed when tracing began: later memtrace may not be privileged to read it.
 
-use std::{collections::HashMap, fs, sync::Arc};
+use std::{fs, iter, sync::Arc};
 
-use memtrace_common::{kernel_memory::Source, stack::StackRecord};
+use memtrace_common::wire::stack::{Ending, StackRecord};
 
 use super::kernel_allocators::{is_left_out, own_frames};
 use crate::{
-    model::frame::{Frame, Function, ImageName, KERNEL_IMAGE, Place, Reason},
+    model::{
+        category::KernelSource,
+        code_place::CodePlace,
+        frame::{Frame, Function, ImageName, KERNEL_IMAGE, Place, Reason},
+        truncation::Truncation,
+    },
     process::kallsyms::{Kallsyms, KallsymsError},
 };
 
 /// A stack of the kernel's, from the allocator's caller outwards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KernelStack {
-    /// Return addresses, and whether outer frames are missing.
-    Of(Vec<u64>, bool),
-    /// Of what is not counted: pages that another allocator of the kernel's took, and hands out what lies in them, or that hold
+    /// Its places, and why outer frames are missing, where they are.
+    Of(Vec<CodePlace>, Option<Truncation>),
+    /// A stack that is not counted: of pages that another allocator of the kernel's took and hands out in parts, or that hold
     /// contents of files; addresses that something is mapped to.
     LeftOut,
 }
 
-/// Resolves the kernel's addresses, and remembers what it has resolved.
-pub struct KernelSymbolizer {
+/// The kernel's functions, and what images they are in.
+pub struct KernelCode {
     kallsyms: Option<Kallsyms>,
-    /// Whether areas of vmalloc are counted by themselves, so that their pages are not.
-    pub counts_areas: bool,
-    /// By name; the kernel itself goes by [`KERNEL_IMAGE`].
-    images: HashMap<String, Arc<ImageName>>,
-    resolved: HashMap<u64, Arc<[Frame]>>,
+    /// The kernel and its modules, by their index in places.
+    images: Vec<Arc<ImageName>>,
 }
 
-impl KernelSymbolizer {
+impl KernelCode {
     /// Reads the kernel's symbols. Where that cannot be, it goes on without names, and the reason comes second.
     #[must_use]
-    pub fn new() -> (Self, Option<KallsymsError>) {
+    pub fn read() -> (Self, Option<KallsymsError>) {
         let (kallsyms, problem) = match Kallsyms::read() {
             Ok(kallsyms) => (Some(kallsyms), None),
             Err(problem) => (None, Some(problem)),
         };
         let build_id = fs::read("/sys/kernel/notes").ok().and_then(|notes| build_id(&notes));
-        let image = Arc::new(ImageName { path: KERNEL_IMAGE.into(), build_id });
-        let images = HashMap::from([(KERNEL_IMAGE.to_owned(), image)]);
-        (Self { kallsyms, counts_areas: false, images, resolved: HashMap::new() }, problem)
+        let kernel = ImageName { path: KERNEL_IMAGE.into(), build_id };
+        let modules = kallsyms.iter().flat_map(|kallsyms| kallsyms.images().skip(1));
+        let modules = modules.map(|module| ImageName { path: module.to_owned(), build_id: None });
+        let images = iter::once(kernel).chain(modules).map(Arc::new).collect();
+        (Self { kallsyms, images }, problem)
     }
 
     /// Whether names are known, by which the pages of slabs can be told from others.
     #[must_use]
     pub fn has_names(&self) -> bool {
         self.kallsyms.is_some()
+    }
+
+    /// The kernel and its modules, by their index in places.
+    #[must_use]
+    pub fn images(&self) -> &[Arc<ImageName>] {
+        &self.images
     }
 
     /// The code with which interrupts begin, from its first address to the one behind it: `asm_common_interrupt` and
@@ -60,50 +70,49 @@ impl KernelSymbolizer {
     }
 
     /// A stack without the frames of the tracer and of the allocator, unless it shows that what is allocated there does not count.
+    /// With `counts_areas`, areas of vmalloc are counted by themselves, so that their pages are not.
     #[must_use]
-    pub fn stack(&self, record: &StackRecord, source: Source) -> KernelStack {
+    pub fn stack(&self, record: &StackRecord, source: KernelSource, counts_areas: bool) -> KernelStack {
         let addresses = record.used();
         let own = match &self.kallsyms {
             None => 0,
             Some(kallsyms) => {
                 let name = |address: &u64| kallsyms.locate(call(*address)).map_or("", |found| found.function);
                 let names: Vec<&str> = addresses.iter().map(name).collect();
-                if is_left_out(&names, source, self.counts_areas) {
+                if is_left_out(&names, source, counts_areas) {
                     return KernelStack::LeftOut;
                 }
                 own_frames(&names, source)
             }
         };
-        KernelStack::Of(addresses.get(own..).unwrap_or_default().to_vec(), record.truncated != 0)
+        let callers = addresses.get(own..).unwrap_or_default();
+        let truncation = (record.ending() != Ending::FirstFrame).then_some(Truncation::TooDeep);
+        KernelStack::Of(callers.iter().map(|address| self.place(*address)).collect(), truncation)
     }
 
-    /// The frame at a return address.
-    pub fn frames(&mut self, address: u64) -> Arc<[Frame]> {
-        if let Some(frames) = self.resolved.get(&address) {
-            return Arc::clone(frames);
+    /// The place of a return address.
+    fn place(&self, address: u64) -> CodePlace {
+        let Some(kallsyms) = &self.kallsyms else { return CodePlace::Address(address, Reason::KernelHidden) };
+        match kallsyms.locate(call(address)) {
+            // As everywhere, the return address itself.
+            Some(found) => CodePlace::Kernel { image: found.image, offset: found.offset + 1 },
+            None => CodePlace::Address(address, Reason::KernelUnlisted),
         }
-        let frames: Arc<[Frame]> = [self.frame(address)].into();
-        self.resolved.insert(address, Arc::clone(&frames));
-        frames
     }
 
-    fn frame(&mut self, address: u64) -> Frame {
-        let nowhere = |why| Frame { place: Place::Kernel { image: None, offset: address }, function: Err(why) };
-        let Some(kallsyms) = &self.kallsyms else { return nowhere(Reason::KernelHidden) };
-        let Some(found) = kallsyms.locate(call(address)) else { return nowhere(Reason::KernelUnlisted) };
-        let name = found.module.unwrap_or(KERNEL_IMAGE);
-        let image = match self.images.get(name) {
-            Some(image) => Arc::clone(image),
-            None => {
-                let image = Arc::new(ImageName { path: name.to_owned(), build_id: None });
-                self.images.insert(name.to_owned(), Arc::clone(&image));
-                image
-            }
-        };
-        // As everywhere, the return address itself.
-        let place = Place::Kernel { image: Some(image), offset: found.offset + 1 };
-        let function = Function { name: plain_name(found.function).to_owned(), file: None, line: None, inlined: false };
-        Frame { place, function: Ok(function) }
+    /// The frame at a place in one of its images.
+    #[must_use]
+    pub fn frame(&self, image: usize, offset: u64) -> Frame {
+        let function =
+            self.function(image, offset).map(|name| Function { name, file: None, line: None, inlined: false });
+        let place = Place::Kernel { image: self.images.get(image).cloned(), offset };
+        Frame { place, function: function.ok_or(Reason::KernelUnlisted) }
+    }
+
+    fn function(&self, image: usize, offset: u64) -> Option<String> {
+        let kallsyms = self.kallsyms.as_ref()?;
+        let found = kallsyms.locate(call(kallsyms.address(image, offset)?))?;
+        Some(plain_name(found.function).to_owned())
     }
 }
 
@@ -164,16 +173,19 @@ mod tests {
 
     #[test]
     fn this_kernels_own_addresses_have_names() {
-        let (mut symbolizer, problem) = KernelSymbolizer::new();
+        let (code, problem) = KernelCode::read();
         if let Some(problem) = problem {
             eprintln!("skipped: {problem}");
             return;
         }
-        let (start, end) = symbolizer.interrupts().unwrap();
+        let (start, end) = code.interrupts().unwrap();
         assert!(end > start && end - start < 1 << 16);
-        let frame = symbolizer.frames(start + 1)[0].clone();
+        let CodePlace::Kernel { image: 0, offset } = code.place(start + 1) else {
+            panic!("{:?}", code.place(start + 1))
+        };
+        let frame = code.frame(0, offset);
         assert!(frame.function.unwrap().name.starts_with("asm_"));
-        let unknown = symbolizer.frames(0x10)[0].clone();
-        assert_eq!((unknown.function.unwrap_err(), unknown.place.kind()), (Reason::KernelUnlisted, "kernel"));
+        assert_eq!(frame.place.in_image(), (Some(&code.images()[0]), offset));
+        assert_eq!(code.place(0x10), CodePlace::Address(0x10, Reason::KernelUnlisted));
     }
 }

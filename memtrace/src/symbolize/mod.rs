@@ -1,15 +1,19 @@
 //! Symbolising: from places in images to functions, files and lines.
 //!
 //! In: distinct places, in one batch. Out: for each the frames there, inlined ones first. Never touches a
-//! process: images are files that are held open, so the dead and the replaced resolve as well. What is in them is read by
+//! process: images are files that are held open, so the dead and the replaced resolve as well. Their content is read by
 //! another process (`reader`), which has nothing to lose.
 
 mod debug_files;
+mod demangle;
+mod image;
 mod kernel;
 mod kernel_allocators;
 pub mod names;
 mod native;
 pub mod reader;
+pub mod symbol_table;
 
-pub use kernel::{KernelStack, KernelSymbolizer};
-pub use native::{CodePlace, NamedImage, Symbolizer};
+pub use image::{ImageCode, NamedImage};
+pub use kernel::{KernelCode, KernelStack};
+pub use native::Symbolizer;

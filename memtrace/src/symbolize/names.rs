@@ -1,35 +1,64 @@
-//! From places in one image to functions, files and lines, by blazesym: its ELF symbols and its DWARF.
+//! From places in one image to functions, files and lines, by blazesym: its ELF symbols and its DWARF. A file of which blazesym
+//! can read a part only is read step by step: lines, symbols, its other tables ([`SymbolTable`]).
 //!
 //! In: paths of the image and of its separate debug file. Out: the functions at an address, the innermost inlined one first.
 //! Runs in the process that reads symbols (`reader`), since whoever made these files may have made them to break it. The
 //! paths there are that process's own descriptors, and lead to nothing else.
 
-use std::path::PathBuf;
+use std::{fs::File, path::PathBuf};
 
 use blazesym::{
-    Error,
+    Error, ErrorKind,
     symbolize::{
         CodeInfo, Input, Sym, Symbolized, Symbolizer,
         source::{Elf, Source},
     },
 };
 
-use super::reader::protocol::Named;
+use super::{
+    demangle::demangled,
+    reader::protocol::{Named, Problem},
+    symbol_table::SymbolTable,
+};
 
-/// A file of an image, as blazesym is asked about it.
+/// The symbols of a file, without its debug information.
+#[derive(Debug)]
+enum Symbols {
+    /// As blazesym reads them.
+    Blazesym(Source<'static>),
+    /// By the tables that are left where it refuses the file.
+    Table(SymbolTable),
+}
+
+/// A file of an image, as it is asked about.
 #[derive(Debug)]
 struct Asked {
     /// With debug information; nothing where that cannot be read.
     lines: Option<Source<'static>>,
-    /// By its table of symbols alone.
-    symbols: Source<'static>,
+    /// Whether that was found to be broken.
+    is_broken: bool,
+    symbols: Symbols,
 }
 
-/// What is known of the code of one image.
+/// Why debug information is left alone that nobody has looked at.
+const TOO_LARGE: &str = "unpacking it takes more memory than there is";
+
+/// Why a file tells nothing.
+#[derive(Debug)]
+pub enum AddError {
+    /// It may not be opened.
+    Closed,
+    /// Blazesym's reason, where no other table has symbols either.
+    Refused(Error),
+}
+
+/// The symbols and lines of one image.
 #[derive(Debug)]
 pub struct Names {
     blazesym: Symbolizer,
     files: Vec<Asked>,
+    /// The parts of its files that could not be read.
+    problems: Vec<Problem>,
 }
 
 impl Default for Names {
@@ -37,23 +66,23 @@ impl Default for Names {
         let blazesym = Symbolizer::builder()
             .enable_code_info(true)
             .enable_inlined_fns(true)
-            .enable_demangling(true)
+            .enable_demangling(false)
             // Opened once: the path leads to another file later.
             .enable_auto_reload(false)
             // memtrace finds debug files.
             .set_debug_dirs(Some(Vec::<PathBuf>::new()))
             .build();
-        Self { blazesym, files: Vec::new() }
+        Self { blazesym, files: Vec::new(), problems: Vec::new() }
     }
 }
 
 impl Names {
     /// Opens a file of the image; of several, those that come later are asked first. Without `has_lines`, its debug
-    /// information is left alone. The path need not lead to it any more afterwards.
+    /// information is left alone. `path` leads to `file`, and need not do so any more afterwards.
     ///
     /// # Errors
-    /// Where the file may not be opened or is no ELF file. Where its debug information is broken, its symbols are known.
-    pub fn add(&mut self, path: PathBuf, has_lines: bool) -> Result<(), Error> {
+    /// Where the file may not be opened or has no symbols. Where its debug information is broken, its symbols are known.
+    pub fn add(&mut self, path: PathBuf, file: &File, has_lines: bool) -> Result<(), AddError> {
         let mut symbols = Elf::new(path.clone());
         symbols.debug_syms = false;
         let asked = |elf: Elf| {
@@ -61,18 +90,43 @@ impl Names {
             // Blazesym opens files, and finds their tables, at the first question.
             self.blazesym.symbolize_single(&source, Input::VirtOffset(0)).map(|_| source)
         };
-        let symbols = asked(symbols)?;
-        let lines = if has_lines { asked(Elf::new(path)).ok() } else { None };
-        self.files.push(Asked { lines, symbols });
+        let mut problems = Vec::new();
+        let symbols = match asked(symbols) {
+            Ok(symbols) => Symbols::Blazesym(symbols),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Err(AddError::Closed),
+            Err(refused) => {
+                let (table, problem) = SymbolTable::read(file).map_err(|_| AddError::Refused(refused))?;
+                problems.extend(problem.map(Problem::MiniDebugInfo));
+                Symbols::Table(table)
+            }
+        };
+        let lines =
+            if has_lines { asked(Elf::new(path)).map_err(|error| error.to_string()) } else { Err(TOO_LARGE.into()) };
+        // Where the symbols are refused, what is wrong with them was told.
+        if let (Err(why), Symbols::Blazesym(_)) = (&lines, &symbols) {
+            problems.push(Problem::Lines(why.clone()));
+        }
+        self.files.push(Asked { lines: lines.ok(), is_broken: false, symbols });
+        self.problems.extend(problems);
         Ok(())
+    }
+
+    /// Notes a part that could not be read.
+    pub fn note(&mut self, problem: Problem) {
+        self.problems.push(problem);
+    }
+
+    /// The parts that could not be read, each once.
+    pub fn take_problems(&mut self) -> Vec<Problem> {
+        std::mem::take(&mut self.problems)
     }
 
     /// The functions at a virtual offset, from the innermost inlined one outwards; none where nothing is known of it.
     #[must_use]
-    pub fn at(&self, offset: u64) -> Vec<Named> {
+    pub fn at(&mut self, offset: u64) -> Vec<Named> {
         let mut found = Vec::new();
-        for file in self.files.iter().rev() {
-            let functions = self.by_file(file, offset);
+        for index in (0..self.files.len()).rev() {
+            let functions = self.by_file(index, offset);
             if functions.iter().any(|function| function.file.is_some()) {
                 return functions;
             }
@@ -83,22 +137,41 @@ impl Names {
         found
     }
 
-    fn by_file(&self, file: &Asked, offset: u64) -> Vec<Named> {
-        let mut found = file.lines.as_ref().map(|lines| self.by_source(lines, offset)).unwrap_or_default();
+    fn by_file(&mut self, index: usize, offset: u64) -> Vec<Named> {
+        let mut found = self.with_lines(index, offset);
         // Where debug information is broken or has no name for a function (assembly, say), the symbol has.
         if found.last().is_none_or(|outermost| outermost.name.is_empty()) {
             let outermost = found.pop().unwrap_or_default();
-            let symbol = self.by_source(&file.symbols, offset).pop();
-            found.extend(symbol.map(|symbol| Named { name: symbol.name, ..outermost }));
+            let name = self.symbol(index, offset);
+            found.extend(name.map(|name| Named { name, ..outermost }));
         }
         found
     }
 
-    fn by_source(&self, source: &Source<'_>, offset: u64) -> Vec<Named> {
-        match self.blazesym.symbolize_single(source, Input::VirtOffset(offset)) {
-            Ok(Symbolized::Sym(symbol)) => named(&symbol),
-            Ok(Symbolized::Unknown(_)) | Err(_) => Vec::new(),
+    /// The functions at an offset by debug information. Where that is broken for the first time, it is noted.
+    fn with_lines(&mut self, index: usize, offset: u64) -> Vec<Named> {
+        let Some(lines) = &self.files[index].lines else { return Vec::new() };
+        let error = match self.by_source(lines, offset) {
+            Ok(functions) => return functions,
+            Err(error) => error.to_string(),
+        };
+        if !std::mem::replace(&mut self.files[index].is_broken, true) {
+            self.problems.push(Problem::Lines(error));
         }
+        Vec::new()
+    }
+
+    /// The function at an offset, by symbols alone.
+    fn symbol(&self, index: usize, offset: u64) -> Option<String> {
+        match &self.files[index].symbols {
+            Symbols::Blazesym(source) => self.by_source(source, offset).ok()?.pop().map(|symbol| symbol.name),
+            Symbols::Table(table) => table.at(offset).map(demangled),
+        }
+    }
+
+    fn by_source(&self, source: &Source<'_>, offset: u64) -> Result<Vec<Named>, Error> {
+        let found = self.blazesym.symbolize_single(source, Input::VirtOffset(offset))?;
+        Ok(if let Symbolized::Sym(symbol) = found { named(&symbol) } else { Vec::new() })
     }
 }
 
@@ -106,7 +179,7 @@ impl Names {
 /// ones whose names are in a file that is not there (of dwz(1)) are left out.
 fn named(symbol: &Sym<'_>) -> Vec<Named> {
     let named = |name: &str, code: Option<&CodeInfo<'_>>| Named {
-        name: name.to_owned(),
+        name: demangled(name),
         file: code.map(|code| code.to_path().to_string_lossy().into_owned()),
         line: code.and_then(|code| code.line),
     };
@@ -127,6 +200,10 @@ mod tests {
 
     const OWN: &str = "/proc/self/exe";
 
+    fn own() -> File {
+        File::open(OWN).unwrap()
+    }
+
     /// The virtual offset of an address in the file of this test.
     fn offset_of(address: u64) -> u64 {
         let pid = std::process::id();
@@ -141,7 +218,7 @@ mod tests {
         assert_eq!(named_by_this_test(|line| line), named_by_this_test(|line| line));
         let offset = offset_of(named_by_this_test as *const () as u64);
         let mut names = Names::default();
-        names.add(OWN.into(), true).unwrap();
+        names.add(OWN.into(), &own(), true).unwrap();
         let found = names.at(offset);
         let outermost = found.last().unwrap();
         assert!(outermost.name.ends_with("names::tests::named_by_this_test"), "{found:?}");
@@ -150,10 +227,10 @@ mod tests {
             "{found:?}"
         );
         // Another file of the image, which has no lines: that with lines is believed.
-        names.add(OWN.into(), false).unwrap();
+        names.add(OWN.into(), &own(), false).unwrap();
         assert_eq!(names.at(offset), found);
         let mut names = Names::default();
-        names.add(OWN.into(), false).unwrap();
+        names.add(OWN.into(), &own(), false).unwrap();
         let found = names.at(offset);
         assert!(
             found.len() == 1 && found[0].name.contains("named_by_this_test") && found[0].file.is_none(),
@@ -171,7 +248,7 @@ mod tests {
             let part = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(part.path(), &bytes[..length]).unwrap();
             let mut names = Names::default();
-            if names.add(part.path().into(), true).is_ok() {
+            if names.add(part.path().into(), part.as_file(), true).is_ok() {
                 _ = names.at(offset);
             }
         }

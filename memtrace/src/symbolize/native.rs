@@ -1,47 +1,29 @@
-//! Native code, through a confined process that reads symbols.
+//! Native code, through a confined process that reads symbols; the kernel's by its own list.
 
 use std::{
     collections::{HashMap, HashSet},
     os::fd::BorrowedFd,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{
     debug_files,
+    image::{ImageCode, NamedImage},
     reader::{
         Failure, PATIENCE, Reader,
-        protocol::{FileKind, MAX_PLACES, Named},
+        protocol::{FileKind, MAX_PLACES, Named, Problem},
     },
 };
 use crate::{
-    model::frame::{Frame, Function, ImageName, Place, Reason},
+    model::{
+        code_place::{CodePlace, Symbols},
+        frame::{Frame, Function, Place, Reason},
+    },
     process::{image::Image, status::printable},
 };
 
-/// A return address, normalised: the form in which it outlives its process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CodePlace {
-    /// In the image of this index, this many bytes into its file.
-    File {
-        /// The index into the images given to [`Symbolizer::symbolize`].
-        image: usize,
-        /// The return address's place in the file.
-        file_offset: u64,
-    },
-    /// In no file.
-    Address(u64, Reason),
-}
-
-/// An image whose frames are wanted.
-pub struct NamedImage {
-    /// How reports name it.
-    pub name: Arc<ImageName>,
-    /// The file, or nothing where it could not be opened.
-    pub image: Option<Image>,
-}
-
-/// What each place adds to the time that its image may take in a run: twenty times what one takes.
+/// The CPU time that each place adds to its image's limit in a run: twenty times as much as one takes.
 const PATIENCE_A_PLACE: Duration = Duration::from_millis(1);
 /// Images over which the reading process may be lost in a run. A host has some that are corrupt; more are made on purpose.
 const MAX_LOST: usize = 8;
@@ -52,20 +34,35 @@ pub struct Symbolizer {
     reader: Option<Reader>,
     /// The images that have broken it, or that it cannot read.
     failed: HashMap<usize, Reason>,
-    /// The time that each image may take yet.
+    /// The images of which was told that a part of them cannot be read.
+    told: HashSet<usize>,
+    /// The CPU time that each image may take yet.
     left: HashMap<usize, Duration>,
     resolved: HashMap<CodePlace, Arc<[Frame]>>,
+}
+
+impl Symbols for Symbolizer {
+    /// The frames of a place that was part of an earlier batch.
+    fn frames(&self, place: CodePlace) -> Arc<[Frame]> {
+        self.resolved.get(&place).cloned().unwrap_or_default()
+    }
 }
 
 impl Symbolizer {
     /// Starts the process that reads symbols: before memtrace gives up its privileges, so that the other can do so as well.
     #[must_use]
     pub fn start() -> Self {
-        Self { reader: start_reader(), failed: HashMap::new(), left: HashMap::new(), resolved: HashMap::new() }
+        Self {
+            reader: start_reader(),
+            failed: HashMap::new(),
+            told: HashSet::new(),
+            left: HashMap::new(),
+            resolved: HashMap::new(),
+        }
     }
 
     /// Resolves every place that is not resolved yet, one batch an image.
-    pub fn symbolize(&mut self, images: &[NamedImage], places: impl IntoIterator<Item = CodePlace>) {
+    pub fn symbolize(&mut self, images: &[Arc<NamedImage>], places: impl IntoIterator<Item = CodePlace>) {
         let mut by_image: HashMap<usize, Vec<u64>> = HashMap::new();
         let mut asked = HashSet::new();
         for place in places {
@@ -78,9 +75,17 @@ impl Symbolizer {
                     by_image.entry(image).or_default().push(file_offset);
                 }
                 CodePlace::File { .. } => {}
-                CodePlace::Address(address, why) => {
-                    let frame = Frame { place: Place::Address(address), function: Err(why) };
+                CodePlace::Kernel { image, offset } => {
+                    if let ImageCode::Kernel(code) = &images[image].code {
+                        self.resolved.insert(place, Arc::new([code.frame(image, offset)]));
+                    }
+                }
+                CodePlace::Jit => {
+                    let frame = Frame { place: Place::Jit, function: Err(Reason::Jit) };
                     self.resolved.insert(place, Arc::new([frame]));
+                }
+                CodePlace::Address(address, why) => {
+                    self.resolved.insert(place, Arc::new([nowhere(address, why)]));
                 }
             }
         }
@@ -89,25 +94,19 @@ impl Symbolizer {
         }
     }
 
-    /// The frames at a place that was part of an earlier batch, inlined ones first.
-    #[must_use]
-    pub fn frames(&self, place: CodePlace) -> Arc<[Frame]> {
-        self.resolved.get(&place).cloned().unwrap_or_default()
-    }
-
     fn symbolize_image(&mut self, index: usize, named: &NamedImage, file_offsets: &[u64]) {
         let places = u32::try_from(file_offsets.len()).unwrap_or(u32::MAX);
         let left = self.left.get(&index).copied().unwrap_or(PATIENCE) + PATIENCE_A_PLACE * places;
-        let begun = Instant::now();
-        let deadline = begun + left;
+        let begun = self.cpu_time();
+        let used = |symbolizer: &Self| symbolizer.cpu_time().saturating_sub(begun);
         for file_offsets in file_offsets.chunks(MAX_PLACES) {
-            let functions = match &named.image {
-                Some(image) => self.functions(index, named, image, file_offsets, deadline),
+            let functions = match named.file() {
+                Some(image) => self.functions(index, named, image, file_offsets, left.saturating_sub(used(self))),
                 None => Err(Reason::ImageUnreadable),
             };
             let mut functions = functions.map(Vec::into_iter);
             for file_offset in file_offsets {
-                let virtual_offset = named.image.as_ref().and_then(|image| image.virtual_offset(*file_offset));
+                let virtual_offset = named.file().and_then(|image| image.virtual_offset(*file_offset));
                 let offset = virtual_offset.unwrap_or(*file_offset);
                 let place = Place::Image { image: Arc::clone(&named.name), offset };
                 let frames = match functions.as_mut().map(Iterator::next) {
@@ -118,7 +117,12 @@ impl Symbolizer {
                 self.resolved.insert(CodePlace::File { image: index, file_offset: *file_offset }, frames.into());
             }
         }
-        self.left.insert(index, left.saturating_sub(begun.elapsed()));
+        self.left.insert(index, left.saturating_sub(used(self)));
+    }
+
+    /// The CPU time of the process that reads symbols.
+    fn cpu_time(&self) -> Duration {
+        self.reader.as_ref().map(Reader::cpu_time).unwrap_or_default()
     }
 
     /// The functions at places of an image, asked of the reading process. Where that is lost over the image, another takes
@@ -129,7 +133,7 @@ impl Symbolizer {
         named: &NamedImage,
         image: &Image,
         file_offsets: &[u64],
-        deadline: Instant,
+        patience: Duration,
     ) -> Result<Vec<Vec<Named>>, Reason> {
         if let Some(why) = self.failed.get(&index) {
             return Err(*why);
@@ -149,8 +153,11 @@ impl Symbolizer {
             let own = (!is_known).then(|| (FileKind::Image, image.descriptor()));
             let debug = debug.as_ref().map(|(file, sum)| (FileKind::Debug { checksum: *sum }, file.descriptor()));
             let files: Vec<(FileKind, BorrowedFd<'_>)> = own.into_iter().chain(debug).collect();
-            let failure = match reader.ask(index, &files, &calls, deadline) {
-                Ok(functions) => return Ok(functions),
+            let failure = match reader.ask(index, &files, &calls, patience) {
+                Ok((functions, problems)) => {
+                    self.tell(index, named, &problems);
+                    return Ok(functions);
+                }
                 Err(failure) => failure,
             };
             if !matches!(failure, Failure::Told(_) | Failure::Closed(_)) {
@@ -161,6 +168,21 @@ impl Symbolizer {
             if failure != Failure::Ended || std::mem::replace(&mut is_second_try, true) {
                 return Err(self.give_up(index, named, &failure));
             }
+        }
+    }
+
+    /// Says which parts of an image's files could not be read: once, also where the reading process is another by now.
+    fn tell(&mut self, index: usize, named: &NamedImage, problems: &[Problem]) {
+        if problems.is_empty() || !self.told.insert(index) {
+            return;
+        }
+        for problem in problems {
+            let (part, without, why) = match problem {
+                Problem::Lines(why) => ("debug information", "its functions have no file and line", why),
+                Problem::DebugFile(why) => ("debug file", "its functions may have no file and line", why),
+                Problem::MiniDebugInfo(why) => (".gnu_debugdata", "only functions that it exports have names", why),
+            };
+            log::warn!("the {part} of {} cannot be read, {without}: {}", named.name.path, printable(why));
         }
     }
 
@@ -185,8 +207,14 @@ impl Symbolizer {
             Failure::Late => (Reason::ReaderLate, "took too long for it"),
             Failure::Nonsense => (Reason::ReaderEnded, "gave no answer that can be understood"),
         };
+        let hint = match why {
+            Reason::ReaderLate => {
+                "the machine is busy, or the file is made to take long; other images have their names"
+            }
+            _ => "the file is corrupt, changes, or is made to break its readers; compare it with its package's",
+        };
         log::warn!("no names from {path}: the process that reads symbols {what}");
-        eprintln!("hint: the file is corrupt, changes, or is made to break its readers; compare it with its package's");
+        eprintln!("hint: {hint}");
         self.failed.insert(index, why);
         if self.failed.values().filter(|why| matches!(why, Reason::ReaderEnded | Reason::ReaderLate)).count() > MAX_LOST
         {
@@ -198,6 +226,15 @@ impl Symbolizer {
         }
         why
     }
+}
+
+/// The frame at an address that lies in no image.
+fn nowhere(address: u64, why: Reason) -> Frame {
+    let place = match why {
+        Reason::KernelHidden | Reason::KernelUnlisted => Place::Kernel { image: None, offset: address },
+        _ => Place::Address(address),
+    };
+    Frame { place, function: Err(why) }
 }
 
 fn start_reader() -> Option<Reader> {

@@ -4,12 +4,18 @@ use std::ops::Range;
 
 use gimli::{
     BaseAddresses, CfaRule as DwarfCfa, DebugFrame, EhFrame, EndianSlice, FrameDescriptionEntry, NativeEndian,
-    RegisterRule, UnwindContext, UnwindExpression, UnwindSection, UnwindTableRow, X86_64,
+    RegisterRule, UnwindContext, UnwindExpression, UnwindSection, UnwindTableRow,
 };
-use memtrace_common::unwind::{BP_AT_BP, CfaRule, Row};
+use memtrace_common::wire::code::{BP_AT_BP, CfaRule, Row};
 use thiserror::Error;
 
-use crate::process::image::FrameSection;
+use crate::process::{
+    arch::dwarf::{
+        FRAME_POINTER, FRAME_POINTER_AND, LINKAGE_TABLE, RETURN_ADDRESS, RETURN_ADDRESS_OFFSET, STACK_POINTER,
+        STACK_POINTER_AND,
+    },
+    image::FrameSection,
+};
 
 /// The most rows that an image may have. A 100 MB library has about three million.
 pub const MAX_ROWS: usize = 16 << 20;
@@ -82,6 +88,14 @@ where
         ranges.push(function.initial_address()..function.end_address());
     }
     Ok(ranges)
+}
+
+/// Compiled rows, and rows of code that they say nothing of, each with whether it only says where some code ends. Sorted as
+/// [`compile`] has them.
+#[must_use]
+pub(super) fn with(compiled: Vec<Row>, others: Vec<(Row, bool)>) -> Vec<Row> {
+    let is_end = |row: &Row| row.rule() == Some(CfaRule::Unknown);
+    merged(compiled.into_iter().map(|row| (row, is_end(&row))).chain(others).collect())
 }
 
 type Reader<'a> = EndianSlice<'a, NativeEndian>;
@@ -171,16 +185,16 @@ where
         let offset_words = i32::try_from(offset / 8).ok().filter(|_| offset % 8 == 0);
         offset_words.and_then(|words| Row::new(start, rule, words, bp_words)).unwrap_or(Row::unknown(start))
     };
-    if is_signal {
-        return with(CfaRule::Signal, 0, 0);
-    }
-    match row.register(X86_64::RA) {
+    match row.register(RETURN_ADDRESS) {
+        // The kernel's frame, where expressions tell each register. Others call their frames so to have the address of a frame
+        // looked up as it is (corosensei, where it leads back to the stack that a coroutine was resumed from).
+        Some(RegisterRule::Expression(_)) if is_signal => return with(CfaRule::Signal, 0, 0),
         // The mark of the outermost frame.
         Some(RegisterRule::Undefined) => return with(CfaRule::End, 0, 0),
-        Some(RegisterRule::Offset(-8)) | None => {}
+        Some(RegisterRule::Offset(RETURN_ADDRESS_OFFSET)) | None => {}
         _ => return Row::unknown(start),
     }
-    let bp_words = match row.register(X86_64::RBP) {
+    let bp_words = match row.register(FRAME_POINTER) {
         None | Some(RegisterRule::SameValue | RegisterRule::Undefined) => Some(0),
         Some(RegisterRule::Offset(offset)) => words_below(offset),
         // Aligned frames: the frame pointer points at where it was saved itself.
@@ -189,8 +203,8 @@ where
     };
     let Some(bp_words) = bp_words else { return Row::unknown(start) };
     match row.cfa() {
-        DwarfCfa::RegisterAndOffset { register: X86_64::RSP, offset } => with(CfaRule::Sp, *offset, bp_words),
-        DwarfCfa::RegisterAndOffset { register: X86_64::RBP, offset } => with(CfaRule::Bp, *offset, bp_words),
+        DwarfCfa::RegisterAndOffset { register: STACK_POINTER, offset } => with(CfaRule::Sp, *offset, bp_words),
+        DwarfCfa::RegisterAndOffset { register: FRAME_POINTER, offset } => with(CfaRule::Bp, *offset, bp_words),
         DwarfCfa::RegisterAndOffset { .. } => Row::unknown(start),
         DwarfCfa::Expression(expression) => match cfa_expression(section, expression) {
             Some((rule, offset)) => with(rule, offset, bp_words),
@@ -205,16 +219,8 @@ fn words_below(offset: i64) -> Option<u8> {
     (offset % 8 == 0 && words > 0).then_some(words)
 }
 
-/// What DWARF expressions of frames are made of, as far as they occur (DWARF 5, 7.7.1).
-mod op {
-    pub(super) const DEREF: u8 = 0x06;
-    pub(super) const BREG6_RBP: u8 = 0x76;
-    pub(super) const BREG7_RSP: u8 = 0x77;
-}
-
-/// The expression that linkers write for the procedure linkage table (binutils, bfd/elfxx-x86.c):
-/// rsp + 8 + ((rip & 15) >= 11) * 8.
-const PLT: [u8; 11] = [op::BREG7_RSP, 8, 0x80, 0, 0x3f, 0x1a, 0x3b, 0x2a, 0x33, 0x24, 0x22];
+/// `DW_OP_deref`: what lies at the address that comes before (DWARF 5, 7.7.1).
+const DEREF: u8 = 0x06;
 
 /// The rule that an expression for the CFA comes to, if it is one of those that compilers write.
 fn cfa_expression<'a, S>(section: &S, expression: &UnwindExpression<usize>) -> Option<(CfaRule, i64)>
@@ -222,15 +228,15 @@ where
     S: UnwindSection<Reader<'a>>,
 {
     let bytes = expression.get(section).ok()?.0;
-    if bytes.slice() == PLT {
+    if bytes.slice() == LINKAGE_TABLE {
         return Some((CfaRule::Plt, 0));
     }
     let (register, offset, rest) = register_and_offset(bytes.slice())?;
     match (register, rest) {
-        (op::BREG6_RBP, [op::DEREF]) => Some((CfaRule::AtBp, offset)),
-        (op::BREG7_RSP, [op::DEREF]) => Some((CfaRule::AtSp, offset)),
-        (op::BREG6_RBP, []) => Some((CfaRule::Bp, offset)),
-        (op::BREG7_RSP, []) => Some((CfaRule::Sp, offset)),
+        (FRAME_POINTER_AND, [DEREF]) => Some((CfaRule::AtBp, offset)),
+        (STACK_POINTER_AND, [DEREF]) => Some((CfaRule::AtSp, offset)),
+        (FRAME_POINTER_AND, []) => Some((CfaRule::Bp, offset)),
+        (STACK_POINTER_AND, []) => Some((CfaRule::Sp, offset)),
         _ => None,
     }
 }
@@ -241,7 +247,7 @@ where
     S: UnwindSection<Reader<'a>>,
 {
     let bytes = expression.get(section).ok()?.0;
-    (bytes.slice() == [op::BREG6_RBP, 0]).then_some(BP_AT_BP)
+    (bytes.slice() == [FRAME_POINTER_AND, 0]).then_some(BP_AT_BP)
 }
 
 /// `DW_OP_bregN offset`, and what follows it. Offsets are signed LEB128; those of two bytes are enough.
@@ -298,6 +304,34 @@ mod tests {
         assert_eq!((row.rule(), row.offset_words(), row.bp_words()), (Some(CfaRule::Sp), 1, 0));
         // After `push %r12`.
         assert_eq!(row_at(&rows, start + 2).offset_words(), 2);
+    }
+
+    /// An `.eh_frame` of one function at 0x1000 that its description calls a signal frame, with these further instructions.
+    fn signal_frame(instructions: &[u8]) -> FrameSection {
+        // Version 1, alignments of 1 and -8, the column of the return address, pointers as they are; the CFA is rsp + 8, with the
+        // return address below it (DWARF 5, 6.4.1; LSB 5, 10.6.1).
+        let common = [&[1][..], b"zRS\0", &[1, 0x78, 16, 1, 0], &[0x0c, 7, 8, 0x90, 1]].concat();
+        let function = [&0x1000u64.to_le_bytes()[..], &16u64.to_le_bytes(), &[0], instructions].concat();
+        let entry = |link: u32, content: Vec<u8>| {
+            let mut content = content;
+            content.resize(content.len().next_multiple_of(8) + 4, 0);
+            let length = u32::try_from(content.len() + 4).unwrap();
+            [&length.to_le_bytes()[..], &link.to_le_bytes(), &content].concat()
+        };
+        let common = entry(0, common);
+        let link = u32::try_from(common.len() + 4).unwrap();
+        let bytes = [common, entry(link, function), vec![0; 4]].concat();
+        FrameSection::EhFrame { bytes, address: 0 }
+    }
+
+    #[test]
+    fn only_a_frame_whose_registers_expressions_tell_is_the_kernels() {
+        let rule = |instructions| row_at(&compile(&signal_frame(instructions)).unwrap(), 0x1000).rule();
+        // The return address is at rsp + 168.
+        assert_eq!(rule(&[0x10, 16, 3, 0x77, 0xa8, 1]), Some(CfaRule::Signal));
+        assert_eq!(rule(&[]), Some(CfaRule::Sp));
+        // It is two words below the CFA.
+        assert_eq!(rule(&[0x90, 2]), Some(CfaRule::Unknown));
     }
 
     #[test]

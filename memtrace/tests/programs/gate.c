@@ -81,7 +81,7 @@ ONCE void lose_ring(int count) {
     last = first = NULL;
 }
 
-// What was on the stack below is of no account.
+// The words on the stack below are of no account.
 ONCE static void wipe(void) {
     volatile char deep[16384];
     memset((void *)deep, 0, sizeof deep);
@@ -91,6 +91,10 @@ ONCE static void keep_in_globals(void) { global = block(100); }
 ONCE static void keep_by_the_middle(void) { interior = (char *)block(200) + 120; }
 ONCE static void keep_thread_local(void) { thread_local_block = block(300); }
 ONCE static void keep_thread_specific(void) { pthread_setspecific(key, block(400)); }
+volatile uintptr_t tagged;
+ONCE static void keep_under_a_tag(void) {
+    tagged = (uintptr_t)block(450) | (uintptr_t)0xabcd << 48;
+}
 ONCE static void keep_in_a_chain(void) {
     void **first = block(500);
     first[10] = block(500);
@@ -167,6 +171,7 @@ ONCE static void keep(void) {
     keep_by_the_middle();
     keep_thread_local();
     keep_thread_specific();
+    keep_under_a_tag();
     keep_in_a_chain();
     keep_in_a_mapping();
     keep_in_what_is_read_only();

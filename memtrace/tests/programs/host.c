@@ -6,6 +6,7 @@
 //   batch SECONDS   takes 8 MiB bit by bit and gives them back, each so many seconds
 //   step SECONDS    takes 10 MiB at once after so many seconds
 //   warm SECONDS    takes 5 MiB in so many seconds, and gives half of them back
+//   build 0         starts a process each half second that takes 50 MiB within two and a half, and ends
 //   jitter PAGES    takes and gives back up to so many pages
 //   idle 0          does nothing
 //
@@ -13,6 +14,7 @@
 #include <fcntl.h>
 #include <math.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,6 +60,17 @@ static void use(struct arena *arena, size_t bytes) {
     arena->used = bytes;
 }
 
+// The load of a compiler on the memory of a host.
+static void compile_once(void) {
+    if (fork() != 0) return;
+    struct arena code = make(50 * MIB);
+    for (int part = 1; part <= 25; part++) {
+        use(&code, part * code.room / 25);
+        poll(NULL, 0, 100);
+    }
+    _exit(0);
+}
+
 static size_t wanted(const char *mode, double argument, double at) {
     double part = argument > 0 ? at / argument : 0;
     if (!strcmp(mode, "cache")) return 20 * MIB * fmin(part, 1);
@@ -78,6 +91,8 @@ int main(int count, char **words) {
     use(&base, base.room);
     puts("ready");
     fflush(stdout);
+    // Nobody waits for its processes.
+    signal(SIGCHLD, SIG_IGN);
     double started = now(), leaked = 0;
     for (;;) {
         struct pollfd input = {.fd = 0, .events = POLLIN};
@@ -86,6 +101,8 @@ int main(int count, char **words) {
         if (!strcmp(mode, "leak")) {
             // In objects of a kibibyte, as many as are due.
             for (; leaked + 1 <= argument * at; leaked++) leak_here(KIB - 16);
+        } else if (!strcmp(mode, "build")) {
+            for (; leaked < 2 * at; leaked++) compile_once();
         } else {
             use(&changing, wanted(mode, argument, at));
         }

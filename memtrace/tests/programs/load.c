@@ -145,11 +145,8 @@ int main(int count, char **arguments) {
     putchar('{');
     for (int site = 0; site < SITES; site++) {
         struct counts sum = {0};
-        for (int index = 0; index < THREADS; index++) {
-            const struct counts *counts = &threads[index].counts[site];
-            sum.alloc_bytes += counts->alloc_bytes, sum.alloc_objects += counts->alloc_objects;
-            sum.freed_bytes += counts->freed_bytes, sum.freed_objects += counts->freed_objects;
-        }
+        for (int index = 0; index < THREADS; index++)
+            add_counts(&sum, &threads[index].counts[site]);
         print_counts(text, sizeof text, site_names[site], &sum);
         printf("%s%s", site ? "," : "", text);
     }

@@ -154,7 +154,7 @@ static void step(struct thread *self) {
         if (from > 0) {
             require(munmap(area->start + from * PAGE, pages * PAGE) == 0, 7);
             died(self, area, from, pages);
-            // Whoever is handed these addresses now must not be mapped over.
+            // A thread that is handed these addresses now must not be mapped over.
             area->pages = from;
             for (unsigned i = from + pages; i < 2 * PAGES; i++)
                 if (area->of[i]) {
@@ -206,12 +206,8 @@ int main(int argc, char **argv) {
     struct counts sums[SITES] = {0};
     sums[SITE_BREAK] = data;
     for (int t = 0; t < THREADS; t++)
-        for (int s = 0; s < SITES; s++) {
-            sums[s].alloc_bytes += threads[t].counts[s].alloc_bytes;
-            sums[s].alloc_objects += threads[t].counts[s].alloc_objects;
-            sums[s].freed_bytes += threads[t].counts[s].freed_bytes;
-            sums[s].freed_objects += threads[t].counts[s].freed_objects;
-        }
+        for (int s = 0; s < SITES; s++)
+            add_counts(&sums[s], &threads[t].counts[s]);
     size_t at = snprintf(text, sizeof text, "{");
     for (int s = 0; s < SITES; s++) {
         at += snprintf(text + at, sizeof text - at, "%s", s ? "," : "");

@@ -61,7 +61,7 @@ static void *work(void *argument) {
     }
     for (unsigned i = 0; i < HELD; i++)
         call_free(held[i]);
-    // What is older than the attach is freed or resized: both are unmatched.
+    // A block that is older than the attach is freed or resized: both are unmatched.
     for (unsigned i = 0; i < KEPT; i++) {
         if (i % 2 == 0) {
             call_free(old[i]);
@@ -77,10 +77,8 @@ static void *work(void *argument) {
 }
 
 static void sum(struct counts *to, const struct counts *from) {
-    for (int i = 0; i < THREADS; i++) {
-        to->alloc_bytes += from[i].alloc_bytes, to->alloc_objects += from[i].alloc_objects;
-        to->freed_bytes += from[i].freed_bytes, to->freed_objects += from[i].freed_objects;
-    }
+    for (int i = 0; i < THREADS; i++)
+        add_counts(to, &from[i]);
 }
 
 int main(void) {

@@ -114,10 +114,7 @@ int main(int argc, char **argv) {
     struct counts total = {0};
     size_t used = 0;
     for (int site = 0; site < SITE_COUNT; site++) {
-        total.alloc_bytes += counts[site].alloc_bytes;
-        total.alloc_objects += counts[site].alloc_objects;
-        total.freed_bytes += counts[site].freed_bytes;
-        total.freed_objects += counts[site].freed_objects;
+        add_counts(&total, &counts[site]);
         text[used++] = site ? ',' : '{';
         used += print_counts(text + used, sizeof text - used, names[site], &counts[site]);
     }

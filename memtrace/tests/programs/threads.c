@@ -5,6 +5,7 @@
 //   wait          says "ready", and waits for a line
 //   work          allocates and frees at one site, and tells the truth of that so far
 //   load          loads the library LIBRARY and does the same with its mi_malloc and mi_free
+//   churn         makes 200 threads one after the other, each of which allocates and frees blocks of all sizes
 //   touch         makes 16 MiB resident, and says "touched"
 //   lose          loses twenty blocks of 123 bytes
 //   exec CMD …    runs another program in the same process
@@ -112,6 +113,21 @@ __attribute__((noinline)) static void lose(void) {
     }
 }
 
+static void *of_all_sizes(void *unused) {
+    void *blocks[100];
+    for (int i = 0; i < 100; i++) blocks[i] = call_malloc(i * 10 + 1);
+    for (int i = 0; i < 100; i++) call_free(blocks[i]);
+    return unused;
+}
+
+static void churn(void) {
+    for (int i = 0; i < 200; i++) {
+        pthread_t thread;
+        if (pthread_create(&thread, NULL, of_all_sizes, NULL)) _exit(6);
+        pthread_join(thread, NULL);
+    }
+}
+
 // Overwrites old pointers on the stack below.
 __attribute__((noinline)) static void wipe(void) {
     volatile char deep[16384];
@@ -133,6 +149,7 @@ static void *run(void *unused) {
         if (!strcmp(*next, "load")) load();
         if (!strcmp(*next, "touch")) touch();
         if (!strcmp(*next, "lose")) lose();
+        if (!strcmp(*next, "churn")) churn();
         if (!strcmp(*next, "exec")) {
             execv(next[1], next + 1);
             _exit(5);

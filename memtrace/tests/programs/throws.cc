@@ -38,7 +38,7 @@ struct thread {
 thread_local thread *self;
 uint64_t rounds;
 pthread_barrier_t begin, end;
-// What is thrown by one that does not return is derived from it, or `nothrow` forms end the program.
+// An exception thrown by one that does not return is derived from it, or `nothrow` forms end the program.
 struct gives_up : std::bad_alloc {};
 
 uint64_t next_random() {
@@ -81,7 +81,7 @@ SITE void *site_nested(size_t size, int depth) {
 }
 }
 
-// Called within `operator new` when there is no memory. What it allocates by itself is its own.
+// Called within `operator new` when there is no memory. Memory that it allocates by itself is its own.
 void handler() {
     void *own = site_handler(40);
     free(own);
@@ -187,12 +187,8 @@ int main(int, char **argv) {
     size_t used = 0;
     for (int site = 0; site < HANDLER; site++) {
         counts sum = {};
-        for (auto &of : threads) {
-            sum.alloc_bytes += of.sites[site].alloc_bytes;
-            sum.alloc_objects += of.sites[site].alloc_objects;
-            sum.freed_bytes += of.sites[site].freed_bytes;
-            sum.freed_objects += of.sites[site].freed_objects;
-        }
+        for (auto &of : threads)
+            add_counts(&sum, &of.sites[site]);
         text[used++] = site ? ',' : '{';
         used += print_counts(text + used, sizeof text - used, names[site], &sum);
     }

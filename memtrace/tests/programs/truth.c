@@ -238,7 +238,7 @@ static struct block allocate(struct thread *self) {
 }
 
 #ifdef EXTRA
-// What a resize that returns nothing has done with the block.
+// The fate of a block whose resize returns nothing.
 enum { KEEPS, FREES };
 
 // Resizes a block by one of the allocator's own functions; now and then to too much.

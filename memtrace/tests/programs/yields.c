@@ -155,7 +155,10 @@ static void run(const char *mode, char *stacks) {
         return;
     }
     if (preempts) {
-        struct itimerval often = {{0, 300}, {0, 300}};
+        // In an emulator, the next signal would come before the last one is done with, and fill the stack.
+        const char *scale = getenv("MEMTRACE_TEST_SCALE");
+        long period_us = 300 * (scale ? atol(scale) : 1);
+        struct itimerval often = {{0, period_us}, {0, period_us}};
         struct sigaction action = {.sa_handler = preempt};
         sigaction(SIGALRM, &action, NULL);
         setitimer(ITIMER_REAL, &often, NULL);

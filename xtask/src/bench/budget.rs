@@ -161,7 +161,7 @@ impl Bursting {
         Ok(writeln!(self.0.stdin.as_mut().context("no pipe to the program")?, "go")?)
     }
 
-    /// What it has printed.
+    /// The text that it has printed.
     fn end(mut self) -> Result<Vec<String>> {
         let output = self.0.stdout.take().context("no pipe from the program")?;
         drop(self.0.stdin.take());

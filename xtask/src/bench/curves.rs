@@ -37,7 +37,7 @@ struct Axis {
     name: &'static str,
     file: &'static str,
     steps: &'static [u32],
-    /// What else is told of each step.
+    /// Further facts of each step.
     measure: fn(u32, Column, &Path) -> Result<Measured>,
 }
 

@@ -43,7 +43,7 @@ fn number(figure: f64) -> String {
     }
 }
 
-/// What is asked of a figure.
+/// The demand on a figure.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Wanted {
     AtMost(f64),
@@ -103,7 +103,7 @@ impl Matrix {
         of_row.and_then(|(_, columns)| columns.get(&column)).map_or(&[], Vec::as_slice)
     }
 
-    /// What was measured.
+    /// The measured figures.
     pub(super) fn rows(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(row, _)| row.as_str())
     }
@@ -148,11 +148,11 @@ pub(super) struct Section {
     pub(super) id: &'static str,
     /// The command that measures it.
     pub(super) command: String,
-    /// What the matrix counts, and the matrix.
+    /// The unit of the matrix, and the matrix.
     pub(super) matrix: Option<(&'static str, Matrix)>,
-    /// What is said of single figures, and they.
+    /// The names of single figures, and they.
     pub(super) figures: Option<(&'static str, Vec<Figure>)>,
-    /// What is shown as it is: plots, other programs' tables.
+    /// The parts that are shown as they are: plots, other programs' tables.
     pub(super) more: String,
 }
 

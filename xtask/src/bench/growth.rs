@@ -1,4 +1,4 @@
-//! What tier `growth` over the whole host costs programs at work.
+//! The cost of tier `growth` over the whole host to programs at work.
 
 use std::{
     fs,

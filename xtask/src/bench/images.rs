@@ -1,4 +1,4 @@
-//! What it takes to compile the call frame information of a small, a middling and a large image.
+//! The time that it takes to compile the call frame information of a small, a middling and a large image.
 
 use std::{
     fs,

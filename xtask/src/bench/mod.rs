@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: what tracing costs, as ratios within one run.
 //!
-//! Each round measures every column once, so that a machine whose speed drifts drifts under all of them. What is
-//! measured here becomes the tables and plots of docs/PERFORMANCE.md.
+//! Each round measures every column once, so that a machine whose speed drifts drifts under all of them. The
+//! figures become the tables and plots of docs/PERFORMANCE.md.
 
 mod budget;
 mod children;
@@ -30,16 +30,16 @@ use crate::{
     shell::say,
 };
 
-/// What can be measured by itself.
+/// The measurements that can be made by themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Part {
-    /// What a pair of malloc and free costs, by threads and by depth of the stack
+    /// The cost of a pair of malloc and free, by threads and by depth of the stack
     Pairs,
     /// redis, python and sqlite at work
     Programs,
     /// How costs grow with live blocks, sites and processes
     Curves,
-    /// What memtrace itself takes to start, to report and to wait
+    /// The CPU time that memtrace itself takes to start, to report and to wait
     UserSpace,
     /// Whether memtrace keeps to its budget: redis, and a target that bursts
     Budget,

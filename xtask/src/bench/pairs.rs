@@ -1,4 +1,4 @@
-//! What a pair of malloc and free costs, by threads and by depth of the stack.
+//! The cost of a pair of malloc and free, by threads and by depth of the stack.
 
 use std::{
     path::{Path, PathBuf},
@@ -68,7 +68,7 @@ fn section(matrix: Matrix, rounds: u32) -> Section {
     }
 }
 
-/// What a frame more costs, round by round.
+/// The cost of a frame more, round by round.
 fn ns_a_frame(matrix: &Matrix) -> Vec<f64> {
     let more = f64::from(DEEP.1 - SHALLOW.1);
     let (deep, shallow) = (matrix.cell(&row(DEEP), Column::Exact), matrix.cell(&row(SHALLOW), Column::Exact));

@@ -50,7 +50,7 @@ pub(super) fn measure(rounds: u32, memtrace: &Path) -> Result<Vec<Section>> {
 pub(super) struct Redis {
     server: Child,
     port: String,
-    /// What redis-benchmark calls what is to be measured, and how many requests of each.
+    /// The names by which redis-benchmark calls what is to be measured, and how many requests of each.
     tests: &'static [&'static str],
     requests: &'static str,
 }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::shell::{run, target};
 
-/// What a workload is traced with, in the order of the tables.
+/// The tracers of a workload, in the order of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Column {
     Untraced,
@@ -28,7 +28,7 @@ pub(super) enum Column {
     FollowFloor,
     FollowExact,
     FollowAuto,
-    /// What makes pages resident, on the whole host.
+    /// The stacks that make pages resident, on the whole host.
     Growth,
     ExactByFramePointers,
     Bpftrace,
@@ -66,7 +66,7 @@ impl Column {
         }
     }
 
-    /// What a command is run by, where the tracer has to start it.
+    /// The program that runs a command, where the tracer has to start it.
     pub(super) fn wrapper(self) -> Vec<String> {
         if self != Self::Heaptrack {
             return Vec::new();
@@ -77,7 +77,8 @@ impl Column {
     fn options(self) -> &'static [&'static str] {
         match self {
             Self::Floor => &["--empty-probes"],
-            Self::Sampled => &["--tier", "sampled"],
+            // A gap that memtrace chooses would make figures of one run depend on the load of another.
+            Self::Sampled => &["--tier", "sampled", "--sample-bytes", "512KiB"],
             Self::AtInstructions => &["--tier", "exact", "--returns", "instruction"],
             Self::Auto => &["--tier", "auto"],
             Self::FollowFloor => &["--follow", "--empty-probes"],
@@ -102,7 +103,7 @@ pub(super) struct Tracer {
     pub(super) attach: Duration,
 }
 
-/// What became of a tracer.
+/// The fate of a tracer.
 pub(super) struct Ended {
     /// From the request to stop until the last of the report was there.
     pub(super) report: Duration,
@@ -166,7 +167,7 @@ impl Tracer {
             }
         }
         let attach = begun.elapsed();
-        // What else it says must be read, or it would wait for ever.
+        // Its further output must be read, or it would wait for ever.
         let report = child.stdout.take();
         thread::spawn(move || said.read_to_end(&mut Vec::new()));
         let report = thread::spawn(move || {

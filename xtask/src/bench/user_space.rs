@@ -1,4 +1,4 @@
-//! What memtrace itself takes: to start, to report, to wait.
+//! The CPU time that memtrace itself takes: to start, to report, to wait.
 
 use std::{
     fs,
@@ -72,7 +72,7 @@ fn starting(memtrace: &Path) -> Result<Measured> {
     ])
 }
 
-/// What it takes of a core while its target does nothing.
+/// The share of a core that it takes while its target does nothing.
 fn idle(memtrace: &Path) -> Result<Measured> {
     let mut pairs = Pairs::start(&[])?;
     let tracer = Tracer::memtrace(memtrace, &["--pid", &pairs.pid().to_string()])?;

@@ -1,4 +1,4 @@
-//! What is measured: a process that is told what to do, line by line, and answers with figures.
+//! The measured program: a process that is told what to do, line by line, and answers with figures.
 
 use std::{
     fs,

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use super::packages::{self, Kernel};
 use crate::shell::run;
 
-/// What reaches and overlays this machine's files, each after those that it needs.
+/// The modules that reach and overlay this machine's files, each after those that it needs.
 const MODULES: [&str; 8] = [
     "drivers/virtio/virtio_ring.ko",
     "drivers/virtio/virtio.ko",
@@ -37,6 +37,7 @@ pub(crate) fn build(folder: &Path, kernel: &Kernel, job: &str) -> Result<PathBuf
         copy(&kernel.modules.join(module), &tree.join(format!("modules/{index}.ko")))?;
     }
     write(&tree.join("init"), include_str!("init.sh"))?;
+    write(&tree.join("last"), include_str!("last.sh"))?;
     write(&tree.join("job"), job)?;
     pack(&tree, &folder.join("initramfs.cpio"))
 }

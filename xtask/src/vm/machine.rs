@@ -29,7 +29,7 @@ const SERVER_PATIENCE: Duration = Duration::from_secs(10);
 const KERNEL_ARGUMENTS: &str =
     "console=ttyS0 preempt=full oops=panic panic=-1 nowatchdog rcupdate.rcu_cpu_stall_suppress=1";
 
-/// What the first process writes before the status.
+/// The line that the first process writes before the status.
 const VERDICT: &str = "memtrace-vm: status ";
 
 /// The kernel's last lines that are shown where it has come to no verdict.

@@ -20,16 +20,17 @@ use serde_json::Value;
 use crate::{
     build, setup,
     shell::{read, root, say, target},
-    soak, test,
+    soak,
+    test::{self, Selection},
 };
 
-/// What the emulator and the start of the machine take, as Debian packages.
+/// The programs that the emulator and the start of the machine take, as Debian packages.
 const PACKAGES: [&str; 2] = ["qemu-system-x86", "cpio"];
 
-/// What the long tests' operations are divided by: the emulator runs a probe some twenty times slower.
+/// The divisor of the long tests' operations: the emulator runs a probe some twenty times slower.
 const SCALE: u32 = 25;
 
-/// Test programs that are not run there: those without BPF, for which one kernel is like another, the one that
+/// Modules of tests that are not run there: those without BPF, for which one kernel is like another, the one that
 /// fetches packages, because the machine has no network, and the corpus, which is too much for an emulator.
 const LEFT_OUT: [&str; 4] = ["agreement", "placement", "real_leaks", "verdicts"];
 
@@ -38,14 +39,15 @@ const TESTS_LIMIT_S: u32 = 5400;
 /// The same of a soak, beside the time that was asked for.
 const SOAK_LIMIT_S: u32 = 1200;
 
-/// Runs the tests with real BPF on the other kernel; those that `filter` names, if it is given.
-pub(crate) fn test(filter: Option<&str>) -> Result<()> {
+/// Runs the tests with real BPF on the other kernel; those that `names` selects, if it is given.
+pub(crate) fn test(names: Option<&str>, long: bool) -> Result<()> {
     check_root()?;
-    let mut programs = test_programs(&mut test::prepare()?)?;
-    let files = filter.map(test::files).unwrap_or_default();
-    let filter = if files.is_empty() { filter } else { None };
-    programs.retain(|(name, _)| files.is_empty() || files.contains(&name.as_str()));
-    run(&target().join("vm"), &job(&programs, filter)?, TESTS_LIMIT_S)
+    let selection = Selection::of(names.unwrap_or_default())?;
+    if let Some(module) = LEFT_OUT.iter().find(|module| selection.names(module)) {
+        bail!("the tests of `{module}` are not run on the other kernel");
+    }
+    let program = test_program(&mut test::prepare()?.cargo_test())?;
+    run(&target().join("vm"), &job(&program, &selection, long)?, TESTS_LIMIT_S)
 }
 
 /// Traces everything that runs on a machine on which nothing else does.
@@ -74,49 +76,41 @@ fn run(folder: &Path, job: &str, limit_s: u32) -> Result<()> {
 }
 
 fn check_root() -> Result<()> {
-    // SAFETY: a system call without arguments that cannot fail.
-    if unsafe { libc::geteuid() } != 0 {
+    if !rustix::process::geteuid().is_root() {
         bail!("the other kernel sees this machine's files as root does: run it as root");
     }
     Ok(())
 }
 
-/// The test programs of memtrace, with their names, built but not run.
-fn test_programs(cargo_test: &mut Command) -> Result<Vec<(String, PathBuf)>> {
-    let messages = read(cargo_test.args(["--no-run", "--quiet", "--message-format=json-render-diagnostics"]))?;
-    let mut programs: Vec<_> = messages.lines().filter_map(test_program).collect();
-    // Cargo names them in the order in which they were built.
-    programs.sort();
-    if programs.is_empty() {
-        bail!("cargo has built no test programs");
-    }
-    Ok(programs)
+/// The program of the tests with real BPF, built but not run.
+fn test_program(cargo_test: &mut Command) -> Result<PathBuf> {
+    let build = ["--test", test::PROGRAM, "--no-run", "--quiet", "--message-format=json-render-diagnostics"];
+    let messages = read(cargo_test.args(build))?;
+    messages.lines().find_map(executable).context("cargo has built no tests")
 }
 
-/// The test program that one of cargo's messages is about, if it is one to run there.
-fn test_program(message: &str) -> Option<(String, PathBuf)> {
+/// The program that one of cargo's messages is about, if it is that of the tests.
+fn executable(message: &str) -> Option<PathBuf> {
     let message: Value = serde_json::from_str(message).ok()?;
     let target = &message["target"];
-    let name = target["name"].as_str()?;
     let is_test = target["kind"].as_array()?.iter().any(|kind| kind == "test");
-    let program = message["executable"].as_str()?;
-    (is_test && !LEFT_OUT.contains(&name)).then(|| (name.to_owned(), program.into()))
+    (is_test && target["name"] == test::PROGRAM).then(|| Some(message["executable"].as_str()?.into()))?
 }
 
 /// The script that runs the tests, whose status is the verdict.
-fn job(programs: &[(String, PathBuf)], filter: Option<&str>) -> Result<String> {
+fn job(program: &Path, selection: &Selection, long: bool) -> Result<String> {
     let memtrace = target().join("release/memtrace");
     let mut script = format!(
-        "cd {} || exit 1\nexport MEMTRACE={} MEMTRACE_TEST_SCALE={SCALE}\nstatus=0\n",
+        "cd {} || exit 1\nexport MEMTRACE={} MEMTRACE_TEST_SCALE={SCALE}\nexec {} --color=never",
         quoted(&root().join("memtrace"))?,
-        quoted(&memtrace)?
+        quoted(&memtrace)?,
+        quoted(program)?
     );
-    for (name, program) in programs {
-        let filter = filter.map(|filter| quoted(Path::new(filter))).transpose()?.unwrap_or_default();
-        writeln!(script, "echo 'Running {name}'")?;
-        writeln!(script, "{} --test-threads=1 --color=never {filter} || status=1", quoted(program)?)?;
+    let left_out = LEFT_OUT.iter().flat_map(|module| test::skip(module));
+    for argument in selection.arguments(long).into_iter().chain(left_out) {
+        write!(script, " {}", quoted(Path::new(&argument))?)?;
     }
-    script.push_str("exit $status\n");
+    script.push('\n');
     Ok(script)
 }
 
@@ -131,18 +125,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn test_programs_are_found_among_cargos_messages() {
+    fn the_program_of_tests_is_found_among_cargos_messages() {
         let message = |name: &str, kind: &str, executable: &str| {
             format!(r#"{{"target":{{"name":"{name}","kind":["{kind}"]}},"executable":{executable}}}"#)
         };
-        assert_eq!(
-            test_program(&message("exact", "test", r#""/target/exact-1""#)),
-            Some(("exact".into(), "/target/exact-1".into()))
-        );
-        assert_eq!(test_program(&message("placement", "test", r#""/target/placement-1""#)), None);
-        assert_eq!(test_program(&message("memtrace", "lib", r#""/target/memtrace-1""#)), None);
-        assert_eq!(test_program(&message("exact", "test", "null")), None);
-        assert_eq!(test_program("{}"), None);
+        assert_eq!(executable(&message("it", "test", r#""/target/it-1""#)), Some("/target/it-1".into()));
+        assert_eq!(executable(&message("other", "test", r#""/target/other-1""#)), None);
+        assert_eq!(executable(&message("memtrace", "lib", r#""/target/memtrace-1""#)), None);
+        assert_eq!(executable(&message("it", "test", "null")), None);
+        assert_eq!(executable("{}"), None);
+    }
+
+    #[test]
+    fn the_job_runs_what_was_selected_but_for_what_is_left_out() {
+        let script = job(Path::new("/it"), &Selection::of("gate").unwrap(), true).unwrap();
+        let last = script.lines().last().unwrap();
+        assert!(last.starts_with("exec '/it' --color=never '--test-threads=1' '--include-ignored' 'gate::'"), "{last}");
+        assert!(last.ends_with("'--skip' 'verdicts::'"), "{last}");
     }
 
     #[test]

@@ -17,7 +17,7 @@ const RELEASE: &str = "6.1.0";
 pub(crate) struct Kernel {
     /// `6.1.0-56-cloud-amd64`
     release: String,
-    /// What the emulator starts.
+    /// The kernel that the emulator starts.
     pub(crate) image: PathBuf,
     /// The folder of its modules.
     pub(crate) modules: PathBuf,

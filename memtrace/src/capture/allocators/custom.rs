@@ -5,10 +5,10 @@
 
 use std::path::Path;
 
-use memtrace_common::call::{CallRoles, Role, Trait};
+use memtrace_common::steps::call::{CallFlag, CallRoles, Role};
 use thiserror::Error;
 
-use super::Effect;
+use super::function::Effect;
 
 /// A function that the user named.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,13 +17,13 @@ pub struct CustomFunction {
     pub image: String,
     /// Its symbol.
     pub function: String,
-    /// What it does.
+    /// Its effect on blocks.
     pub effect: Effect,
-    /// What its arguments mean.
+    /// The meaning of its arguments.
     pub roles: CallRoles,
 }
 
-/// What is wrong with the user's words.
+/// The problem with the user's words.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum CustomError {
     /// They are not of the form at all.
@@ -72,7 +72,7 @@ impl CustomFunction {
         }
         // Nobody knows whether it throws. (A resize that throws cannot be followed.)
         let (effect, roles) =
-            if has(Role::Block) { (Effect::Resize, roles) } else { (Effect::Alloc, roles.that(Trait::MayThrow)) };
+            if has(Role::Block) { (Effect::Resize, roles) } else { (Effect::Alloc, roles.that(CallFlag::MayThrow)) };
         Ok(Self { image, function, effect, roles })
     }
 
@@ -85,7 +85,7 @@ impl CustomFunction {
         if roles.index_of(Role::Block).is_none() {
             return Err(CustomError::Missing("ptr=argN"));
         }
-        Ok(Self { image, function, effect: Effect::Free, roles: roles.that(Trait::HandsOn) })
+        Ok(Self { image, function, effect: Effect::Free, roles: roles.that(CallFlag::HandsOn) })
     }
 
     /// Whether the function is meant to be in the image of this path: the last parts of the path are what

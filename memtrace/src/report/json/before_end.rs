@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-use super::nanoseconds;
-use crate::model::teardown::BeforeEnd;
+use super::figures::nanoseconds;
+use crate::model::stats::teardown::BeforeEnd;
 
-/// Of a site.
+/// The holdings of a site.
 #[derive(Serialize)]
 pub(super) struct JsonSiteBeforeEnd {
     at_ns: u64,
@@ -21,7 +21,7 @@ impl JsonSiteBeforeEnd {
     }
 }
 
-/// Of a process.
+/// The holdings of a process.
 #[derive(Serialize)]
 pub(super) struct JsonBeforeEnd {
     at_ns: u64,

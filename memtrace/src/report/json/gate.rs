@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use crate::model::unseen::{Outcome, Unseen};
+use crate::{
+    model::outcome::{Outcome, Unseen},
+    report::words,
+};
 
 /// The outcome of a run's gate.
 #[derive(Serialize)]
@@ -20,7 +23,7 @@ struct JsonUnseen<'a> {
     pid: Option<u32>,
     comm: Option<&'a str>,
     cause: &'static str,
-    reason: &'a str,
+    reason: String,
 }
 
 impl<'a> From<&'a Outcome> for JsonGate<'a> {
@@ -42,8 +45,8 @@ impl<'a> From<&'a Unseen> for JsonUnseen<'a> {
         Self {
             pid: process.map(|(pid, _)| *pid),
             comm: process.map(|(_, comm)| comm.as_str()),
-            cause: unseen.why.cause.name(),
-            reason: &unseen.why.reason,
+            cause: unseen.why.cause().name(),
+            reason: words::unchecked::reason(&unseen.why),
         }
     }
 }

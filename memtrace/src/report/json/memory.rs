@@ -1,16 +1,16 @@
-//! What a process, or the kernel, has had of memory.
+//! The memory of a process, or of the kernel, over time.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::nanoseconds;
+use super::figures::nanoseconds;
 use crate::model::{
     ledger::Ledger,
     memory::{KernelUsage, Memory, Reading, Series, Usage},
 };
 
-/// What resident memory consists of.
+/// The parts of resident memory.
 #[derive(Serialize)]
 pub(super) struct JsonLedger {
     rss_at_attach_bytes: u64,
@@ -36,7 +36,7 @@ impl From<&Ledger> for JsonLedger {
     }
 }
 
-/// What memory the process has had.
+/// The memory of the process over time.
 #[derive(Serialize)]
 pub(super) struct JsonMemory {
     rss_anon_bytes: u64,
@@ -61,7 +61,7 @@ pub(super) struct JsonUsage {
     vms_bytes: u64,
 }
 
-/// What a process has had; nothing of the kernel.
+/// The memory of a process over time; nothing of the kernel.
 pub(super) fn json_memory(memory: &Memory) -> Option<JsonMemory> {
     let Series::OfProcess(readings) = &memory.series else { return None };
     let (_, latest) = readings.last()?;
@@ -87,7 +87,7 @@ pub(super) fn json_memory(memory: &Memory) -> Option<JsonMemory> {
     })
 }
 
-/// What the kernel holds for itself.
+/// The memory that the kernel holds for itself.
 #[derive(Serialize)]
 pub(super) struct JsonKernelMemory {
     series: Vec<JsonKernelUsage>,
@@ -105,7 +105,7 @@ pub(super) struct JsonKernelUsage {
     percpu_bytes: u64,
 }
 
-/// What the kernel has held for itself; nothing of a process.
+/// The kernel's own memory over time; nothing of a process.
 pub(super) fn json_kernel_memory(memory: &Memory) -> Option<JsonKernelMemory> {
     let Series::OfKernel(readings) = &memory.series else { return None };
     let usage = |(at, usage): &(Duration, KernelUsage)| JsonKernelUsage {

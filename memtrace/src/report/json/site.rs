@@ -8,11 +8,19 @@ use serde::{
 };
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{JsonIntervals, JsonTotals, before_end::JsonSiteBeforeEnd, nanoseconds};
-use crate::model::{
-    frame::{Frame, Stack},
-    report::{FreedAt, KernelSource, PageKind, Site},
-    survival::{Cohort, GENERATION_S, Survival},
+use super::{
+    before_end::JsonSiteBeforeEnd,
+    figures::{JsonIntervals, JsonTotals, nanoseconds},
+};
+use crate::{
+    model::{
+        category::{KernelSource, PageKind},
+        frame::{Frame, Stack},
+        report::{FreedAt, Site},
+        survival::{Cohort, GENERATION_S, Survival},
+        truncation::Truncation,
+    },
+    report::words,
 };
 
 /// Written one by one: a hundred thousand with their frames would take gigabytes.
@@ -25,7 +33,7 @@ impl Serialize for JsonSites<'_> {
     }
 }
 
-/// What was written of the frames of each place: a hundred thousand stacks go through a few thousand places.
+/// The written frames of each place: a hundred thousand stacks go through a few thousand places.
 #[derive(Default)]
 struct Places(RefCell<HashMap<*const Frame, Rc<[Box<RawValue>]>>>);
 
@@ -63,7 +71,7 @@ struct JsonSite<'a> {
     /// 16 hexadecimal digits.
     id: String,
     category: &'static str,
-    /// What its pages hold, where it is of pages.
+    /// The content of its pages, where it is of pages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pages: Option<&'static str>,
     /// Which of the kernel's allocators it is from, where it is the kernel's own.
@@ -75,7 +83,7 @@ struct JsonSite<'a> {
     growth_bytes_per_s: f64,
     verdict: &'static str,
     confidence: f64,
-    reason: &'a str,
+    reason: String,
     /// Whether it grew until its program freed it on its way out.
     freed_at_end: bool,
     before_end: Option<JsonSiteBeforeEnd>,
@@ -90,6 +98,9 @@ struct JsonSite<'a> {
     freed_at: Vec<JsonFreedAt<'a>>,
     oldest_age_ns: Option<u64>,
     truncated: bool,
+    /// Why, where it is.
+    truncation: Option<&'static str>,
+    inferred: bool,
     frames: JsonFrames<'a>,
 }
 
@@ -121,7 +132,7 @@ struct JsonFreedAt<'a> {
     frames: JsonFrames<'a>,
 }
 
-/// What has become of a site's blocks, by when they were allocated.
+/// The fate of a site's blocks, by when they were allocated.
 #[derive(Serialize)]
 struct JsonSurvival {
     generation_ns: u64,
@@ -170,7 +181,7 @@ fn json_site<'a>(site: &'a Site, places: &'a Places) -> JsonSite<'a> {
         growth_bytes_per_s: site.growth_bytes_per_s,
         verdict: site.judgement.verdict.name(),
         confidence: site.judgement.confidence,
-        reason: &site.judgement.reason,
+        reason: words::verdict::of_site(site),
         freed_at_end: site.before_end.is_some(),
         before_end: site.before_end.as_ref().map(|before| JsonSiteBeforeEnd::new(before, site.growth_bytes_per_s)),
         unreachable_bytes: site.unreachable.map(|amount| amount.bytes),
@@ -183,7 +194,9 @@ fn json_site<'a>(site: &'a Site, places: &'a Places) -> JsonSite<'a> {
         freed_at: site.freed_at.iter().take(MOST_FREED_AT).map(|at| json_freed_at(at, places)).collect(),
         survival: site.survival.as_ref().map(JsonSurvival::from),
         oldest_age_ns: site.oldest_age.map(nanoseconds),
-        truncated: site.truncated,
+        truncated: site.truncation.is_some(),
+        truncation: site.truncation.map(Truncation::name),
+        inferred: site.inferred,
         frames: JsonFrames { stack: &site.stack, places },
     }
 }
@@ -207,6 +220,6 @@ fn json_frame(frame: &Frame) -> JsonFrame<'_> {
         file: function.and_then(|function| function.file.as_deref()),
         line: function.and_then(|function| function.line),
         inlined: function.is_some_and(|function| function.inlined),
-        unresolved: frame.function.as_ref().err().map(|reason| reason.text()),
+        unresolved: frame.function.as_ref().err().map(|reason| words::frame::unresolved(*reason)),
     }
 }

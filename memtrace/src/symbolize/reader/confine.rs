@@ -1,10 +1,10 @@
-//! What the process that reads symbols gives up before it sees the first file.
+//! The confinement of the process that reads symbols, before it sees the first file.
 //!
 //! The seccomp filter needs no privilege and works in containers. It leaves memory, the one socket, the end, and opening for
 //! reading: no way to make, change, connect, start, signal or trace anything. There is nothing to open but what memtrace has
 //! sent, since the root folder is the process's own /proc/self/fd. The rest narrows what a hole in that would give.
 
-use std::{collections::BTreeMap, error::Error, io, path::Path};
+use std::{error::Error, io, path::Path};
 
 use caps::{CapSet, errors::CapsError};
 use nix::{
@@ -13,15 +13,11 @@ use nix::{
 };
 use rustix::{
     fs::{Gid, Uid},
-    process::{
-        DumpableBehavior, Resource, Rlimit, Signal, chdir, chroot, set_dumpable_behavior,
-        set_parent_process_death_signal, setrlimit,
-    },
-    thread::{set_name, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid},
+    process::{Resource, chdir, chroot},
+    thread::{set_name, set_thread_groups, set_thread_res_gid, set_thread_res_uid},
 };
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-};
+
+use crate::process::confinement::{self, Calls};
 
 /// Memory for symbols and unpacked debug information. Files that are mapped do not count: the kernel takes their pages back.
 const MAX_DATA_BYTES: u64 = 1 << 30;
@@ -32,45 +28,6 @@ const NOBODY: u32 = 65534;
 const MAX_DESCRIPTORS: u64 = 1 << 16;
 /// Where the process has what it was sent.
 const OWN_FILES: &str = "/proc/self/fd";
-
-/// What it may ask of the kernel. Not among it: whatever makes or changes a file, makes a process or a connection.
-const ALLOWED: [i64; 25] = [
-    libc::SYS_read,
-    libc::SYS_pread64,
-    libc::SYS_write,
-    libc::SYS_recvfrom,
-    libc::SYS_sendto,
-    libc::SYS_recvmsg,
-    libc::SYS_sendmsg,
-    libc::SYS_fstat,
-    libc::SYS_stat,
-    libc::SYS_newfstatat,
-    libc::SYS_statx,
-    libc::SYS_close,
-    libc::SYS_munmap,
-    libc::SYS_mremap,
-    libc::SYS_madvise,
-    libc::SYS_brk,
-    libc::SYS_futex,
-    libc::SYS_getrandom,
-    libc::SYS_clock_gettime,
-    libc::SYS_sigaltstack,
-    libc::SYS_rt_sigreturn,
-    libc::SYS_exit,
-    libc::SYS_exit_group,
-    // Another tracer's probes in the C library, or our own, return through these (Linux 6.11 and 6.18; x86-64).
-    SYS_URETPROBE,
-    SYS_UPROBE,
-];
-const SYS_URETPROBE: i64 = 335;
-const SYS_UPROBE: i64 = 336;
-/// Allowed where they do not make memory executable.
-const ALLOWED_WITHOUT_CODE: [i64; 2] = [libc::SYS_mmap, libc::SYS_mprotect];
-
-/// How a file may be opened: for reading, as std and C libraries do it.
-const OPENED: i32 = libc::O_RDONLY | libc::O_CLOEXEC | KERNELS_O_LARGEFILE;
-/// What `libc::O_LARGEFILE` hides on 64-bit machines.
-const KERNELS_O_LARGEFILE: i32 = 0o100_000;
 
 /// Gives up everything. Returns the path below which the process's own descriptors are.
 ///
@@ -85,28 +42,18 @@ pub(super) fn confine() -> Result<&'static Path, Box<dyn Error>> {
     let own_files = enter_own_files();
     give_up_identity();
     give_up_capabilities()?;
-    // Changing who one is undoes these, so they come after.
-    set_parent_process_death_signal(Some(Signal::KILL))?;
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    set_no_new_privs(true)?;
-    seccompiler::apply_filter(&filter()?)?;
+    confinement::seal(Calls::default())?;
     Ok(own_files)
 }
 
 fn limit() -> io::Result<()> {
-    let limits = [
+    confinement::limit(&[
         (Resource::Data, MAX_DATA_BYTES),
         (Resource::Nofile, MAX_DESCRIPTORS),
         (Resource::Core, 0),
         (Resource::Fsize, 0),
         (Resource::Memlock, 0),
-    ];
-    for (resource, most) in limits {
-        let had = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
-        let most = Some(most.min(had));
-        setrlimit(resource, Rlimit { current: most, maximum: most })?;
-    }
-    Ok(())
+    ])
 }
 
 /// Makes its own descriptors all that it has of file systems. Without the privilege for that, in a user namespace of its own;
@@ -117,7 +64,7 @@ fn enter_own_files() -> &'static Path {
     Path::new(if has_entered { "/" } else { OWN_FILES })
 }
 
-/// As far as it may: without privileges there are none to give up, and the filter does without these steps.
+/// Gives up as much as it may: without privileges there are none to give up, and the filter does without these steps.
 fn give_up_identity() {
     // While there is the privilege to do it.
     for capability in caps::all() {
@@ -137,26 +84,10 @@ fn give_up_capabilities() -> Result<(), CapsError> {
     Ok(())
 }
 
-fn filter() -> Result<BpfProgram, Box<dyn Error>> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = ALLOWED.into_iter().map(|call| (call, Vec::new())).collect();
-    for call in ALLOWED_WITHOUT_CODE {
-        let executable = u64::try_from(libc::PROT_EXEC)?;
-        let operator = SeccompCmpOp::MaskedEq(executable);
-        let no_code = SeccompCondition::new(2, SeccompCmpArgLen::Dword, operator, 0)?;
-        rules.insert(call, vec![SeccompRule::new(vec![no_code])?]);
-    }
-    let other_flags = SeccompCmpOp::MaskedEq(u64::from((!OPENED).cast_unsigned()));
-    let reading = SeccompCondition::new(2, SeccompCmpArgLen::Dword, other_flags, 0)?;
-    rules.insert(libc::SYS_openat, vec![SeccompRule::new(vec![reading])?]);
-    // An error, not the end: an allocator that asks for something else can do without.
-    let refused = SeccompAction::Errno(libc::EPERM.unsigned_abs());
-    let filter = SeccompFilter::new(rules, refused, SeccompAction::Allow, std::env::consts::ARCH.try_into()?)?;
-    Ok(filter.try_into()?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::thread::set_no_new_privs;
     use std::{fs::File, io::ErrorKind, net::TcpListener, thread};
 
     #[test]
@@ -164,7 +95,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (file, new) = (folder.path().join("file"), folder.path().join("new"));
         std::fs::write(&file, "content").unwrap();
-        let filter = filter().unwrap();
+        let filter = confinement::filter(Calls::default()).unwrap();
         // Filters are of a thread. It tells what it sees, since it cannot print.
         let confined = thread::spawn(move || {
             set_no_new_privs(true).unwrap();

@@ -16,7 +16,7 @@ use rustix::{
 
 use crate::process::cgroup::own_room;
 
-/// What copies of a process may take together, in bytes: unlike pages of files, the kernel cannot take theirs back.
+/// The most that copies of a process may take together, in bytes: unlike pages of files, the kernel cannot take theirs back.
 pub(super) const MAX_COPIED_BYTES: u64 = 256 << 20;
 const PIECE_BYTES: usize = 1 << 20;
 
@@ -25,7 +25,7 @@ const PIECE_BYTES: usize = 1 << 20;
 /// # Errors
 /// Where the file is longer than that or than there is room for, cannot be read, or the kernel gives no such memory.
 pub(super) fn copy(file: BorrowedFd<'_>, left: &mut u64) -> io::Result<OwnedFd> {
-    // Whoever writes past the limit of files is ended, and in a group without room a target may be.
+    // A process that writes past the limit of files is ended, and in a group without room a target may be.
     let limits = [getrlimit(Resource::Fsize).current, own_room().map(|room| room.free_bytes())];
     let most = limits.into_iter().flatten().fold(*left, u64::min);
     let length = u64::try_from(fstat(file)?.st_size).unwrap_or(u64::MAX);

@@ -14,32 +14,31 @@ use std::{
     io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::{net::UnixStream, process::CommandExt},
+        unix::net::UnixStream,
     },
-    process::{Child, Command, Stdio},
-    sync::Mutex,
     time::{Duration, Instant},
 };
 
 use copies::MAX_COPIED_BYTES;
-use protocol::{Answer, FileKind, Named, Question};
+use protocol::{Answer, FileKind, Found, Question};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
 pub use serve::serve;
+
+use crate::process::{helper::Helper, status};
 
 /// How memtrace's program is asked to be this process.
 pub const COMMAND: &str = "read-symbols";
-/// How long one image may take in a run; its places have some time of their own beside that.
+/// The CPU time that one image may take in a run; its places have some of their own beside that.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+/// How much longer a question may take than its CPU time, on a busy machine.
+const BUSY: u32 = 6;
+/// The shortest wait for an answer: CPU time is told in ticks.
+const LEAST_WAIT: Duration = Duration::from_millis(10);
 /// How long the process may take to begin.
 const BEGINNING: Duration = Duration::from_secs(10);
-
-/// The pids of these processes: no targets, as memtrace is none.
-static OWN: Mutex<Vec<u32>> = Mutex::new(Vec::new());
-
-/// Whether a process is one that reads symbols for this memtrace.
-#[must_use]
-pub fn is_reader(pid: u32) -> bool {
-    OWN.lock().is_ok_and(|own| own.contains(&pid))
-}
 
 /// Why an image has no names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +57,7 @@ pub enum Failure {
 
 /// A confined process that answers questions.
 pub struct Reader {
-    process: Child,
+    process: Helper,
     socket: UnixStream,
     /// The images that it has.
     known: HashSet<usize>,
@@ -72,23 +71,12 @@ impl Reader {
     /// # Errors
     /// Where it cannot be started, or not be confined.
     pub fn start() -> io::Result<Self> {
-        let (socket, other) = UnixStream::pair()?;
-        let process = Command::new("/proc/self/exe")
-            .arg(COMMAND)
-            .env_clear()
-            .stdin(OwnedFd::from(other))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()?;
-        if let Ok(mut own) = OWN.lock() {
-            own.push(process.id());
-        }
+        let (process, socket) = Helper::start(COMMAND)?;
         let mut reader = Self { process, socket, known: HashSet::new(), left_to_copy: MAX_COPIED_BYTES };
         match reader.receive(Instant::now() + BEGINNING) {
             Ok(Answer::Confined) => Ok(reader),
             Ok(Answer::Failed(why)) => Err(io::Error::other(format!("it cannot confine itself: {why}"))),
-            Ok(Answer::Functions(_) | Answer::Closed(_)) | Err(Failure::Nonsense) => {
+            Ok(Answer::Functions { .. } | Answer::Closed(_)) | Err(Failure::Nonsense) => {
                 Err(io::Error::other("it is another program"))
             }
             Err(Failure::Late) => Err(io::ErrorKind::TimedOut.into()),
@@ -105,27 +93,27 @@ impl Reader {
     /// Asks for the functions at offsets of an image, with the image's files where it does not know it.
     ///
     /// # Errors
-    /// Where there is no answer until `deadline`. After any but [`Failure::Told`] and [`Failure::Closed`] the process is of
+    /// Where there is no answer within `patience`, a CPU time. After any but [`Failure::Told`] and [`Failure::Closed`] the process is of
     /// no use.
     pub fn ask(
         &mut self,
         image: usize,
         files: &[(FileKind, BorrowedFd<'_>)],
         offsets: &[u64],
-        deadline: Instant,
-    ) -> Result<Vec<Vec<Named>>, Failure> {
-        let mut answer = self.answer(image, files, offsets, deadline)?;
+        patience: Duration,
+    ) -> Result<Found, Failure> {
+        let mut answer = self.answer(image, files, offsets, patience)?;
         if let Answer::Closed(closed) = answer {
             let opened = self.with_copies(files, &closed)?;
             let files: Vec<_> = opened.iter().map(|(kind, file)| (*kind, file.as_fd())).collect();
-            answer = self.answer(image, &files, offsets, deadline)?;
+            answer = self.answer(image, &files, offsets, patience)?;
             if let Answer::Closed(_) = answer {
                 return Err(Failure::Closed("its copy neither".into()));
             }
         }
-        let functions = protocol::checked(answer, offsets.len()).ok_or(Failure::Nonsense)?.map_err(Failure::Told)?;
+        let found = protocol::checked(answer, offsets.len()).ok_or(Failure::Nonsense)?.map_err(Failure::Told)?;
         self.known.insert(image);
-        Ok(functions)
+        Ok(found)
     }
 
     /// The files, those that are closed to the process as copies. A debug file of which there is none is left out.
@@ -154,15 +142,40 @@ impl Reader {
         image: usize,
         files: &[(FileKind, BorrowedFd<'_>)],
         offsets: &[u64],
-        deadline: Instant,
+        patience: Duration,
     ) -> Result<Answer, Failure> {
         let (kinds, descriptors): (Vec<FileKind>, Vec<BorrowedFd<'_>>) = files.iter().copied().unzip();
         let question = Question { image, files: kinds, offsets: offsets.to_vec() };
         // A question is shorter than what the socket holds: this waits only where earlier ones were not read.
-        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        self.socket.set_write_timeout(Some(left)).map_err(|error| failure(&error))?;
+        self.socket.set_write_timeout(Some(patience.max(LEAST_WAIT))).map_err(|error| failure(&error))?;
         protocol::send(&self.socket, &question, &descriptors).map_err(|error| failure(&error))?;
-        self.receive(deadline)
+        self.wait(patience)?;
+        // It is all there by now, or will be at once.
+        self.receive(Instant::now() + PATIENCE)
+    }
+
+    /// Waits for the beginning of an answer.
+    fn wait(&self, patience: Duration) -> Result<(), Failure> {
+        let (begun, used) = (Instant::now(), self.cpu_time());
+        loop {
+            // It cannot take more CPU time than passes.
+            let left = patience.saturating_sub(self.cpu_time().saturating_sub(used));
+            if left.is_zero() || begun.elapsed() > patience * BUSY {
+                return Err(Failure::Late);
+            }
+            let timeout = Timespec::try_from(left.max(LEAST_WAIT)).map_err(|_| Failure::Late)?;
+            match poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&timeout)) {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => return Ok(()),
+                Err(error) => return Err(failure(&error.into())),
+            }
+        }
+    }
+
+    /// The CPU time that the process has taken until now.
+    #[must_use]
+    pub fn cpu_time(&self) -> Duration {
+        status::cpu_time(self.process.id()).unwrap_or_default()
     }
 
     fn receive(&mut self, deadline: Instant) -> Result<Answer, Failure> {
@@ -182,31 +195,21 @@ fn failure(error: &io::Error) -> Failure {
     }
 }
 
-impl Drop for Reader {
-    fn drop(&mut self) {
-        if let Ok(mut own) = OWN.lock() {
-            own.retain(|pid| *pid != self.process.id());
-        }
-        // It may be busy with what it will never finish.
-        _ = self.process.kill();
-        _ = self.process.wait();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::Command;
 
     #[test]
     fn a_process_that_does_not_answer_is_late_and_ended() {
         let (socket, other) = UnixStream::pair().unwrap();
-        let process = Command::new("sleep").arg("600").spawn().unwrap();
+        let process = Helper::of(Command::new("sleep").arg("600").spawn().unwrap());
         let pid = process.id();
         let mut reader = Reader { process, socket, known: HashSet::new(), left_to_copy: 0 };
-        let asked = reader.ask(0, &[], &[1], Instant::now() + Duration::from_millis(50));
+        let asked = reader.ask(0, &[], &[1], Duration::from_millis(50));
         assert_eq!(asked, Err(Failure::Late));
         drop(other);
-        assert_eq!(reader.ask(0, &[], &[1], Instant::now() + PATIENCE), Err(Failure::Ended));
+        assert_eq!(reader.ask(0, &[], &[1], PATIENCE), Err(Failure::Ended));
         drop(reader);
         assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
     }

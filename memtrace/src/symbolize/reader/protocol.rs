@@ -1,4 +1,4 @@
-//! What memtrace and the process that reads symbols say to each other: a length, then so much JSON. Files travel as open
+//! The messages between memtrace and the process that reads symbols: a length, then so much JSON. Files travel as open
 //! descriptors beside the length.
 //!
 //! The answers come from a process that has read hostile files, and are as untrusted as these.
@@ -27,10 +27,14 @@ pub const MAX_PLACES: usize = 256;
 pub const MAX_FILES: usize = 2;
 /// The longest name that is told, in bytes: some C++ has such.
 const MAX_NAME_BYTES: usize = 16 << 10;
+/// The most problems that are told of one image: three of each of its files.
+pub(super) const MAX_PROBLEMS: usize = 2 * 3;
+/// The longest reason that is told, in bytes.
+const MAX_REASON_BYTES: usize = 256;
 /// The most functions at one place.
 const MAX_FUNCTIONS: usize = 256;
 
-/// What a file of an image is.
+/// The kind of an image's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FileKind {
     /// The image itself.
@@ -42,12 +46,12 @@ pub enum FileKind {
     },
 }
 
-/// What memtrace asks.
+/// A question of memtrace's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Question {
     /// Which image, by a number of memtrace's choice.
     pub image: usize,
-    /// What the descriptors are that come with the question; none where the image was asked for before.
+    /// The kinds of the descriptors that come with the question; none where the image was asked for before.
     pub files: Vec<FileKind>,
     /// Virtual offsets in the image.
     pub offsets: Vec<u64>,
@@ -64,13 +68,44 @@ pub struct Named {
     pub line: Option<u32>,
 }
 
-/// What the other process answers.
+/// A part of an image's file that could not be read, with the reason. Others of its parts could.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Problem {
+    /// Its debug information: functions have no file and line.
+    Lines(String),
+    /// Its compressed symbols (`.gnu_debugdata`): only exported functions have names.
+    MiniDebugInfo(String),
+    /// Its debug file.
+    DebugFile(String),
+}
+
+impl Problem {
+    fn reason(&mut self) -> &mut String {
+        match self {
+            Self::Lines(reason) | Self::MiniDebugInfo(reason) | Self::DebugFile(reason) => reason,
+        }
+    }
+
+    /// With no more of a reason than any answer may have.
+    pub(super) fn shortened(mut self) -> Self {
+        let reason = self.reason();
+        reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
+        self
+    }
+}
+
+/// An answer of the other process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// It has given up all it can, and waits for questions. Said once, at first.
     Confined,
-    /// For each offset the functions there, the innermost inlined one first.
-    Functions(Vec<Vec<Named>>),
+    /// The names at the question's offsets.
+    Functions {
+        /// For each offset the functions there, the innermost inlined one first.
+        places: Vec<Vec<Named>>,
+        /// The parts of the image's files that could not be read, if not told before.
+        problems: Vec<Problem>,
+    },
     /// Which of the question's files, by index, the kernel lets it not open: it wants copies.
     Closed(Vec<usize>),
     /// Why there are none of this image, or why the process is not confined.
@@ -154,17 +189,22 @@ pub fn receive<T: DeserializeOwned>(
     Ok(Some((serde_json::from_slice(&body)?, files)))
 }
 
-/// The functions of an answer to `count` offsets, if it is one.
+/// The names in an answer: the functions at each offset, and what could not be read.
+pub type Found = (Vec<Vec<Named>>, Vec<Problem>);
+
+/// The names of an answer to `count` offsets, if it is one.
 #[must_use]
-pub fn checked(answer: Answer, count: usize) -> Option<Result<Vec<Vec<Named>>, String>> {
+pub fn checked(answer: Answer, count: usize) -> Option<Result<Found, String>> {
     let is_short = |text: &str| text.len() <= MAX_NAME_BYTES;
     match answer {
         Answer::Confined | Answer::Closed(_) => None,
         Answer::Failed(why) => Some(Err(why)),
-        Answer::Functions(places) => {
+        Answer::Functions { places, mut problems } => {
             let is_right = |named: &Named| is_short(&named.name) && named.file.as_deref().is_none_or(is_short);
             let are_right = |place: &Vec<Named>| place.len() <= MAX_FUNCTIONS && place.iter().all(is_right);
-            (places.len() == count && places.iter().all(are_right)).then_some(Ok(places))
+            let are_few = problems.len() <= MAX_PROBLEMS
+                && problems.iter_mut().all(|problem| problem.reason().len() <= MAX_REASON_BYTES);
+            (are_few && places.len() == count && places.iter().all(are_right)).then_some(Ok((places, problems)))
         }
     }
 }
@@ -223,20 +263,34 @@ mod tests {
         writer.join().unwrap();
     }
 
+    fn functions(places: Vec<Vec<Named>>) -> Answer {
+        Answer::Functions { places, problems: Vec::new() }
+    }
+
     #[test]
     fn only_answers_to_the_question_are_taken() {
         let right = vec![vec![named("f")], vec![]];
-        assert_eq!(checked(Answer::Functions(right.clone()), 2), Some(Ok(right.clone())));
-        assert_eq!(checked(Answer::Functions(right), 3), None);
+        assert_eq!(checked(functions(right.clone()), 2), Some(Ok((right.clone(), Vec::new()))));
+        assert_eq!(checked(functions(right), 3), None);
         assert_eq!((checked(Answer::Confined, 0), checked(Answer::Closed(Vec::new()), 0)), (None, None));
         assert_eq!(checked(Answer::Failed("corrupt".into()), 1), Some(Err("corrupt".into())));
         let long = named(&"x".repeat(MAX_NAME_BYTES + 1));
-        assert_eq!(checked(Answer::Functions(vec![vec![long.clone()]]), 1), None);
+        assert_eq!(checked(functions(vec![vec![long.clone()]]), 1), None);
         let many = vec![named("f"); MAX_FUNCTIONS + 1];
-        assert_eq!(checked(Answer::Functions(vec![many.clone()]), 1), None);
+        assert_eq!(checked(functions(vec![many.clone()]), 1), None);
         for mut place in [vec![long], many] {
             shorten(&mut place);
-            assert!(checked(Answer::Functions(vec![place]), 1).is_some());
+            assert!(checked(functions(vec![place]), 1).is_some());
         }
+    }
+
+    #[test]
+    fn reasons_are_few_and_short() {
+        let long = Problem::Lines("x".repeat(MAX_REASON_BYTES + 1));
+        let answer = |problems| Answer::Functions { places: Vec::new(), problems };
+        assert_eq!(checked(answer(vec![long.clone()]), 0), None);
+        let short = long.shortened();
+        assert!(checked(answer(vec![short.clone()]), 0).is_some());
+        assert_eq!(checked(answer(vec![short; MAX_PROBLEMS + 1]), 0), None);
     }
 }

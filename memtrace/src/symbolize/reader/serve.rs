@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io,
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
+        fd::{AsRawFd, OwnedFd},
         unix::{fs::FileExt, net::UnixStream},
     },
     panic::{self, AssertUnwindSafe},
@@ -13,14 +13,16 @@ use std::{
     process::ExitCode,
 };
 
-use blazesym::ErrorKind;
 use object::{CompressionFormat, Endianness, Object, ObjectSection, read::elf::ElfFile64};
 
 use super::{
     confine::confine,
-    protocol::{self, Answer, FileKind, MAX_PLACES, Question},
+    protocol::{self, Answer, FileKind, MAX_PLACES, MAX_PROBLEMS, Problem, Question},
 };
-use crate::{process::bounded::BoundedFile, symbolize::names::Names};
+use crate::{
+    process::{bounded::BoundedFile, confinement},
+    symbolize::names::{AddError, Names},
+};
 
 /// More than the largest files with debug information have, in bytes.
 const MAX_FILE_BYTES: u64 = 16 << 30;
@@ -28,16 +30,13 @@ const MAX_FILE_BYTES: u64 = 16 << 30;
 const MAX_HOLES_BYTES: u64 = 256 << 20;
 /// How many times as long as what it takes a file may be that its file system compresses.
 const MAX_COMPRESSION: u64 = 16;
-/// What a file's compressed sections may become together, in bytes: all the memory that there is (`confine`).
+/// The most that a file's compressed sections may become together, in bytes: all the memory that there is (`confine`).
 const MAX_UNPACKED_BYTES: u64 = 1 << 30;
 
 /// Confines itself, then answers the questions that come through stdin until that closes.
 #[must_use]
 pub fn serve() -> ExitCode {
-    // Nobody reads it, and the filter lets nobody write it.
-    panic::set_hook(Box::new(|_| {}));
-    close_all_but_the_standard_ones();
-    let Ok(socket) = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from) else { return ExitCode::FAILURE };
+    let Ok(socket) = confinement::begin() else { return ExitCode::FAILURE };
     let confined = confine();
     let hello = confined.as_ref().map_or_else(|error| Answer::Failed(error.to_string()), |_| Answer::Confined);
     let told = protocol::send(&socket, &hello, &[]);
@@ -45,12 +44,6 @@ pub fn serve() -> ExitCode {
         (Ok(()), Ok(own_files)) if answer_all(&socket, own_files).is_ok() => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     }
-}
-
-/// Whatever memtrace, or who started it, has left open for programs that it starts.
-fn close_all_but_the_standard_ones() {
-    // SAFETY: a system call on descriptors of which nothing here knows.
-    unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
 }
 
 /// Answers until the other side has closed.
@@ -71,13 +64,15 @@ fn answer(images: &mut HashMap<usize, Names>, question: &Question, files: Vec<Ow
             Err(answer) => return answer,
         }
     }
-    let Some(names) = images.get(&question.image) else { return Answer::Failed("it was not sent".into()) };
+    let Some(names) = images.get_mut(&question.image) else { return Answer::Failed("it was not sent".into()) };
     let at = |offset: &u64| {
         let mut place = names.at(*offset);
         protocol::shorten(&mut place);
         place
     };
-    Answer::Functions(question.offsets.iter().take(MAX_PLACES).map(at).collect())
+    let places = question.offsets.iter().take(MAX_PLACES).map(at).collect();
+    let problems = names.take_problems().into_iter().take(MAX_PROBLEMS).map(Problem::shortened).collect();
+    Answer::Functions { places, problems }
 }
 
 /// Takes in what an image's files tell. They stay mapped until the process ends, as the images of memtrace stay open.
@@ -91,19 +86,23 @@ fn open(kinds: &[FileKind], descriptors: Vec<OwnedFd>, own_files: &Path) -> Resu
         let why = match is_possible(&file) {
             Ok(()) if is_other(&file, *kind) => continue,
             // The path leads to this very file: all that this process can open is what it was sent.
-            Ok(()) => match names.add(own_files.join(file.as_raw_fd().to_string()), !claims_too_much(&file)) {
-                Ok(()) => continue,
-                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                    closed.push(index);
-                    continue;
+            Ok(()) => {
+                let path = own_files.join(file.as_raw_fd().to_string());
+                match names.add(path, &file, !claims_too_much(&file)) {
+                    Ok(()) => continue,
+                    Err(AddError::Closed) => {
+                        closed.push(index);
+                        continue;
+                    }
+                    Err(AddError::Refused(error)) => error.to_string(),
                 }
-                Err(error) => error.to_string(),
-            },
+            }
             Err(error) => error.to_string(),
         };
         // A debug file that is of no use costs what it would tell.
-        if *kind == FileKind::Image {
-            return Err(Answer::Failed(why));
+        match kind {
+            FileKind::Image => return Err(Answer::Failed(why)),
+            FileKind::Debug { .. } => names.note(Problem::DebugFile(why)),
         }
     }
     if closed.is_empty() { Ok(names) } else { Err(Answer::Closed(closed)) }

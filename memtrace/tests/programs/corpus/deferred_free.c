@@ -1,4 +1,4 @@
-// What readers may still see is freed later: each update leaves the old version in a queue, which is freed every three
+// An object that readers may still see is freed later: each update leaves the old version in a queue, which is freed every three
 // seconds. Bound: 100 current ones and the updates of three seconds (some 180).
 // innocent
 // half: measured

@@ -9,7 +9,7 @@ struct Record {
     char fields[900];
 };
 
-// What a debugger would look at; with it, the compiler cannot do without the allocation.
+// A variable that a debugger would look at; with it, the compiler cannot do without the allocation.
 const Record *current;
 
 NOINLINE static void check(const Record &record) {

@@ -4,11 +4,11 @@
 // half: tuned
 mod pace;
 
-type Handler = Box<dyn Fn(u64) -> u64>;
+type ProbeKind = Box<dyn Fn(u64) -> u64>;
 
 #[derive(Default)]
 struct Bus {
-    handlers: Vec<Handler>,
+    handlers: Vec<ProbeKind>,
 }
 
 impl Bus {

@@ -12,7 +12,7 @@ struct note {
 static struct note *last;
 
 NOINLINE static void note_heartbeat(unsigned sequence) {
-    // What `last` pointed to before is still allocated.
+    // The block that `last` pointed to before is still allocated.
     last = malloc(sizeof *last);
     last->at = now();
     last->sequence = sequence;

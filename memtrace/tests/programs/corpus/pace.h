@@ -1,4 +1,4 @@
-// What the programs of the corpus share: how they wait, how they end, and what they do at random. To be included first.
+// The part that the programs of the corpus share: how they wait, how they end, and what they do at random. To be included first.
 #pragma once
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE

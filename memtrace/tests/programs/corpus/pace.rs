@@ -1,4 +1,4 @@
-// What the Rust programs of the corpus share: how they wait, how they end, and what they do at random.
+// The part that the Rust programs of the corpus share: how they wait, how they end, and what they do at random.
 
 use std::{
     cell::Cell,

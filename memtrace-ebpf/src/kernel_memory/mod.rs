@@ -1,0 +1,6 @@
+//! The kernel's own memory.
+
+mod objects;
+mod pages;
+mod programs;
+mod sites;

@@ -1,0 +1,49 @@
+//! The tests of memtrace as users run it, with real BPF, in one program: a module a topic. They need root. `cargo xtask test`
+//! runs two at a time, so that each holds beside another memtrace, and those that look at the whole machine alone.
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
+
+mod agreement;
+mod allocators;
+mod budget;
+mod budget_apart;
+mod bursts;
+mod children;
+mod command_line;
+mod exact;
+mod faults;
+mod gate;
+mod gate_children;
+mod gate_unseen;
+mod growth;
+mod harness;
+mod headroom;
+mod heap;
+mod heap_jemalloc;
+mod heap_reader;
+mod host;
+mod inferred;
+mod kernel;
+mod memory;
+mod mmap;
+mod names;
+mod namespaces;
+mod odd_stacks;
+mod one_sided;
+mod overhead;
+mod pages;
+mod placement;
+mod real;
+mod real_leaks;
+mod recorded;
+mod returns;
+mod sampled;
+mod slow_reader;
+mod stacks;
+mod support;
+mod survival;
+mod targets;
+mod teardown;
+mod threads;
+mod untrusted;
+mod verdicts;
+mod watch;
