@@ -1,9 +1,8 @@
 //! The harness itself: a wait in vain fails its test, a test that fails leaves nothing behind, and others may trace as well.
 
 use std::{
-    fs,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -82,23 +81,4 @@ fn what_another_memtrace_holds_is_not_taken_for_left_over() {
     other.stop();
     assert_nothing_stays_in_the_kernel();
     assert!(target.is_alive());
-}
-
-/// The sources of the tests, but for the harness.
-fn sources(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
-}
-
-#[test]
-fn no_test_waits_for_a_process_in_a_way_without_a_limit() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
-    let without = [".output()", ".status()", ".wait_with_output()", ".spawn()", "libc::__WALL)", "child.wait()"];
-    let harness = [folder.join("support/running.rs"), folder.join("harness.rs")];
-    for path in sources(&folder).into_iter().filter(|path| !harness.contains(path)) {
-        let text = fs::read_to_string(&path).unwrap();
-        for wait in without {
-            assert!(!text.contains(wait), "{wait} in {}", path.display());
-        }
-    }
 }

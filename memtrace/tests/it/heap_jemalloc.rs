@@ -16,7 +16,7 @@ use memtrace::{
 use crate::{
     heap_reader::{Truth, assert_adds_up},
     support::{
-        compile, eventually,
+        Running, compile, eventually,
         load::{RedisClient, redis_idle},
     },
 };
@@ -97,7 +97,7 @@ fn redis_under_its_benchmark_is_told_between_its_own_figures() {
     let mut client = RedisClient::connect(redis.port);
     let mut benchmark = Command::new("/usr/bin/redis-benchmark");
     benchmark.args(["-p", &redis.port.to_string(), "-t", "set", "-n", "100000000", "-r", "500000", "-d", "100", "-q"]);
-    let mut benchmark = benchmark.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let benchmark = Running::start(benchmark.stdin(Stdio::null()).stdout(Stdio::null()));
     eventually("keys", || client.memory("allocator_allocated") > 8 << 20);
     let looks: Vec<(u64, u64, u64)> = (0..5)
         .map(|_| {
@@ -107,8 +107,7 @@ fn redis_under_its_benchmark_is_told_between_its_own_figures() {
             (before, allocated(jemalloc(&heap)), client.memory("allocator_allocated"))
         })
         .collect();
-    benchmark.kill().unwrap();
-    benchmark.wait().unwrap();
+    drop(benchmark);
     println!("redis under its benchmark: {looks:?}");
     for (before, found, after) in looks {
         // Buffers of fifty clients come and go.
