@@ -148,6 +148,17 @@ mod tests {
     }
 
     #[test]
+    fn the_beginning_of_the_stack_is_read_behind_a_hostile_name() {
+        let stat =
+            b"42 (a) R 1 (b)) S 1 42 42 0 -1 4194304 100 0 0 0 7 5 0 0 20 0 1 0 99 1 2 3 4 5 140722000000000 0\n";
+        assert_eq!((parse_stack_start(stat), parse_stack_start(b"42 (a) R 1")), (Some(140_722_000_000_000), None));
+        let own = stack_start(std::process::id()).unwrap();
+        let mappings = crate::process::maps::read(std::process::id()).unwrap();
+        let stack = mappings.iter().find(|mapping| mapping.path.as_os_str() == "[stack]").unwrap();
+        assert!((stack.start..stack.end).contains(&own));
+    }
+
+    #[test]
     fn our_own_figures_are_there() {
         let pid = std::process::id();
         assert!(!comm(pid).unwrap().is_empty());

@@ -11,13 +11,14 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+use super::accelerator::Accelerator;
 use crate::shell::say;
 
 /// Serves files to the machine; in Debian 12 a part of the emulator's packages.
 const VIRTIOFSD: &str = "/usr/lib/qemu/virtiofsd";
 
 /// The machine's memory, taken only as it is used.
-const MEMORY: &str = "4G";
+const MEMORY: &str = "6G";
 
 /// The status of `timeout` where the time was up.
 const TIMED_OUT: i32 = 124;
@@ -25,7 +26,7 @@ const TIMED_OUT: i32 = 124;
 /// How long the server of files may take to start.
 const SERVER_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Preempting wherever it can; what goes wrong in it ends it. Its watchdogs would bark at the emulator's pace.
+/// Preempting wherever it can; what goes wrong in it ends it. Its watchdogs would bark at an emulator's pace.
 const KERNEL_ARGUMENTS: &str =
     "console=ttyS0 preempt=full oops=panic panic=-1 nowatchdog rcupdate.rcu_cpu_stall_suppress=1";
 
@@ -36,12 +37,12 @@ const VERDICT: &str = "memtrace-vm: status ";
 const LAST_LINES: usize = 40;
 
 /// Starts the machine, shows what its job writes, and returns when that has succeeded.
-pub(crate) fn run(folder: &Path, image: &Path, initramfs: &Path, limit_s: u32) -> Result<()> {
+pub(crate) fn run(accelerator: Accelerator, folder: &Path, image: &Path, initramfs: &Path, limit_s: u32) -> Result<()> {
     let begun = Instant::now();
     let log = folder.join("kernel.log");
     let socket = folder.join("files.sock");
     let _server = Server::start(&socket)?;
-    let mut machine = emulator(image, initramfs, &socket, &log, limit_s)
+    let mut machine = qemu(accelerator, image, initramfs, &socket, &log, limit_s)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -59,12 +60,12 @@ pub(crate) fn run(folder: &Path, image: &Path, initramfs: &Path, limit_s: u32) -
     }
 }
 
-/// The emulator, which ends by itself at the limit.
-fn emulator(image: &Path, initramfs: &Path, socket: &Path, log: &Path, limit_s: u32) -> Command {
+/// qemu, which ends by itself at the limit.
+fn qemu(accelerator: Accelerator, image: &Path, initramfs: &Path, socket: &Path, log: &Path, limit_s: u32) -> Command {
     let mut command = Command::new("timeout");
     // In the foreground: Ctrl-C ends it too.
     command.args(["--foreground", &limit_s.to_string(), "qemu-system-x86_64"]);
-    command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]);
+    command.args(accelerator.arguments()).args(["-smp", "2"]);
     // The server of files writes into the machine's memory.
     command.args(["-m", MEMORY, "-object", &format!("memory-backend-memfd,id=memory,size={MEMORY},share=on")]);
     command.args(["-numa", "node,memdev=memory", "-chardev", &format!("socket,id=files,path={}", socket.display())]);

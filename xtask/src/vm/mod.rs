@@ -1,8 +1,9 @@
 //! `cargo xtask test --vm` and `soak --vm`: on another kernel, Debian's 6.1, which preempts; and on a machine of their own.
 //!
-//! The kernel runs in an emulator. Its root is this machine's own, read-only, with an overlay in memory for
+//! The kernel runs in a virtual machine of qemu's. Its root is this machine's own, read-only, with an overlay in memory for
 //! what is written: the tests, memtrace and the programs that are traced are the very files that are used here.
 
+mod accelerator;
 mod initramfs;
 mod machine;
 mod packages;
@@ -17,6 +18,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use self::accelerator::Accelerator;
 use crate::{
     build, setup,
     shell::{read, root, say, target},
@@ -26,9 +28,6 @@ use crate::{
 
 /// The programs that the emulator and the start of the machine take, as Debian packages.
 const PACKAGES: [&str; 2] = ["qemu-system-x86", "cpio"];
-
-/// The divisor of the long tests' operations: the emulator runs a probe some twenty times slower.
-const SCALE: u32 = 25;
 
 /// Modules of tests that are not run there: those without BPF, for which one kernel is like another, the one that
 /// fetches packages, because the machine has no network, and the corpus, which is too much for an emulator.
@@ -46,13 +45,16 @@ pub(crate) fn test(names: Option<&str>, long: bool) -> Result<()> {
     if let Some(module) = LEFT_OUT.iter().find(|module| selection.names(module)) {
         bail!("the tests of `{module}` are not run on the other kernel");
     }
+    setup::apt_install(&PACKAGES)?;
+    let accelerator = Accelerator::of_this_machine();
     let program = test_program(&mut test::prepare()?.cargo_test())?;
-    run(&target().join("vm"), &job(&program, &selection, long)?, TESTS_LIMIT_S)
+    run(accelerator, &target().join("vm"), &job(&program, &selection, long, accelerator.scale())?, TESTS_LIMIT_S)
 }
 
 /// Traces everything that runs on a machine on which nothing else does.
 pub(crate) fn soak(minutes: u32) -> Result<()> {
     check_root()?;
+    setup::apt_install(&PACKAGES)?;
     soak::prepare()?;
     let memtrace = build::build(true)?;
     let own = std::env::current_exe().context("cannot tell where this program is")?;
@@ -62,17 +64,16 @@ pub(crate) fn soak(minutes: u32) -> Result<()> {
         quoted(&memtrace)?,
         quoted(&own)?
     );
-    run(&target().join("vm/soak"), &job, minutes * 60 + SOAK_LIMIT_S)
+    run(Accelerator::of_this_machine(), &target().join("vm/soak"), &job, minutes * 60 + SOAK_LIMIT_S)
 }
 
 /// Runs a script on the other kernel, within so many seconds.
-fn run(folder: &Path, job: &str, limit_s: u32) -> Result<()> {
-    setup::apt_install(&PACKAGES)?;
+fn run(accelerator: Accelerator, folder: &Path, job: &str, limit_s: u32) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let kernel = packages::kernel(&target().join("vm"))?;
     let initramfs = initramfs::build(folder, &kernel, job)?;
-    say(&format!("starting {kernel}"));
-    machine::run(folder, &kernel.image, &initramfs, limit_s)
+    say(&format!("starting {kernel}, by {}", accelerator.name()));
+    machine::run(accelerator, folder, &kernel.image, &initramfs, limit_s)
 }
 
 fn check_root() -> Result<()> {
@@ -98,12 +99,13 @@ fn executable(message: &str) -> Option<PathBuf> {
 }
 
 /// The script that runs the tests, whose status is the verdict.
-fn job(program: &Path, selection: &Selection, long: bool) -> Result<String> {
+fn job(program: &Path, selection: &Selection, long: bool, scale: Option<u32>) -> Result<String> {
     let memtrace = target().join("release/memtrace");
     let mut script = format!(
-        "cd {} || exit 1\nexport MEMTRACE={} MEMTRACE_TEST_SCALE={SCALE}\nexec {} --color=never",
+        "cd {} || exit 1\nexport MEMTRACE={}{}\nexec {} --color=never",
         quoted(&root().join("memtrace"))?,
         quoted(&memtrace)?,
+        scale.map_or_else(String::new, |scale| format!(" MEMTRACE_TEST_SCALE={scale}")),
         quoted(program)?
     );
     let left_out = LEFT_OUT.iter().flat_map(|module| test::skip(module));
@@ -138,10 +140,17 @@ mod tests {
 
     #[test]
     fn the_job_runs_what_was_selected_but_for_what_is_left_out() {
-        let script = job(Path::new("/it"), &Selection::of("gate").unwrap(), true).unwrap();
+        let script = job(Path::new("/it"), &Selection::of("gate").unwrap(), true, Some(25)).unwrap();
+        assert!(script.contains(" MEMTRACE_TEST_SCALE=25\n"), "{script}");
         let last = script.lines().last().unwrap();
         assert!(last.starts_with("exec '/it' --color=never '--test-threads=1' '--include-ignored' 'gate::'"), "{last}");
         assert!(last.ends_with("'--skip' 'verdicts::'"), "{last}");
+    }
+
+    #[test]
+    fn all_operations_are_run_where_nothing_is_emulated() {
+        let script = job(Path::new("/it"), &Selection::of("").unwrap(), false, None).unwrap();
+        assert!(!script.contains("SCALE"), "{script}");
     }
 
     #[test]
