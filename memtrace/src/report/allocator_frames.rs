@@ -1,10 +1,17 @@
 //! Frames between a program's own code and its allocator's: what a reader need not see to know who allocates or frees.
 
-use crate::model::frame::{Frame, Stack};
+use std::{collections::HashSet, sync::LazyLock};
 
-/// Allocators' own functions.
-const NAMES: [&str; 9] =
-    ["malloc", "calloc", "realloc", "reallocarray", "free", "cfree", "aligned_alloc", "memalign", "posix_memalign"];
+use crate::{
+    capture::allocators::FAMILIES,
+    model::frame::{Frame, Stack},
+};
+
+/// The functions of every family of allocators, under each of its prefixes.
+static FUNCTIONS: LazyLock<HashSet<String>> = LazyLock::new(|| {
+    let variants = FAMILIES.iter().flat_map(|family| family.variants);
+    variants.flat_map(|variant| variant.functions().map(|(name, _)| name)).collect()
+});
 
 /// How names begin of what allocators and the standard libraries of C++ and Rust put on top of them.
 const BEGINNINGS: [&str; 14] = [
@@ -33,7 +40,7 @@ pub(super) fn is_plumbing(frame: &Frame) -> bool {
     let name = function.name.as_str();
     // It calls main, and is no part of an allocator.
     name != "__libc_start_main_impl"
-        && (NAMES.contains(&name)
+        && (FUNCTIONS.contains(name)
             || BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))
             || name.starts_with('<') && TRAITS_OF.iter().any(|library| name.contains(library)))
 }
@@ -72,7 +79,11 @@ mod tests {
         assert_eq!(named(&["alloc::alloc::alloc", "<alloc::boxed::Box<T>>::new", "keep", "main"]), "keep");
         assert_eq!(named(&["<T as alloc::slice::ToVec>::to_vec", "<Cache as Store>::keep"]), "<Cache as Store>::keep");
         assert_eq!(named(&["free", "operator delete(void*)", "conn_close(int)"]), "conn_close(int)");
+        assert_eq!(named(&["mi_free", "drop_session"]), "drop_session");
+        assert_eq!(named(&["tc_deletearray_sized", "drop_rows"]), "drop_rows");
+        assert_eq!(named(&["_rjem_sdallocx", "<alloc::vec::Vec<T>>::drop", "evict"]), "evict");
         assert_eq!(named(&["malloc_everything_of_mine"]), "malloc_everything_of_mine");
+        assert_eq!(named(&["mi_process_message"]), "mi_process_message");
         assert_eq!(leading(&stack(&["", "main"])), 0);
     }
 }

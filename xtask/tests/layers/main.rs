@@ -24,8 +24,9 @@ const LAYERS: [&[&str]; 7] = [
 ];
 
 /// Rooms of one line of which the first imports the second, with the reason.
-const NEIGHBOURS: [(&str, &str, &str); 2] = [
+const NEIGHBOURS: [(&str, &str, &str); 3] = [
     ("capture", "symbolize", "a target's images are opened once, for its probes and for its symbols"),
+    ("report", "capture", "a program's own frames come behind the functions of the allocators that are hooked"),
     ("report", "analysis", "JUnit and baselines tell what the gate has let pass"),
 ];
 

@@ -4,7 +4,8 @@ use crate::bpf::Asked;
 use clap::Args;
 use memtrace_common::ids::ProcessSlot;
 
-/// All of a map is allocated at start; `-v` shows what they take. Where two defaults are given, the second is
+/// Memory of these tables is the kernel's, and `-v` shows how much they take. Beside named processes, on Linux 6.1 and later,
+/// most take it as it is needed; else all of it is allocated at start. Where two defaults are given, the second is
 /// for what can begin by itself: --follow, --comm, --cgroup and --all.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Kernel memory")]
@@ -26,7 +27,7 @@ pub(crate) struct CapacityArguments {
     #[arg(long, value_name = "N", value_parser = capacity())]
     pub(crate) max_rows: Option<u32>,
 
-    /// Targets at the same time, about 330 bytes each [default: 64, or 4096 likewise]
+    /// Targets at the same time, about 700 bytes each [default: 64, or 4096 likewise]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(ProcessSlot::MAX.0)))]
     pub(crate) max_processes: Option<u32>,
 
