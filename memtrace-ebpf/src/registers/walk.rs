@@ -66,7 +66,7 @@ struct Walk {
     list: u64,
     /// The entry of the next thread.
     entry: u64,
-    /// How many threads are still to be passed over.
+    /// How many threads are passed over.
     to_pass: u64,
     /// How many records were written.
     written: u64,
@@ -113,9 +113,9 @@ fn begin(descriptor: u64, number: u32) -> Option<Walk> {
     Some(Walk { list: list as u64, entry, to_pass: 0, written: 0, registers, namespace, end })
 }
 
-/// Copies the next thread, or passes it over. Returns 1 where the piece ends.
+/// Copies the thread number `index`, or passes it over. Returns 1 where the piece ends.
 #[inline(never)]
-extern "C" fn next_thread(_index: u64, walk: *mut Walk) -> i64 {
+extern "C" fn next_thread(index: u64, walk: *mut Walk) -> i64 {
     // SAFETY: `read` passes its own `Walk`, which nobody else uses meanwhile.
     let walk = unsafe { &mut *walk };
     if walk.entry == walk.list {
@@ -127,16 +127,16 @@ extern "C" fn next_thread(_index: u64, walk: *mut Walk) -> i64 {
         walk.end = PieceEnd::Broken as u64;
         return 1;
     };
-    if walk.to_pass > 0 {
-        walk.to_pass -= 1;
-    } else {
-        let Some(record) = REGISTERS.get_ptr_mut(walk.written as u32) else { return 1 };
+    // No counter of our own, whose every value the verifier would follow.
+    if index >= walk.to_pass {
+        let place = index - walk.to_pass;
+        let Some(record) = REGISTERS.get_ptr_mut(place as u32) else { return 1 };
         // SAFETY: an array map's entry lives as long as the map; user space runs one program at a time, and reads none meanwhile.
         let record = unsafe { &mut *record };
         let layout = THREAD_LAYOUT.load();
         let task = entry.wrapping_sub(layout.thread_entry as usize);
         thread::copy(task, record, number(task, &walk.namespace), walk.registers, &layout);
-        walk.written += 1;
+        walk.written = place + 1;
     }
     walk.entry = next as u64;
     0
