@@ -27,6 +27,7 @@ mod maps;
 mod namespace;
 mod notices;
 mod pages;
+mod pid_records;
 mod recording;
 mod site;
 mod stack;

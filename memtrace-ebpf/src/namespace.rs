@@ -5,8 +5,9 @@ use aya_ebpf::{Global, programs::RawTracePointContext};
 use memtrace_common::wire::namespace::{PidLayout, PidNamespace};
 
 use crate::{
-    kernel_fields::{Address, current_task, field, pointer},
+    kernel_fields::{Address, current_task, pointer},
     maps::OWN_NAMESPACE,
+    pid_records::{number_at, number_in, of_folder, own_namespace},
 };
 
 /// Set at load.
@@ -25,9 +26,6 @@ static PID_LAYOUT: Global<PidLayout> = Global::new(PidLayout {
     number: 0,
     namespace: 0,
 });
-
-/// `MAX_PID_NS_LEVEL` of `<linux/pid_namespace.h>`.
-const DEEPEST: u32 = 32;
 
 /// The number of the current thread, which is `tid` in the first namespace.
 #[inline(always)]
@@ -56,13 +54,8 @@ pub(crate) fn first_number(ctx: &RawTracePointContext) -> u32 {
         return number;
     }
     let find = || {
-        let own = own_namespace(&layout)?;
-        let files = pointer(current_task(), layout.files)?;
-        let descriptors = pointer(pointer(files, layout.fdt)?, layout.fd)?;
-        let file: Address = field(descriptors.wrapping_add((descriptor as usize).wrapping_mul(8)), 0)?;
-        let inode = pointer(file, layout.f_inode)?;
-        let of_proc = inode.wrapping_sub(layout.vfs_inode as usize);
-        let pid = pointer(of_proc, layout.inode_pid)?;
+        let own = note_own_namespace(&layout)?;
+        let pid = of_folder(descriptor, &layout)?;
         let first = PidNamespace { level: 0, ..PidNamespace::default() };
         if number_in(pid, &own, &layout)? == number { number_at(pid, &first, &layout) } else { None }
     };
@@ -71,40 +64,11 @@ pub(crate) fn first_number(ctx: &RawTracePointContext) -> u32 {
 
 /// Finds memtrace's own namespace, in which the current thread is, and notes it.
 #[inline(always)]
-fn own_namespace(layout: &PidLayout) -> Option<PidNamespace> {
-    let pid = pointer(current_task(), layout.thread_pid)?;
-    let level: u32 = field(pid, layout.level)?;
-    let own = PidNamespace { level, ..PidNamespace::default() };
-    let address = pointer(entry(pid, &own, layout)?, layout.namespace)? as u64;
-    let own = PidNamespace { address, ..own };
+fn note_own_namespace(layout: &PidLayout) -> Option<PidNamespace> {
+    let own = own_namespace(layout)?;
     let noted = OWN_NAMESPACE.get_ptr_mut(0)?;
     // SAFETY: an array map's entry lives as long as the map; user space runs this before anything is attached, and its namespace
     // never changes.
     unsafe { *noted = own };
     Some(own)
-}
-
-/// A task's number in a namespace; nothing where it has none there.
-#[inline(always)]
-fn number_in(pid: Address, namespace: &PidNamespace, layout: &PidLayout) -> Option<u32> {
-    let level: u32 = field(pid, layout.level)?;
-    let is_there = level >= namespace.level
-        && pointer(entry(pid, namespace, layout)?, layout.namespace)? as u64 == namespace.address;
-    if is_there { number_at(pid, namespace, layout) } else { None }
-}
-
-/// A task's number in whatever namespace of its own lies as deep.
-#[inline(always)]
-fn number_at(pid: Address, namespace: &PidNamespace, layout: &PidLayout) -> Option<u32> {
-    field(entry(pid, namespace, layout)?, layout.number)
-}
-
-/// The kernel's record of a task in a namespace.
-#[inline(always)]
-fn entry(pid: Address, namespace: &PidNamespace, layout: &PidLayout) -> Option<Address> {
-    if namespace.level > DEEPEST {
-        return None;
-    }
-    let at = layout.numbers as u64 + namespace.level as u64 * layout.number_bytes as u64;
-    Some(pid.wrapping_add(at as usize))
 }

@@ -1,6 +1,10 @@
-//! Building: the BPF object, then memtrace, which embeds it.
+//! Building: the BPF objects, then memtrace, which embeds them.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 
@@ -8,6 +12,11 @@ use crate::{
     setup::{self, BpfToolchain},
     shell::{Progress, cargo, root, run, target},
 };
+
+/// The program of `memtrace-ebpf` that traces.
+const TRACING: &str = "memtrace-ebpf";
+/// The one that reads registers.
+const REGISTERS: &str = "memtrace-registers";
 
 /// Builds everything. Returns memtrace's path.
 pub(crate) fn build(release: bool) -> Result<PathBuf> {
@@ -22,7 +31,8 @@ pub(crate) fn build(release: bool) -> Result<PathBuf> {
     Ok(target().join(if release { "release" } else { "debug" }).join("memtrace"))
 }
 
-/// Builds the BPF object, or leaves it as it is where nothing has changed. Returns its path.
+/// Builds the BPF objects, or leaves them as they are where nothing has changed. Returns the path of the one that traces; the other
+/// lies beside it.
 pub(crate) fn bpf_object() -> Result<PathBuf> {
     let toolchain = setup::bpf_toolchain()?;
     let _progress = Progress::of("building the BPF object");
@@ -31,7 +41,8 @@ pub(crate) fn bpf_object() -> Result<PathBuf> {
         None => cargo(),
     };
     run(for_bpf(command.arg("build"), &toolchain))?;
-    publish(&bpf_folder())
+    publish(&bpf_folder(), REGISTERS)?;
+    publish(&bpf_folder(), TRACING)
 }
 
 /// Runs clippy on the kernel side, in the form in which it is built.
@@ -94,11 +105,11 @@ pub(crate) fn path_flags() -> Vec<String> {
     folders.into_iter().filter_map(flag).collect()
 }
 
-/// Copies the object to where memtrace's build looks for it, if it is another one: an unchanged file must
+/// Copies an object to where memtrace's build looks for it, if it is another one: an unchanged file must
 /// not make memtrace build again.
-fn publish(folder: &std::path::Path) -> Result<PathBuf> {
-    let built = folder.join("bpfel-unknown-none/bpf/memtrace-ebpf");
-    let published = folder.join("memtrace-ebpf.o");
+fn publish(folder: &Path, name: &str) -> Result<PathBuf> {
+    let built = folder.join("bpfel-unknown-none/bpf").join(name);
+    let published = folder.join(name).with_extension("o");
     let new = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
     if fs::read(&published).is_ok_and(|old| old == new) {
         return Ok(published);

@@ -7,8 +7,8 @@ mod x86_64;
 
 #[cfg(any(target_arch = "x86_64", bpf_target_arch = "x86_64"))]
 pub use x86_64::{
-    ADDRESS_BITS, FRAME_POINTER_WORDS, PAGE_BYTES, RETURN_POPS_BYTES, frame_pointer_cfa, linkage_table_cfa,
-    return_address_at, signal_frame,
+    ADDRESS_BITS, FRAME_POINTER_WORDS, PAGE_BYTES, RETURN_POPS_BYTES, SAVED_REGISTERS, THREAD_BASES, VECTOR_WORDS,
+    frame_pointer_cfa, linkage_table_cfa, return_address_at, saved_registers, signal_frame,
 };
 
 #[cfg(not(any(target_arch = "x86_64", bpf_target_arch = "x86_64")))]

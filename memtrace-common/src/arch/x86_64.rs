@@ -47,3 +47,44 @@ pub mod signal_frame {
     /// The program counter.
     pub const PC: u64 = 168;
 }
+
+/// How many words the kernel saves of a thread that enters it: `struct pt_regs` of arch/x86/include/asm/ptrace.h.
+pub const SAVED_REGISTERS: usize = 21;
+
+/// How many registers hold the base of memory that only the thread has: fs and gs.
+pub const THREAD_BASES: usize = 2;
+
+/// The words of the sixteen vector registers that every such processor has, without the upper parts that newer ones have besides.
+pub const VECTOR_WORDS: usize = 32;
+
+/// Where the kernel saves each register: its index among [`SAVED_REGISTERS`] words.
+pub mod saved_registers {
+    /// Those that a function leaves to its caller as they were, but for the stack pointer.
+    pub const KEPT: [usize; 6] = [R15, R14, R13, R12, BP, BX];
+    /// Those that hold the arguments of a system call: nothing changes them in it.
+    pub const ARGUMENTS: [usize; 6] = [DI, SI, DX, R10, R9, R8];
+    /// Those that the system call instruction overwrites.
+    pub const OVERWRITTEN: [usize; 3] = [AX, CX, R11];
+    /// The number of the system call that the thread has entered; negative where something else has interrupted it.
+    pub const SYSTEM_CALL: usize = 15;
+    /// The program counter.
+    pub const PC: usize = 16;
+    /// The stack pointer.
+    pub const SP: usize = 19;
+
+    const R15: usize = 0;
+    const R14: usize = 1;
+    const R13: usize = 2;
+    const R12: usize = 3;
+    const BP: usize = 4;
+    const BX: usize = 5;
+    const R11: usize = 6;
+    const R10: usize = 7;
+    const R9: usize = 8;
+    const R8: usize = 9;
+    const AX: usize = 10;
+    const CX: usize = 11;
+    const DX: usize = 12;
+    const SI: usize = 13;
+    const DI: usize = 14;
+}

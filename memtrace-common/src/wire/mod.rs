@@ -11,6 +11,7 @@ pub mod kernel_memory;
 pub mod mapping;
 pub mod namespace;
 pub mod process;
+pub mod registers;
 pub mod resident;
 pub mod site;
 pub mod stack;

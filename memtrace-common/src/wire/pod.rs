@@ -8,6 +8,7 @@ use super::{
     free_site::FreeSite,
     namespace::{PidLayout, PidNamespace},
     process::{Process, SlotOfProcess},
+    registers::{ThreadLayout, ThreadRegisters},
     resident::Resident,
     site::Site,
     stack::StackRecord,
@@ -50,5 +51,7 @@ pod!(
     SpareRows,
     StackId,
     StackRecord,
-    Thread
+    Thread,
+    ThreadLayout,
+    ThreadRegisters
 );

@@ -2,7 +2,7 @@
 //!
 //! [`Bpf`] traces programs, [`KernelMemory`] the kernel's own memory: two uses of one object. Both have what `loaded` has, and a
 //! part of their own (`heap`, `kernel_memory`). Each table has a file, which takes its maps from `maps` and imports no other
-//! table; `object`, `named_map`, `mapped_array` and `error` are the ground.
+//! table; `object`, `named_map`, `mapped_array` and `error` are the ground. [`registers`] has a small object of its own.
 
 mod blocks;
 mod calls;
@@ -29,6 +29,7 @@ pub mod point;
 mod probe_kind;
 mod probes;
 mod recordings;
+pub mod registers;
 mod rooms;
 mod rows;
 mod settings;

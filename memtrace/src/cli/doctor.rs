@@ -10,7 +10,7 @@ use memtrace_common::{
 use super::failure::Failure;
 use crate::{
     bpf::{
-        AttachMethod, Bpf, Capacities, Extras, KernelMemory, MemorySettings, Settings, Unwind, features::has_bpf_loop,
+        AttachMethod, Bpf, Capacities, Extras, KernelMemory, MemorySettings, Settings, Unwind, features::has_bpf_loop, registers,
     },
     capture::preflight::{self, Check, Outcome},
     engine::check_headroom,
@@ -39,6 +39,7 @@ pub(super) fn run() -> Result<ExitCode, Failure> {
     if missing == 0 {
         missing += try_kernel();
         println!("{}", kernel_memory());
+        println!("{}", registers());
     }
     match missing {
         0 => {
@@ -57,6 +58,17 @@ fn look() -> String {
         Err(why) => format!(
             "limited  look: {}\n         hint: only `memtrace heap` needs it; the line `heap` says whose memory may be read",
             words::heap::not_read(&why)
+        ),
+    }
+}
+
+/// Whether the kernel tells registers of threads: reads those of this process's own.
+fn registers() -> String {
+    match registers::read(std::process::id()) {
+        Ok(_) => "ok       registers: the kernel tells those of threads that do not run".to_owned(),
+        Err(why) => format!(
+            "limited  registers: {}\n         hint: blocks to which only a register points may be taken for lost",
+            words::registers::not_read(&why)
         ),
     }
 }

@@ -13,6 +13,7 @@ pub mod heap_report;
 pub mod ledger;
 pub mod life;
 pub mod memory;
+pub mod no_registers;
 pub mod not_seen;
 pub mod outcome;
 pub mod overhead;

@@ -2,8 +2,13 @@
 //! because the layout differs from kernel to kernel.
 
 use btf_rs::{Btf, Type};
-use memtrace_common::wire::{address_space::AddressSpaceLayout, namespace::PidLayout};
+use memtrace_common::{
+    arch::THREAD_BASES,
+    wire::{address_space::AddressSpaceLayout, namespace::PidLayout, registers::ThreadLayout},
+};
 use thiserror::Error;
+
+use super::arch;
 
 /// The kernel's type information.
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -62,8 +67,11 @@ impl TaskOffsets {
 /// # Errors
 /// As [`TaskOffsets::read`].
 pub fn pid_layout() -> Result<PidLayout, TaskTypeError> {
-    let types = Btf::from_file(VMLINUX).map_err(TaskTypeError::Read)?;
-    let at = |structure, name| field(&types, structure, name);
+    pid_layout_of(&Btf::from_file(VMLINUX).map_err(TaskTypeError::Read)?)
+}
+
+fn pid_layout_of(types: &Btf) -> Result<PidLayout, TaskTypeError> {
+    let at = |structure, name| field(types, structure, name);
     Ok(PidLayout {
         thread_pid: at("task_struct", "thread_pid")?,
         files: at("task_struct", "files")?,
@@ -74,10 +82,47 @@ pub fn pid_layout() -> Result<PidLayout, TaskTypeError> {
         inode_pid: at("proc_inode", "pid")?,
         level: at("pid", "level")?,
         numbers: at("pid", "numbers")?,
-        number_bytes: size(&types, "upid")?,
+        number_bytes: size(types, "upid")?,
         number: at("upid", "nr")?,
         namespace: at("upid", "ns")?,
     })
+}
+
+/// `PIDTYPE_TGID` of `<linux/pid.h>`: of the lists that a pid has, the one of the process that is called so.
+const OF_PROCESS: u32 = 1;
+
+/// Where the kernel holds threads and their registers, and what threads are called in each pid namespace.
+///
+/// # Errors
+/// As [`TaskOffsets::read`].
+pub fn thread_layout() -> Result<(ThreadLayout, PidLayout), TaskTypeError> {
+    let types = Btf::from_file(VMLINUX).map_err(TaskTypeError::Read)?;
+    let at = |structure, name| field(&types, structure, name);
+    let own = at("task_struct", "thread")?;
+    let mut bases = [0; THREAD_BASES];
+    for (base, name) in bases.iter_mut().zip(arch::BASES) {
+        *base = own + at("thread_struct", name)?;
+    }
+    let vectors = arch::vectors(&at, &|structure| size(&types, structure))
+        .inspect_err(|error| log::info!("vector registers of threads are not read: {error}"))
+        .unwrap_or_default();
+    let layout = ThreadLayout {
+        leader: at("pid", "tasks")? + OF_PROCESS * size(&types, "hlist_head")?,
+        leader_entry: at("task_struct", "pid_links")? + OF_PROCESS * size(&types, "hlist_node")?,
+        signal: at("task_struct", "signal")?,
+        threads: at("signal_struct", "thread_head")?,
+        thread_entry: at("task_struct", "thread_node")?,
+        exit_state: at("task_struct", "exit_state")?,
+        on_cpu: at("task_struct", "on_cpu")?,
+        given_up: at("task_struct", "nvcsw")?,
+        preempted: at("task_struct", "nivcsw")?,
+        stack: at("task_struct", "stack")?,
+        bases,
+        vector_state: vectors.state,
+        vectors: vectors.vectors,
+        vectors_in_use: vectors.in_use,
+    };
+    Ok((layout, pid_layout_of(&types)?))
 }
 
 /// `IPC_SHM_IDS` of the kernel's ipc/util.h: System V segments are the third kind of objects of their namespace.
@@ -153,6 +198,19 @@ mod tests {
         assert!(layout.thread_pid > 0 && layout.files > 0, "{layout:?}");
         assert_eq!((layout.number, layout.namespace, layout.number_bytes), (0, 8, 16));
         assert!(layout.numbers > layout.level && layout.vfs_inode > layout.inode_pid, "{layout:?}");
+    }
+
+    #[test]
+    fn threads_and_their_registers_lie_somewhere() {
+        let (threads, pids) = thread_layout().unwrap();
+        assert_eq!(pids, pid_layout().unwrap());
+        // The list of processes is the second of four, each a pointer; in a task each entry has two.
+        assert!(threads.leader > pids.level && threads.leader.is_multiple_of(8), "{threads:?}");
+        assert!(threads.leader_entry > 16 && threads.leader_entry.is_multiple_of(8), "{threads:?}");
+        assert_eq!(threads.preempted, threads.given_up + 8);
+        assert_eq!(threads.bases[1], threads.bases[0] + 8);
+        assert!(threads.on_cpu > 0 && threads.exit_state > 0 && threads.stack > 0, "{threads:?}");
+        assert!(threads.vectors_in_use > threads.vectors && threads.vector_state > 0, "{threads:?}");
     }
 
     #[test]

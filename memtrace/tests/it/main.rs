@@ -35,6 +35,7 @@ mod placement;
 mod real;
 mod real_leaks;
 mod recorded;
+mod registers;
 mod returns;
 mod sampled;
 mod slow_reader;

@@ -5,7 +5,9 @@
 mod x86_64;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86_64::{NAME, RED_ZONE_BYTES, SYSTEM_CALLS, dwarf, registers_of, stack_effects};
+pub(crate) use x86_64::{
+    BASES, NAME, RED_ZONE_BYTES, SYSTEM_CALLS, copied_registers, dwarf, registers_of, stack_effects, vectors,
+};
 
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!(

@@ -1,6 +1,9 @@
 //! x86-64, as Linux and the System V ABI use it.
 
+pub(crate) mod saved;
 pub(crate) mod stack_effects;
+
+pub(crate) use saved::{BASES, copied_registers, vectors};
 
 use nix::{
     sys::ptrace::{self, regset},

@@ -9,6 +9,7 @@ pub mod headroom;
 pub mod heap;
 pub mod not_seen;
 pub mod outcome;
+pub mod registers;
 pub mod tier;
 pub mod truncation;
 pub mod unchecked;

@@ -7,7 +7,7 @@ use aya::programs::loaded_programs;
 use super::eventually;
 
 /// How the names of memtrace's programs begin, as the kernel keeps them.
-const OURS: [&str; 12] = [
+const OURS: [&str; 13] = [
     "alloc_entry",
     "alloc_return",
     "free_entry",
@@ -20,6 +20,7 @@ const OURS: [&str; 12] = [
     "rss_stat",
     "page_fault",
     "page_allocated",
+    "read_registers",
 ];
 
 /// The ids of the programs that a process holds by open files: the programs themselves, and links to them.
