@@ -23,12 +23,14 @@ impl Kind {
     /// or a beginning, an end, and the end of all.
     #[inline]
     pub(super) fn told(address: u64, second: u64, third: u64) -> Option<(Self, u64)> {
-        if second <= third && (MIN_STRING_BYTES..MAX_BYTES).contains(&third) {
-            // With the zero at its end.
-            return Some((Self::String, third + 1));
-        }
+        // First: addresses may be low enough to be lengths.
         let bytes = third.wrapping_sub(address);
-        (address <= second && second <= third && (1..MAX_BYTES).contains(&bytes)).then_some((Self::Vector, bytes))
+        if address <= second && second <= third && (1..MAX_BYTES).contains(&bytes) {
+            return Some((Self::Vector, bytes));
+        }
+        // With the zero at its end.
+        let is_string = second <= third && (MIN_STRING_BYTES..MAX_BYTES).contains(&third);
+        is_string.then_some((Self::String, third + 1))
     }
 
     pub(super) fn pattern(self) -> Pattern {
@@ -94,6 +96,11 @@ mod tests {
         assert_eq!(Kind::told(at, at + 8, at + 16), Some((Kind::Vector, 16)));
         assert_eq!(Kind::told(at, at, at + 16), Some((Kind::Vector, 16)), "with no element");
         assert_eq!(Kind::told(at, at - 8, at + 16), None);
+        assert_eq!(
+            Kind::told(0x1c3_e000, 0x1c3_e008, 0x1c3_e010),
+            Some((Kind::Vector, 16)),
+            "a program at low addresses"
+        );
         assert_eq!(Kind::told(at, at, at), None);
         assert_eq!(Kind::told(u64::MAX, u64::MAX, u64::MAX), None);
     }
@@ -105,8 +112,8 @@ mod tests {
         buffers.mark(3, Kind::Vector, 4000, 5120);
         buffers.mark(4, Kind::Vector, 100, 5120);
         buffers.mark(5, Kind::Vector, 100, 99);
-        buffers.mark(70, Kind::Vector, 100, 100);
-        let kinds: Vec<_> = (0..71).filter_map(|block| Some((block, buffers.kind(block)?))).collect();
+        buffers.mark(128, Kind::Vector, 100, 100);
+        let kinds: Vec<_> = (0..200).filter_map(|block| Some((block, buffers.kind(block)?))).collect();
         assert_eq!(kinds, [(3, Kind::Vector), (69, Kind::String)]);
     }
 }

@@ -244,7 +244,9 @@ impl<'a> Scan<'a> {
         match self.labels.get(label) {
             None | Some(Label::Text | Label::Around { pattern: None, .. }) => {}
             // A buffer of objects, of which the first is one of many.
-            Some(class @ Label::Class(_)) if kind == Kind::Vector => self.labels.count_inside(class),
+            Some(first @ (Label::Class(_) | Label::Table(_))) if kind == Kind::Vector => {
+                self.labels.count_inside(first)
+            }
             // A list or a tree may be the first element of a vector, and the node leads back to that.
             Some(Label::Pattern(_)) if kind == Kind::Vector => {}
             Some(_) => return label,
