@@ -30,7 +30,7 @@ impl Kind {
         }
         // With the zero at its end.
         let is_string = second <= third && (MIN_STRING_BYTES..MAX_BYTES).contains(&third);
-        is_string.then_some((Self::String, third + 1))
+        is_string.then(|| (Self::String, third + 1))
     }
 
     pub(super) fn pattern(self) -> Pattern {
@@ -103,6 +103,7 @@ mod tests {
         );
         assert_eq!(Kind::told(at, at, at), None);
         assert_eq!(Kind::told(u64::MAX, u64::MAX, u64::MAX), None);
+        assert_eq!(Kind::told(at, 0, u64::MAX), None);
     }
 
     #[test]
