@@ -8,6 +8,7 @@ use memtrace::{
     model::{
         heap::{Allocator, Arena, Free, FreeKind, Heap, SizeClass},
         heap_report::{HeapProcess, HeapReport, NotRead},
+        heap_types::{Table, TypeFigures, TypeName, Types},
         subject::Program,
     },
     report::heap::{folded, json, table},
@@ -59,7 +60,12 @@ fn seeds() -> Vec<Vec<u8>> {
         size_classes: vec![SizeClass { size_bytes: 104, live_objects: 20, growth_objects_per_s: None }],
         ..Allocator::default()
     };
-    let heap = Heap { looks: 1, allocators: vec![allocator], ..Heap::default() };
+    let table = Table { image: "/lib/a.so".into(), offset: 64, symbol: None, address: 64, is_sure: true };
+    let rows = [TypeName::Class("N3zoo3DogE".into()), TypeName::Table(table), TypeName::Text]
+        .map(|name| TypeFigures { name, objects: 2, bytes: 208, inside_objects: 1 })
+        .to_vec();
+    let types = Types { rows, ..Types::default() };
+    let heap = Heap { looks: 1, allocators: vec![allocator], types, ..Heap::default() };
     let text = |answer: &Answer| serde_json::to_vec(answer).unwrap_or_default();
     let read = text(&Answer::Read(Box::new(heap)));
     let refused = NotRead::Refused { error: "Operation not permitted".into() };

@@ -7,6 +7,7 @@ pub mod cfi;
 pub mod gate;
 pub mod heap;
 pub mod heap_answers;
+pub mod heap_types;
 pub mod image;
 pub mod kernel_symbols;
 pub mod maps;
@@ -30,6 +31,7 @@ pub const ALL: &[Target] = &[
     gate::TARGET,
     heap::TARGET,
     heap_answers::TARGET,
+    heap_types::TARGET,
     image::TARGET,
     kernel_symbols::TARGET,
     maps::TARGET,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{heap::Heap, heap_report::NotRead},
+    model::{heap::Heap, heap_report::NotRead, heap_types::TypeName},
     process::status::printable,
 };
 
@@ -31,6 +31,8 @@ pub(super) struct Question {
     pub(super) bytes: u64,
     /// The most bytes of memory that it may take.
     pub(super) memory_bytes: u64,
+    /// Whether the types of blocks are to be told.
+    pub(super) types: bool,
 }
 
 /// The answer to a question.
@@ -47,14 +49,14 @@ pub enum Answer {
 pub fn read(text: &[u8]) -> Option<Answer> {
     let mut answer = serde_json::from_slice(text).ok()?;
     let mut texts: Vec<&mut String> = match &mut answer {
-        Answer::Read(heap) => heap
-            .allocators
-            .iter_mut()
-            .flat_map(|allocator| {
+        Answer::Read(heap) => {
+            let types = heap.types.rows.iter_mut().flat_map(|row| texts_of_type(&mut row.name));
+            let allocators = heap.allocators.iter_mut().flat_map(|allocator| {
                 let optional = [&mut allocator.version, &mut allocator.image, &mut allocator.reason];
                 optional.into_iter().filter_map(Option::as_mut).chain([&mut allocator.name])
-            })
-            .collect(),
+            });
+            allocators.chain(types).collect()
+        }
         Answer::NotRead(NotRead::Refused { error } | NotRead::TooMuch { error } | NotRead::Failed { error }) => {
             vec![error]
         }
@@ -69,10 +71,21 @@ pub fn read(text: &[u8]) -> Option<Answer> {
     Some(answer)
 }
 
+fn texts_of_type(name: &mut TypeName) -> Vec<&mut String> {
+    match name {
+        TypeName::Class(class) | TypeName::Around { class, .. } => vec![class],
+        TypeName::Table(table) => table.symbol.iter_mut().chain([&mut table.image]).collect(),
+        TypeName::Pattern(_) | TypeName::Text => Vec::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::heap::Allocator;
+    use crate::model::{
+        heap::Allocator,
+        heap_types::{TypeFigures, Types},
+    };
 
     fn with_image(image: String) -> Answer {
         let allocator = Allocator { name: "glibc".into(), image: Some(image), ..Allocator::default() };
@@ -86,6 +99,12 @@ mod tests {
     #[test]
     fn texts_of_an_answer_reach_the_terminal_without_control_characters() {
         assert_eq!(sent(&with_image("/a\x1b[2J".into())), Some(with_image("/a\u{fffd}[2J".into())));
+        let with_class = |class: &str| {
+            let name = TypeName::Class(class.into());
+            let rows = vec![TypeFigures { name, objects: 1, bytes: 24, inside_objects: 0 }];
+            Answer::Read(Box::new(Heap { types: Types { rows, ..Types::default() }, ..Heap::default() }))
+        };
+        assert_eq!(sent(&with_class("3D\x1bg")), Some(with_class("3D\u{fffd}g")));
         let failed = |error: &str| Answer::NotRead(NotRead::Failed { error: error.into() });
         assert_eq!(sent(&failed("a\nb")), Some(failed("a\u{fffd}b")));
     }

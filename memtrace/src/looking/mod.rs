@@ -48,6 +48,8 @@ pub struct Limits {
     pub time: Duration,
     /// The most bytes of the target that it may read.
     pub bytes: u64,
+    /// Whether it tells the types of blocks: their content is read for that.
+    pub types: bool,
 }
 
 /// A look that is under way. The process that makes it ends with this.
@@ -70,7 +72,8 @@ impl Look {
         let memory_bytes = memory_bytes();
         let (part, of) = OWN_PART;
         let time = limits.time * part / of;
-        let question = Question { pid, time, limit: limits.time, bytes: limits.bytes, memory_bytes };
+        let Limits { time: limit, bytes, types } = limits;
+        let question = Question { pid, time, limit, bytes, memory_bytes, types };
         let (helper, mut socket) = Helper::start(COMMAND).map_err(|error| failed("cannot be begun", &error))?;
         let asked = serde_json::to_vec(&question).map_err(io::Error::from);
         // It fits into the socket at once.
@@ -179,7 +182,7 @@ mod tests {
             .stdout(std::os::fd::OwnedFd::from(other))
             .spawn()
             .unwrap();
-        let limits = Limits { time, bytes: 0 };
+        let limits = Limits { time, bytes: 0, types: false };
         Look { helper: Helper::of(child), socket, begun: Instant::now(), limits, memory_bytes: 7 }
     }
 

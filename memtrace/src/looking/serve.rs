@@ -5,6 +5,7 @@ use std::{
     os::unix::net::UnixStream,
     panic::{self, AssertUnwindSafe},
     process::ExitCode,
+    time::Instant,
 };
 
 use super::{
@@ -12,7 +13,11 @@ use super::{
     message::{Answer, MAX_QUESTION_BYTES, Question},
 };
 use crate::{
-    model::{heap::Heap, heap_report::NotRead},
+    model::{
+        heap::Heap,
+        heap_report::NotRead,
+        heap_types::{NotTold, Types},
+    },
     process::{
         confinement,
         heap::{self, Bounds, LookError, budget::Exhausted},
@@ -53,8 +58,17 @@ fn failed(error: String) -> Answer {
 }
 
 fn look(question: &Question) -> Result<Heap, NotRead> {
+    let begun = Instant::now();
     let bounds = Bounds { bytes: question.bytes, time: question.time, ..Bounds::default() };
-    heap::look(question.pid, bounds).map_err(|error| not_read(&error, question))
+    let mut look = heap::look_closely(question.pid, bounds).map_err(|error| not_read(&error, question))?;
+    if question.types {
+        let time = question.time.saturating_sub(begun.elapsed());
+        let tell = AssertUnwindSafe(|| look.tell_types(question.pid, Bounds { time, ..bounds }));
+        if panic::catch_unwind(tell).is_err() {
+            look.heap.types = Types::not_told(NotTold::Failed);
+        }
+    }
+    Ok(look.heap)
 }
 
 /// The reason, as reports have it.

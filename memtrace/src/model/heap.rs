@@ -6,6 +6,8 @@ use std::{ops::AddAssign, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use super::heap_types::Types;
+
 /// The heap of a process, as one or several looks saw it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Heap {
@@ -19,6 +21,8 @@ pub struct Heap {
     pub resident: Resident,
     /// The allocators of the process, those that were not recognised included.
     pub allocators: Vec<Allocator>,
+    /// The types of live blocks.
+    pub types: Types,
 }
 
 impl Heap {

@@ -417,7 +417,8 @@ fn copy_of_vdso() -> io::Result<File> {
     Ok(file)
 }
 
-fn open_mapped(pid: u32, mapping: &Mapping) -> io::Result<File> {
+/// Opens the file that is mapped at `mapping` in process `pid`.
+pub(crate) fn open_mapped(pid: u32, mapping: &Mapping) -> io::Result<File> {
     let pid = leader::speaker(pid);
     // Another file may be mapped there since.
     let open = |path: &Path| {

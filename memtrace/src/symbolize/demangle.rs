@@ -20,6 +20,18 @@ fn cpp(name: &str) -> Option<String> {
     is_mangled.then(|| cpp_demangle::Symbol::new(name).ok()?.demangle().ok())?
 }
 
+/// How the table of a class's virtual functions is called, before the class's mangled name.
+pub(super) const VIRTUAL_TABLE: &str = "_ZTV";
+/// The demangler's words before the name of a class that has a description.
+const DESCRIPTION: &str = "typeinfo for ";
+
+/// The name of a C++ class in its source's form, from that in its description (`type_info`); nothing where it is none.
+pub(super) fn class(name: &str) -> Option<String> {
+    // A star stands before the names of classes that other images cannot see.
+    let symbol = format!("_ZTI{}", name.strip_prefix('*').unwrap_or(name));
+    cpp(&symbol)?.strip_prefix(DESCRIPTION).map(str::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,6 +46,22 @@ mod tests {
         ] {
             assert_eq!(demangled(mangled), name);
         }
+    }
+
+    #[test]
+    fn classes_are_named_by_their_descriptions() {
+        let classes = [
+            ("3Dog", "Dog"),
+            ("N3zoo3DogE", "zoo::Dog"),
+            ("*N12_GLOBAL__N_13CatE", "(anonymous namespace)::Cat"),
+            ("St9exception", "std::exception"),
+            ("5QueueIiE", "Queue<int>"),
+            ("Z4mainE5Local", "main::Local"),
+        ];
+        for (mangled, name) in classes {
+            assert_eq!(class(mangled).as_deref(), Some(name));
+        }
+        assert_eq!((class("Dog bites"), class("9Dog"), class("")), (None, None, None));
     }
 
     #[test]

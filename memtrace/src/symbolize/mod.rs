@@ -13,7 +13,9 @@ pub mod names;
 mod native;
 pub mod reader;
 pub mod symbol_table;
+mod type_names;
 
 pub use image::{ImageCode, NamedImage};
 pub use kernel::{KernelCode, KernelStack};
 pub use native::Symbolizer;
+pub use type_names::TypeNames;

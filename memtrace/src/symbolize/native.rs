@@ -12,7 +12,7 @@ use super::{
     image::{ImageCode, NamedImage},
     reader::{
         Failure, PATIENCE, Reader,
-        protocol::{FileKind, MAX_PLACES, Named, Problem},
+        protocol::{Asked, FileKind, MAX_PLACES, Named, Problem},
     },
 };
 use crate::{
@@ -143,7 +143,7 @@ impl Symbolizer {
             let before = offset.saturating_sub(1);
             image.virtual_offset(before).unwrap_or(before)
         };
-        let calls: Vec<u64> = file_offsets.iter().map(call).collect();
+        let calls = Asked::Functions(file_offsets.iter().map(call).collect());
         // That it ends may be another's doing (no memory for all symbols together, say): once more, alone.
         let mut is_second_try = false;
         loop {

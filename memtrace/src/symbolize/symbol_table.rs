@@ -1,5 +1,6 @@
 //! The functions of an image by its own tables, where blazesym refuses the image's symbols: the dynamic symbols, and those of
-//! `.gnu_debugdata`, a compressed ELF file with the symbols that were stripped (Fedora and its kin have it in each image).
+//! `.gnu_debugdata`, a compressed ELF file with the symbols that were stripped (Fedora and its kin have it in each image). And its
+//! data, of which blazesym tells nothing.
 
 use std::{fs::File, io::Read};
 
@@ -15,7 +16,7 @@ const MAX_XZ_KIB: u32 = 128 << 10;
 /// How many symbols before an address are looked at for one that holds it: one function can lie within another.
 const MAX_NESTED: usize = 16;
 
-/// A function of the tables.
+/// A function of the tables, or an object.
 #[derive(Debug)]
 struct Entry {
     start: u64,
@@ -24,7 +25,7 @@ struct Entry {
     name: String,
 }
 
-/// The functions of an image, by address.
+/// The functions of an image, or its objects, by address.
 #[derive(Debug, Default)]
 pub struct SymbolTable {
     entries: Vec<Entry>,
@@ -38,7 +39,7 @@ impl SymbolTable {
     pub fn read(file: &File) -> Result<(Self, Option<String>), String> {
         let bounded = BoundedFile::new(file);
         let elf = ElfFile64::<Endianness, _>::parse(&bounded).map_err(|error| error.to_string())?;
-        let dynamic = Self::of(elf.dynamic_symbols());
+        let dynamic = Self::of(elf.dynamic_symbols(), SymbolKind::Text);
         let packed = match elf.section_by_name(".gnu_debugdata").map(|section| section.data()) {
             Some(Ok(packed)) => Self::unpack(packed),
             Some(Err(error)) => Err(error.to_string()),
@@ -60,25 +61,37 @@ impl SymbolTable {
         let reader = XzReader::new_mem_limit(packed, false, MAX_XZ_KIB);
         reader.take(MAX_UNPACKED_BYTES).read_to_end(&mut unpacked).map_err(|error| error.to_string())?;
         let elf = ElfFile64::<Endianness>::parse(&*unpacked).map_err(|error| error.to_string())?;
-        Ok(Self::of(elf.symbols()))
+        Ok(Self::of(elf.symbols(), SymbolKind::Text))
     }
 
-    fn of<'data, S: ObjectSymbol<'data>>(symbols: impl Iterator<Item = S>) -> Self {
-        let functions = symbols.filter(|symbol| symbol.is_definition() && symbol.kind() == SymbolKind::Text);
-        let entries = functions.filter_map(|symbol| {
+    /// The objects of a file, by both of its tables: variables and constants. There may be none.
+    ///
+    /// # Errors
+    /// Where it is no ELF file.
+    pub fn objects(file: &File) -> Result<Self, String> {
+        let bounded = BoundedFile::new(file);
+        let elf = ElfFile64::<Endianness, _>::parse(&bounded).map_err(|error| error.to_string())?;
+        Ok(Self::of(elf.symbols().chain(elf.dynamic_symbols()), SymbolKind::Data))
+    }
+
+    fn of<'data, S: ObjectSymbol<'data>>(symbols: impl Iterator<Item = S>, kind: SymbolKind) -> Self {
+        let wanted = symbols.filter(|symbol| symbol.is_definition() && symbol.kind() == kind);
+        let entries = wanted.filter_map(|symbol| {
             let name = String::from_utf8_lossy(symbol.name_bytes().ok()?).into_owned();
             (!name.is_empty()).then(|| Entry { start: symbol.address(), bytes: symbol.size(), name })
         });
         Self { entries: entries.collect() }.with(Self::default())
     }
 
-    fn with(mut self, other: Self) -> Self {
+    /// With those of another as well.
+    #[must_use]
+    pub fn with(mut self, other: Self) -> Self {
         self.entries.extend(other.entries);
         self.entries.sort_by_key(|entry| (entry.start, entry.bytes));
         self
     }
 
-    /// The name of the function at a virtual offset, as the linker sees it.
+    /// The name of the function, or the object, at a virtual offset, as the linker sees it.
     #[must_use]
     pub fn at(&self, offset: u64) -> Option<&str> {
         let after = self.entries.partition_point(|entry| entry.start <= offset);

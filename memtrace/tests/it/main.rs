@@ -20,6 +20,7 @@ mod headroom;
 mod heap;
 mod heap_jemalloc;
 mod heap_reader;
+mod heap_types;
 mod host;
 mod inferred;
 mod kernel;

@@ -19,6 +19,10 @@ attached, stopped or written to: memory that is resident is read from outside,
 by a process of the lowest priority. It needs no BPF; for processes of others
 it needs CAP_SYS_PTRACE.
 
+Types are told by what blocks hold: C++ classes by their descriptions, also in
+stripped programs; tables of functions; buffers and nodes of containers; text.
+Blocks of plain structures have none.
+
 Exit status: 0 success, 1 failure (a heap could not be read), 2 usage. An
 allocator whose structures are not recognised is listed with the reason, and is
 no failure; neither is a process that ends meanwhile.";
@@ -54,7 +58,7 @@ pub(crate) struct HeapArguments {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 
-    /// The number of size classes shown of each process, those with most bytes first; sums are always of all
+    /// The number of size classes, and of types, shown of each process, those with most bytes first; sums are always of all
     /// [default: 10 in the table, all elsewhere]
     #[arg(long, value_name = "N")]
     pub(crate) top: Option<usize>,

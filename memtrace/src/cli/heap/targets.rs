@@ -13,6 +13,7 @@ use crate::{
     },
     process::{leader, memory, status},
     report::words,
+    symbolize::TypeNames,
 };
 
 /// The most processes that have ended and stay in the report.
@@ -56,9 +57,9 @@ impl LookedAt {
     }
 
     /// Looks at it: once, unless it begins another program meanwhile.
-    fn look(&mut self, limits: Limits, begun: Instant, stop: &StopSignals) {
+    fn look(&mut self, limits: Limits, begun: Instant, stop: &StopSignals, names: &mut TypeNames) {
         for _ in 0..ATTEMPTS {
-            self.look_once(limits, begun, stop);
+            self.look_once(limits, begun, stop, names);
             if !self.begins_afresh() {
                 return;
             }
@@ -79,7 +80,7 @@ impl LookedAt {
         true
     }
 
-    fn look_once(&mut self, limits: Limits, begun: Instant, stop: &StopSignals) {
+    fn look_once(&mut self, limits: Limits, begun: Instant, stop: &StopSignals, names: &mut TypeNames) {
         let (pid, look_begun) = (self.pid(), Instant::now());
         let usage = memory::usage(pid);
         let looked = match usage {
@@ -93,6 +94,7 @@ impl LookedAt {
                 // Its figures are of the middle of reading, as far as anybody knows.
                 let at = begun.elapsed().saturating_sub(heap.duration / 2);
                 heap.duration = look_begun.elapsed();
+                names.name(pid, &mut heap.types);
                 self.process.rss_bytes = usage.map(|usage| usage.rss_bytes());
                 (self.process.heap, self.process.not_read) = (Some(self.looks.add(at, heap)), None);
             }
@@ -109,11 +111,12 @@ impl LookedAt {
 pub(super) struct Targets {
     selection: Selection,
     all: Vec<LookedAt>,
+    names: TypeNames,
 }
 
 impl Targets {
     pub(super) fn of(selection: Selection) -> Self {
-        Self { selection, all: Vec::new() }
+        Self { selection, all: Vec::new(), names: TypeNames::default() }
     }
 
     /// Finds the processes for the first time.
@@ -186,7 +189,7 @@ impl Targets {
                 target.process.not_read = Some(NotRead::Stopped);
                 continue;
             }
-            target.look(limits, begun, stop);
+            target.look(limits, begun, stop, &mut self.names);
             is_stopped = target.process.not_read == Some(NotRead::Stopped);
         }
         is_stopped

@@ -52,7 +52,7 @@ pub(in crate::cli) fn plan(arguments: &HeapArguments, facts: Facts) -> Result<Pl
         selection: arguments.target.selection(),
         interval: arguments.interval.map(|interval| interval.min(LONGEST)),
         duration: arguments.duration.map(|duration| duration.min(LONGEST)),
-        limits: Limits { time: arguments.timeout.min(LONGEST), bytes: MAX_BYTES },
+        limits: Limits { time: arguments.timeout.min(LONGEST), bytes: MAX_BYTES, types: true },
         is_live: facts.has_terminal && is_table && arguments.output.is_none() && arguments.interval.is_some(),
     })
 }

@@ -5,6 +5,7 @@ use memtrace_common::arch::PAGE_BYTES;
 use thiserror::Error;
 
 use super::budget::{Bounds, Budget, Exhausted};
+use crate::process::maps::Mapping;
 
 /// Bytes of a page, as a length.
 #[expect(clippy::cast_possible_truncation, reason = "a page is small")]
@@ -47,6 +48,12 @@ pub trait Memory {
 
     /// Where the writable memory around `address` ends now, as it may have grown; `None` where there is none.
     fn end(&mut self, address: u64) -> Option<u64>;
+
+    /// Copies from the file that is mapped at `mapping`, all of it or nothing (`false`): content of pages that the process has never
+    /// touched, without bringing them in for it.
+    fn file(&mut self, _mapping: &Mapping, _file_offset: u64, _into: &mut [u8]) -> bool {
+        false
+    }
 }
 
 /// Why a look ends early.
@@ -93,6 +100,21 @@ impl Window {
             *out = u64::from_ne_bytes(*word);
         }
         Some(out)
+    }
+
+    /// The words from `address` on, a multiple of 8, as far as they are in the window, up to `end`.
+    #[must_use]
+    pub fn words_until(&self, address: u64, end: u64) -> &[[u8; 8]] {
+        let place = |address: u64| usize::try_from(address.checked_sub(self.start)?).ok();
+        let range = place(address).zip(place(end.min(self.end())));
+        let bytes = range.and_then(|(from, until)| self.bytes.get(from..until)).unwrap_or_default();
+        bytes.as_chunks::<8>().0
+    }
+
+    /// Whether any of it is resident.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.pages.contains(&Page::Resident)
     }
 
     /// The state of the page of an address within the window.
@@ -201,6 +223,39 @@ impl<'m> Reader<'m> {
     /// As [`Reader::words`].
     pub fn word(&mut self, address: u64) -> Result<Option<u64>, Stop> {
         Ok(self.words::<1>(address)?.map(|[word]| word))
+    }
+
+    /// Copies what a process has in a private mapping, whose pages may not be resident: those that it has never touched are as in the
+    /// file. `false` where not all of it can be read. At most a page is asked for.
+    ///
+    /// # Errors
+    /// As [`Reader::words`].
+    pub fn mapped(&mut self, mapping: &Mapping, address: u64, into: &mut [u8]) -> Result<bool, Stop> {
+        let after = address.checked_add(into.len() as u64);
+        if into.len() > PAGE || address < mapping.start || after.is_none_or(|after| after > mapping.end) {
+            return Ok(false);
+        }
+        let (mut at, mut rest) = (address, into);
+        while !rest.is_empty() {
+            let in_page = PAGE - usize::try_from(at % PAGE_BYTES).unwrap_or(0);
+            let (piece, more) = rest.split_at_mut(in_page.min(rest.len()));
+            let mut page = [Page::Absent];
+            self.pages(at & !(PAGE_BYTES - 1), &mut page)?;
+            self.budget.draw(piece.len() as u64)?;
+            let is_read = match page {
+                [Page::Resident] => self.memory.copy(at, piece),
+                [Page::Absent] if !mapping.shared => {
+                    let file_offset = mapping.file_offset.checked_add(at - mapping.start);
+                    file_offset.is_some_and(|offset| self.memory.file(mapping, offset, piece))
+                }
+                _ => false,
+            };
+            if !is_read {
+                return Ok(false);
+            }
+            (at, rest) = (at + piece.len() as u64, more);
+        }
+        Ok(true)
     }
 
     /// Copies the beginnings of resident pages, [`HEAD_BYTES`] each.

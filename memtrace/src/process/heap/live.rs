@@ -1,7 +1,12 @@
 //! The memory of a live process: pages that /proc/PID/pagemap says are there, copied by process_vm_readv(2). The process is not
 //! stopped, not written to, and no page is brought in for it.
 
-use std::io::{self, IoSliceMut};
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, IoSliceMut},
+    os::unix::fs::FileExt,
+};
 
 use nix::{
     sys::uio::{RemoteIoVec, process_vm_readv},
@@ -9,10 +14,17 @@ use nix::{
 };
 
 use super::bytes::{HEAD_BYTES, Memory, PAGE, Page};
-use crate::process::{leader, maps, pagemap::Pagemap};
+use crate::process::{
+    image::open_mapped,
+    leader,
+    maps::{self, FileId, Mapping},
+    pagemap::Pagemap,
+};
 
 /// Places of one call of process_vm_readv (IOV_MAX of readv(2)).
 const MAX_PLACES: usize = 1024;
+/// Files of mappings that are held open.
+const MAX_FILES: usize = 64;
 
 /// The memory of one process. The open file of its pagemap stands for its address space, whatever becomes of its pid.
 #[derive(Debug)]
@@ -20,6 +32,8 @@ pub struct Live {
     pid: u32,
     thread: Pid,
     pagemap: Pagemap,
+    /// Files of mappings; nothing for those that cannot be opened.
+    files: HashMap<FileId, Option<File>>,
 }
 
 impl Live {
@@ -31,7 +45,7 @@ impl Live {
         let thread = leader::speaker(pid);
         let pagemap = Pagemap::open(thread)?;
         let thread = i32::try_from(thread).map_err(|_| io::ErrorKind::NotFound)?;
-        let live = Self { pid, thread: Pid::from_raw(thread), pagemap };
+        let live = Self { pid, thread: Pid::from_raw(thread), pagemap, files: HashMap::new() };
         live.may_be_read()?;
         Ok(live)
     }
@@ -103,5 +117,14 @@ impl Memory for Live {
             end = Some(mapping.end);
         }
         end
+    }
+
+    fn file(&mut self, mapping: &Mapping, file_offset: u64, into: &mut [u8]) -> bool {
+        let Some(id) = mapping.file else { return false };
+        if self.files.len() >= MAX_FILES && !self.files.contains_key(&id) {
+            self.files.clear();
+        }
+        let file = self.files.entry(id).or_insert_with(|| open_mapped(self.pid, mapping).ok());
+        file.as_ref().is_some_and(|file| file.read_exact_at(into, file_offset).is_ok())
     }
 }

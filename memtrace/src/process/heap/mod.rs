@@ -14,6 +14,7 @@ pub mod live;
 mod residency;
 mod share;
 pub mod smaps;
+pub mod types;
 
 use std::{
     io,
@@ -29,9 +30,13 @@ use self::{
     found::{Found, Outcome},
     live::Live,
     smaps::MappedMemory,
+    types::Types,
 };
 use super::{maps::MapsError, status};
-use crate::model::heap::Heap;
+use crate::model::{
+    heap::Heap,
+    heap_types::{self, NotTold},
+};
 
 /// How often a program that runs is looked at, at most.
 const MAX_LOOKS: usize = 9;
@@ -76,6 +81,22 @@ pub struct Look {
     pub found: Vec<Found>,
     /// The mappings as they were at its beginning.
     pub mappings: Vec<MappedMemory>,
+    /// The types of live blocks, once they were told.
+    pub types: Types,
+}
+
+impl Look {
+    /// Tells the types of its blocks, of a process that may have gone on since. What a bound keeps it from is said in the figures.
+    pub fn tell_types(&mut self, pid: u32, bounds: Bounds) {
+        let read = |live: &mut Live| types::read(&mut Reader::new(live, bounds), &self.mappings, &self.found);
+        match Live::open(pid).map_err(|_| NotTold::Gone).and_then(|mut live| read(&mut live)) {
+            Ok(types) => {
+                self.heap.types = types.figures.clone();
+                self.types = types;
+            }
+            Err(why) => self.heap.types = heap_types::Types::not_told(why),
+        }
+    }
 }
 
 /// A family of allocators: looks for itself in a process. Nothing where it is not there at all.
@@ -153,7 +174,7 @@ pub fn read(memory: &mut dyn Memory, mappings: Vec<MappedMemory>, hints: &Hints,
     }
     heap.resident = share::shares(&mappings, &found);
     heap.duration = reader.budget().elapsed();
-    Ok(Look { heap, found, mappings })
+    Ok(Look { heap, found, mappings, types: Types::default() })
 }
 
 #[cfg(test)]

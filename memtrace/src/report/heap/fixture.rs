@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use crate::model::{
     heap::{Allocator, Arena, Consistency, Free, FreeKind, Heap, Resident, SizeClass},
     heap_report::{HeapProcess, HeapReport, NotRead},
+    heap_types::{Pattern, Table, TypeFigures, TypeName, Types},
     subject::Program,
 };
 
@@ -34,6 +35,28 @@ fn glibc() -> Allocator {
         arenas,
         size_classes: vec![class(24, 1_000_000, None), class(104, 10_000_000, None), class(1_048_568, 100, None)],
     }
+}
+
+/// Types of each kind.
+fn types() -> Types {
+    let row = |name, objects, bytes, inside_objects| TypeFigures { name, objects, bytes, inside_objects };
+    let table = Table {
+        image: "/usr/lib/x86_64-linux-gnu/libgnutls.so.30".into(),
+        offset: 0x21_3100,
+        symbol: None,
+        address: 0x7f00_0021_3100,
+        is_sure: true,
+    };
+    let node = TypeName::Around { class: "zoo::Dog".into(), offset: 16, pattern: Some(Pattern::ListNode) };
+    let rows = vec![
+        row(TypeName::Class("app::Session".into()), 9_000_000, 936_000_000, 0),
+        row(TypeName::Pattern(Pattern::StringBuffer), 900_000, 21_600_000, 0),
+        row(node, 20_000, 1_120_000, 0),
+        row(TypeName::Text, 1_000, 104_000, 0),
+        row(TypeName::Table(table), 12, 2_208, 0),
+        row(TypeName::Class("zoo::Dog".into()), 0, 0, 20_000),
+    ];
+    Types { rows, left_out: 0, passed_over: 0, not_told: None }
 }
 
 /// A process with much free memory and an allocator that is not recognised, and one that may not be read. The first one's name wants
@@ -66,6 +89,7 @@ pub(crate) fn report() -> HeapReport {
         },
         resident,
         allocators: vec![glibc(), unknown],
+        types: types(),
     };
     let program = |pid, comm: &str| Program { pid, comm: comm.into(), exe: format!("/usr/bin/{comm}") };
     HeapReport {

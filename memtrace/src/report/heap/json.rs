@@ -12,6 +12,7 @@ use crate::{
     model::{
         heap::{Allocator, Arena, FreeKind, Heap, SizeClass},
         heap_report::{HeapProcess, HeapReport, NotRead},
+        heap_types::{NotTold, TypeFigures, TypeKind},
     },
     report::{json::nanoseconds, words},
 };
@@ -65,10 +66,35 @@ pub(crate) struct JsonHeap<'a> {
     threads_without_registers: u32,
     resident: JsonResident,
     allocators: Vec<JsonAllocator<'a>>,
+    types: Vec<JsonType>,
+    types_left_out: u64,
+    types_passed_over: u64,
+    types_not_told: Option<JsonNotTold>,
     /// None is told yet.
-    types: [Value; 0],
     holders: [Value; 0],
     unreachable: [Value; 0],
+}
+
+/// A type of blocks.
+#[derive(Serialize)]
+struct JsonType {
+    name: String,
+    kind: TypeKind,
+    objects: u64,
+    bytes: u64,
+    inside_objects: u64,
+}
+
+#[derive(Serialize)]
+struct JsonNotTold {
+    cause: &'static str,
+    reason: String,
+}
+
+impl From<NotTold> for JsonNotTold {
+    fn from(why: NotTold) -> Self {
+        Self { cause: words::heap_types::not_told_cause(why), reason: words::heap_types::not_told(why) }
+    }
 }
 
 #[derive(Serialize)]
@@ -123,7 +149,8 @@ struct JsonSizeClass {
     growth_objects_per_s: Option<f64>,
 }
 
-/// Writes a report, in one line; of each allocator the `top` size classes with most bytes, all without it.
+/// Writes a report, in one line; of each allocator the `top` size classes with most bytes, and of each process so many types; all
+/// without it.
 ///
 /// # Errors
 /// Where `out` refuses.
@@ -173,9 +200,22 @@ pub(crate) fn json_heap(heap: &Heap, top: usize) -> JsonHeap<'_> {
             swap_bytes: resident.swap_bytes,
         },
         allocators: heap.allocators.iter().map(|allocator| json_allocator(allocator, top)).collect(),
-        types: [],
+        types: heap.types.rows.iter().take(top).map(json_type).collect(),
+        types_left_out: heap.types.left_out.saturating_add(heap.types.rows.len().saturating_sub(top) as u64),
+        types_passed_over: heap.types.passed_over,
+        types_not_told: heap.types.not_told.map(JsonNotTold::from),
         holders: [],
         unreachable: [],
+    }
+}
+
+fn json_type(row: &TypeFigures) -> JsonType {
+    JsonType {
+        name: words::heap_types::type_name(&row.name),
+        kind: row.name.kind(),
+        objects: row.objects,
+        bytes: row.bytes,
+        inside_objects: row.inside_objects,
     }
 }
 

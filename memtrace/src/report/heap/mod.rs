@@ -6,6 +6,7 @@ pub mod folded;
 pub mod json;
 mod sections;
 pub mod table;
+mod types;
 
 #[cfg(test)]
 pub(crate) mod fixture;

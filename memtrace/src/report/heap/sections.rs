@@ -177,11 +177,13 @@ fn classes(allocator: &Allocator, top: usize, width: Option<u16>, out: &mut dyn 
     }
 }
 
-fn share(part: u64, whole: u64) -> f64 {
+/// A part of a whole, from 0 to 1.
+pub(super) fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
-fn percent(share: f64) -> String {
+/// A share for people.
+pub(super) fn percent(share: f64) -> String {
     match share * 100.0 {
         0.0 => "0 %".to_owned(),
         percent if percent < 0.5 => "<1 %".to_owned(),
@@ -190,7 +192,7 @@ fn percent(share: f64) -> String {
 }
 
 /// A share as a bar; empty where it is less than half of a character.
-fn bar(share: f64) -> String {
+pub(super) fn bar(share: f64) -> String {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to the length of a bar")]
     let length = (share.clamp(0.0, 1.0) * BAR as f64).round() as usize;
     "█".repeat(length)

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::sections;
+use super::{sections, types};
 use crate::{
     model::{
         heap::Heap,
@@ -11,7 +11,7 @@ use crate::{
     report::words::{self, units},
 };
 
-/// Size classes that an allocator shows unless told otherwise.
+/// Size classes that an allocator shows, and types that a process shows, unless told otherwise.
 pub const DEFAULT_TOP: usize = 10;
 
 /// Processes that are shown in full: those that have most memory.
@@ -68,7 +68,7 @@ fn in_full(process: &HeapProcess, top: usize, width: Option<u16>, out: &mut dyn 
         writeln!(out)?;
         sections::allocator(allocator, top, width, out)?;
     }
-    Ok(())
+    types::types(heap, top, width, out)
 }
 
 /// Why the last look was not made.

@@ -46,6 +46,28 @@ pub enum FileKind {
     },
 }
 
+/// Whose names are wanted, at most [`MAX_PLACES`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Asked {
+    /// Those of functions, at virtual offsets of the image.
+    Functions(Vec<u64>),
+    /// Those of objects (variables and constants) there. A table of virtual functions keeps the name that linkers see.
+    Objects(Vec<u64>),
+    /// Those of C++ classes, by their mangled names; of no image.
+    Classes(Vec<String>),
+}
+
+impl Asked {
+    /// How many.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Functions(offsets) | Self::Objects(offsets) => offsets.len(),
+            Self::Classes(names) => names.len(),
+        }
+    }
+}
+
 /// A question of memtrace's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Question {
@@ -53,8 +75,8 @@ pub struct Question {
     pub image: usize,
     /// The kinds of the descriptors that come with the question; none where the image was asked for before.
     pub files: Vec<FileKind>,
-    /// Virtual offsets in the image.
-    pub offsets: Vec<u64>,
+    /// Whose names.
+    pub asked: Asked,
 }
 
 /// A function at a place.
@@ -99,9 +121,9 @@ impl Problem {
 pub enum Answer {
     /// It has given up all it can, and waits for questions. Said once, at first.
     Confined,
-    /// The names at the question's offsets.
+    /// The names that were asked for.
     Functions {
-        /// For each offset the functions there, the innermost inlined one first.
+        /// For each place the functions there, the innermost inlined one first; the one object there; or the class.
         places: Vec<Vec<Named>>,
         /// The parts of the image's files that could not be read, if not told before.
         problems: Vec<Problem>,
@@ -192,7 +214,7 @@ pub fn receive<T: DeserializeOwned>(
 /// The names in an answer: the functions at each offset, and what could not be read.
 pub type Found = (Vec<Vec<Named>>, Vec<Problem>);
 
-/// The names of an answer to `count` offsets, if it is one.
+/// The names of an answer to a question for `count` names, if it is one.
 #[must_use]
 pub fn checked(answer: Answer, count: usize) -> Option<Result<Found, String>> {
     let is_short = |text: &str| text.len() <= MAX_NAME_BYTES;
@@ -232,7 +254,7 @@ mod tests {
     fn a_question_arrives_with_its_files() {
         let (one, other) = UnixStream::pair().unwrap();
         let files = vec![FileKind::Image, FileKind::Debug { checksum: Some(1) }];
-        let question = Question { image: 3, files, offsets: vec![1, u64::MAX] };
+        let question = Question { image: 3, files, asked: Asked::Functions(vec![1, u64::MAX]) };
         let file = File::open("/proc/self/exe").unwrap();
         send(&one, &question, &[file.as_fd(), file.as_fd()]).unwrap();
         let (received, descriptors) = receive::<Question>(&other, None).unwrap().unwrap();

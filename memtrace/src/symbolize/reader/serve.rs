@@ -17,11 +17,15 @@ use object::{CompressionFormat, Endianness, Object, ObjectSection, read::elf::El
 
 use super::{
     confine::confine,
-    protocol::{self, Answer, FileKind, MAX_PLACES, MAX_PROBLEMS, Problem, Question},
+    protocol::{self, Answer, Asked, FileKind, MAX_PLACES, MAX_PROBLEMS, Named, Problem, Question},
 };
 use crate::{
     process::{bounded::BoundedFile, confinement},
-    symbolize::names::{AddError, Names},
+    symbolize::{
+        demangle::{VIRTUAL_TABLE, class, demangled},
+        names::{AddError, Names},
+        symbol_table::SymbolTable,
+    },
 };
 
 /// More than the largest files with debug information have, in bytes.
@@ -32,6 +36,9 @@ const MAX_HOLES_BYTES: u64 = 256 << 20;
 const MAX_COMPRESSION: u64 = 16;
 /// The most that a file's compressed sections may become together, in bytes: all the memory that there is (`confine`).
 const MAX_UNPACKED_BYTES: u64 = 1 << 30;
+
+/// Why there is no answer on an image.
+const NOT_SENT: &str = "it was not sent";
 
 /// Confines itself, then answers the questions that come through stdin until that closes.
 #[must_use]
@@ -46,9 +53,16 @@ pub fn serve() -> ExitCode {
     }
 }
 
+/// The images that were asked about, by memtrace's number.
+#[derive(Default)]
+struct Images {
+    functions: HashMap<usize, Names>,
+    objects: HashMap<usize, SymbolTable>,
+}
+
 /// Answers until the other side has closed.
 fn answer_all(socket: &UnixStream, own_files: &Path) -> io::Result<()> {
-    let mut images = HashMap::new();
+    let mut images = Images::default();
     while let Some((question, files)) = protocol::receive::<Question>(socket, None)? {
         let answered = panic::catch_unwind(AssertUnwindSafe(|| answer(&mut images, &question, files, own_files)));
         let answer = answered.unwrap_or_else(|_| Answer::Failed("reading it fails on an assertion".into()));
@@ -57,22 +71,78 @@ fn answer_all(socket: &UnixStream, own_files: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn answer(images: &mut HashMap<usize, Names>, question: &Question, files: Vec<OwnedFd>, own_files: &Path) -> Answer {
+fn answer(images: &mut Images, question: &Question, files: Vec<OwnedFd>, own_files: &Path) -> Answer {
+    match &question.asked {
+        Asked::Functions(offsets) => functions(&mut images.functions, question, files, own_files, offsets),
+        Asked::Objects(offsets) => objects(&mut images.objects, question, files, offsets),
+        Asked::Classes(names) => answered(names.iter().map(|name| class(name))),
+    }
+}
+
+fn functions(
+    images: &mut HashMap<usize, Names>,
+    question: &Question,
+    files: Vec<OwnedFd>,
+    own_files: &Path,
+    offsets: &[u64],
+) -> Answer {
     if !question.files.is_empty() {
         match open(&question.files, files, own_files) {
             Ok(names) => _ = images.insert(question.image, names),
             Err(answer) => return answer,
         }
     }
-    let Some(names) = images.get_mut(&question.image) else { return Answer::Failed("it was not sent".into()) };
+    let Some(names) = images.get_mut(&question.image) else { return Answer::Failed(NOT_SENT.into()) };
     let at = |offset: &u64| {
         let mut place = names.at(*offset);
         protocol::shorten(&mut place);
         place
     };
-    let places = question.offsets.iter().take(MAX_PLACES).map(at).collect();
+    let places = offsets.iter().take(MAX_PLACES).map(at).collect();
     let problems = names.take_problems().into_iter().take(MAX_PROBLEMS).map(Problem::shortened).collect();
     Answer::Functions { places, problems }
+}
+
+fn objects(
+    images: &mut HashMap<usize, SymbolTable>,
+    question: &Question,
+    files: Vec<OwnedFd>,
+    offsets: &[u64],
+) -> Answer {
+    if !question.files.is_empty() {
+        match open_objects(&question.files, files) {
+            Ok(table) => _ = images.insert(question.image, table),
+            Err(why) => return Answer::Failed(why),
+        }
+    }
+    let Some(table) = images.get(&question.image) else { return Answer::Failed(NOT_SENT.into()) };
+    let name = |symbol: &str| if symbol.starts_with(VIRTUAL_TABLE) { symbol.to_owned() } else { demangled(symbol) };
+    answered(offsets.iter().map(|offset| table.at(*offset).map(name)))
+}
+
+/// An answer of one name a place, or none.
+fn answered(names: impl Iterator<Item = Option<String>>) -> Answer {
+    let place = |name: Option<String>| {
+        let mut place: Vec<Named> = name.map(|name| Named { name, ..Named::default() }).into_iter().collect();
+        protocol::shorten(&mut place);
+        place
+    };
+    Answer::Functions { places: names.take(MAX_PLACES).map(place).collect(), problems: Vec::new() }
+}
+
+/// The objects that an image's files tell. Those of a debug file that is of no use are left out.
+fn open_objects(kinds: &[FileKind], descriptors: Vec<OwnedFd>) -> Result<SymbolTable, String> {
+    let mut all = SymbolTable::default();
+    for (kind, file) in kinds.iter().zip(descriptors) {
+        let file = File::from(file);
+        let table = is_possible(&file).map_err(|error| error.to_string()).and_then(|()| SymbolTable::objects(&file));
+        match table {
+            Ok(table) if !is_other(&file, *kind) => all = all.with(table),
+            Err(why) if *kind == FileKind::Image => return Err(why),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(all)
 }
 
 /// Takes in what an image's files tell. They stay mapped until the process ends, as the images of memtrace stay open.
