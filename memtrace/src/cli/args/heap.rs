@@ -46,7 +46,7 @@ pub(crate) struct HeapArguments {
     #[arg(long, value_name = "TIME", value_parser = positive_duration)]
     pub(crate) duration: Option<Duration>,
 
-    /// The longest that a look at one process may take: 10s or 2min
+    /// The longest that a look at one process may take: 10s or 2min; looks at several take ten times that together at most
     #[arg(long, value_name = "TIME", default_value = "1min", value_parser = positive_duration)]
     pub(crate) timeout: Duration,
 
