@@ -14,13 +14,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::look_queue::LookQueue;
 use crate::{
     looking::{self, Limits},
-    model::{
-        heap::Heap,
-        heap_look::NotLooked,
-        heap_report::NotRead,
-        survival::Amount,
-        target_id::TargetId,
-    },
+    model::{heap::Heap, heap_look::NotLooked, heap_report::NotRead, survival::Amount, target_id::TargetId},
 };
 
 /// The facts that readings have told of a target by a moment.
@@ -86,7 +80,7 @@ impl HeapLooks {
         self.why_none.as_ref()
     }
 
-    /// Who is being looked at.
+    /// The target that is being looked at.
     pub(super) fn under_way(&self) -> Option<TargetId> {
         self.under_way.map(|under_way| under_way.id)
     }

@@ -7,7 +7,8 @@ use crate::{
     capture::{allocators::custom::CustomFunction, attach::ProbePrograms, returns::Returns, selection::Selection},
     governor::budget::Budget,
     model::{
-        category::Category, figures::FigureKind, heap_look::NotLooked, report::Report, sample_gap::SampleGap, tier::Tier,
+        category::Category, figures::FigureKind, heap_look::NotLooked, report::Report, sample_gap::SampleGap,
+        tier::Tier,
     },
 };
 

@@ -52,7 +52,9 @@ impl Explained {
     /// All of it.
     #[must_use]
     pub fn bytes(&self) -> i64 {
-        [self.free_bytes, self.blocks_bytes, self.files_bytes, self.stacks_bytes].into_iter().fold(0, i64::saturating_add)
+        [self.free_bytes, self.blocks_bytes, self.files_bytes, self.stacks_bytes]
+            .into_iter()
+            .fold(0, i64::saturating_add)
     }
 }
 

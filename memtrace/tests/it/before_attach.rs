@@ -152,7 +152,8 @@ fn a_process_that_is_short_of_memory_is_not_looked_at() {
     }
     let of =
         |names: [&str; 2]| names.map(|name| group.folder.join(name)).into_iter().find(|file| file.exists()).unwrap();
-    let used: u64 = fs::read_to_string(of(["memory.current", "memory.usage_in_bytes"])).unwrap().trim().parse().unwrap();
+    let used: u64 =
+        fs::read_to_string(of(["memory.current", "memory.usage_in_bytes"])).unwrap().trim().parse().unwrap();
     fs::write(of(["memory.max", "memory.limit_in_bytes"]), (used + used / 100).to_string()).unwrap();
     let report = stopped(traced(&target, &[]));
     assert_eq!(cause(process(&report)), "pressure");
@@ -202,9 +203,7 @@ fn hold(memtrace: u32) -> u32 {
         let Some(pid) = looking(memtrace) else { return false };
         let process = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).unwrap();
         held = rustix::process::kill_process(process, Signal::STOP).is_ok().then_some(pid);
-        held.is_some_and(|pid| {
-            fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") T "))
-        })
+        held.is_some_and(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") T ")))
     });
     held.unwrap()
 }

@@ -13,7 +13,7 @@ use crate::{
         heap::{Allocator, Arena, FreeKind, Heap, SizeClass},
         heap_report::{HeapProcess, HeapReport, NotRead},
     },
-    report::{json::nanoseconds, words},
+    report::{json::figures::nanoseconds, words},
 };
 
 /// The name of the schema, with its version.

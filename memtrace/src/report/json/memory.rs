@@ -163,8 +163,9 @@ mod tests {
 
     #[test]
     fn both_schemas_describe_a_heap_alike() {
-        let [of_runs, of_heaps] = [include_str!("../../../../docs/schema.json"), include_str!("../../../../docs/schema-heap.json")]
-            .map(|schema| serde_json::from_str::<Value>(schema).unwrap());
+        let [of_runs, of_heaps] =
+            [include_str!("../../../../docs/schema.json"), include_str!("../../../../docs/schema-heap.json")]
+                .map(|schema| serde_json::from_str::<Value>(schema).unwrap());
         let described = of_heaps["$defs"].as_object().unwrap().iter().filter(|(name, _)| *name != "process");
         for (name, description) in described {
             assert_eq!(&of_runs["$defs"][name], description, "copy $defs/{name} from schema-heap.json to schema.json");

@@ -158,7 +158,8 @@ mod tests {
         let since = "RSS is 64.0 MiB from before attach and 16.0 MiB since; of that";
         let (free_bytes, files_bytes) = (5 << 20, 100_000);
         let grown = Explained { free_bytes, blocks_bytes: 1 << 20, files_bytes, stacks_bytes: 0 };
-        let parts = "8.00 MiB in live blocks, 5.00 MiB free in allocators, 1.00 MiB around blocks, 1.90 MiB not explained";
+        let parts =
+            "8.00 MiB in live blocks, 5.00 MiB free in allocators, 1.00 MiB around blocks, 1.90 MiB not explained";
         assert_eq!(told(8, grown), format!("{since} {parts}"));
         let replaced = Explained { free_bytes: 0, blocks_bytes: -(9 << 20), ..Explained::default() };
         let parts = "26.0 MiB in live blocks, -9.00 MiB of older blocks that were freed, or not touched, 1.00 MiB of \

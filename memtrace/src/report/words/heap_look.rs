@@ -12,7 +12,10 @@ pub fn not_looked(why: &NotLooked) -> String {
         NotLooked::BegunTraced => "its program has begun while it was traced: no block is from before".to_owned(),
         NotLooked::Forked => "it was forked while its parent was traced".to_owned(),
         NotLooked::TooMany { most } => {
-            format!("more than {} processes are traced (`memtrace heap --pid N` looks at one)", units::count(*most as u64))
+            format!(
+                "more than {} processes are traced (`memtrace heap --pid N` looks at one)",
+                units::count(*most as u64)
+            )
         }
         NotLooked::Pressure(pressure) => format!("its cgroup is short of memory: {}", heap::pressure(pressure)),
         NotLooked::TooLarge { rss_bytes, most_bytes } => {
@@ -57,10 +60,7 @@ mod tests {
             (NotLooked::NotWanted, "nobody wanted it (--no-seed)"),
             (NotLooked::BegunTraced, "its program has begun while it was traced: no block is from before"),
             (NotLooked::Forked, "it was forked while its parent was traced"),
-            (
-                NotLooked::TooMany { most: 8 },
-                "more than 8 processes are traced (`memtrace heap --pid N` looks at one)",
-            ),
+            (NotLooked::TooMany { most: 8 }, "more than 8 processes are traced (`memtrace heap --pid N` looks at one)"),
             (
                 NotLooked::Pressure(Pressure::Waits { percent: 40.0 }),
                 "its cgroup is short of memory: tasks of it waited for memory in 40 % of the last 10 s",

@@ -152,7 +152,9 @@ impl Normaliser {
             _ if name == "before_end" && !matches!(value, Json::Null) => Json::Null,
             // As it was when memtrace came: of the C library, and of the machine.
             _ if name == "heap" && !matches!(value, Json::Null) => Json::text("…"),
-            Json::Object(_) if is_exact && matches!(name, "before_attach" | "explained") => self.value(name, value, false),
+            Json::Object(_) if is_exact && matches!(name, "before_attach" | "explained") => {
+                self.value(name, value, false)
+            }
             _ if self.figures == Figures::Windows && OF_WINDOWS.contains(&name) => Json::text("…"),
             Json::Object(Fields(fields)) => {
                 let has_verdict = fields.iter().any(|(name, _)| name == "verdict");
@@ -427,7 +429,9 @@ static COUNT: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?<before> )[\d,]+(?<
 static TIMELINE: LazyLock<Regex> = LazyLock::new(|| pattern(r" +SIZE [▁▂▃▄▅▆▇█]+ SIZE"));
 /// Kinds of growth that are told where they are worth a word.
 static EXPLAINED: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(r", SIZE (free in allocators|around blocks|of older blocks that were freed, or not touched|of files|of stacks)\b")
+    pattern(
+        r", SIZE (free in allocators|around blocks|of older blocks that were freed, or not touched|of files|of stacks)\b",
+    )
 });
 static NOT_EXPLAINED: LazyLock<Regex> =
     LazyLock::new(|| pattern("of it not touched, or where older blocks were|of other mappings given back"));
