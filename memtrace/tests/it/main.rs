@@ -20,6 +20,7 @@ mod harness;
 mod headroom;
 mod heap;
 mod heap_jemalloc;
+mod heap_pace;
 mod heap_reader;
 mod heap_types;
 mod host;

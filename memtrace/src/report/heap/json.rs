@@ -14,7 +14,7 @@ use crate::{
         heap_report::{HeapProcess, HeapReport, NotRead},
         heap_types::{NotTold, TypeFigures, TypeKind},
     },
-    report::{json::nanoseconds, words},
+    report::{json::figures::nanoseconds, words},
 };
 
 /// The name of the schema, with its version.
