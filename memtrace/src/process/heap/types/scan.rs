@@ -247,7 +247,11 @@ impl<'a> Scan<'a> {
     fn with_buffer(&mut self, block: usize, label: u32) -> u32 {
         let Some(kind) = self.buffers.kind(block) else { return label };
         match self.labels.get(label) {
-            None | Some(Label::Text | Label::Around { pattern: None, .. }) => {}
+            None | Some(Label::Around { pattern: None, .. }) => {}
+            // Streams have addresses of text as vectors have those of their elements, and leave them on stacks.
+            Some(Label::Text) if self.buffers.is_string(block) => {
+                return self.labels.number(Label::Pattern(Kind::String.pattern()));
+            }
             // A buffer of objects, of which the first is one of many.
             Some(first @ (Label::Class(_) | Label::Table(_))) if kind == Kind::Vector => {
                 self.labels.count_inside(first)
