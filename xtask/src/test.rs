@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The programs that the tests trace and compare with, as Debian packages.
-const PACKAGES: [&str; 27] = [
+const PACKAGES: [&str; 28] = [
     "gcc",
     "gcc-i686-linux-gnu",
     "libc6-dev",
@@ -40,6 +40,7 @@ const PACKAGES: [&str; 27] = [
     "procps",
     "binutils",
     "xz-utils",
+    "nodejs",
 ];
 
 /// The program of the tests with real BPF: a module of memtrace/tests/it for each topic.

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, path::Path, process::Command};
 
 use serde_json::Value;
 
-use crate::support::{self, InTime, Target, compile, compile_by, gate::assert_keeps_to, told};
+use crate::{
+    heap_reader::Truth,
+    support::{self, InTime, Target, compile, compile_by, gate::assert_keeps_to, scaled, told},
+};
 
 /// The types of a process by name: blocks, and objects inside others.
 type Told = BTreeMap<String, (u64, u64)>;
@@ -19,9 +22,14 @@ fn looked_at(pid: u32) -> Value {
     report["processes"][0]["heap"].take()
 }
 
+/// The types of a heap, all of which were told.
 fn types(heap: &Value) -> Told {
-    assert_eq!((&heap["types_not_told"], &heap["types_left_out"]), (&Value::Null, &0.into()), "{heap:#}");
-    assert_eq!(heap["types_passed_over"], 0);
+    assert_eq!((&heap["types_left_out"], &heap["types_passed_over"]), (&0.into(), &0.into()), "{heap:#}");
+    types_of(heap)
+}
+
+fn types_of(heap: &Value) -> Told {
+    assert_eq!(heap["types_not_told"], Value::Null);
     let number = |of: &Value, field: &str| of[field].as_u64().unwrap();
     let rows = heap["types"].as_array().unwrap();
     let sums = |field: &str| rows.iter().map(|row| number(row, field)).sum::<u64>();
@@ -124,6 +132,52 @@ fn tables_of_functions_tell_structures_of_c() {
         };
         assert_eq!(types.iter().filter(is_it).count(), 1, "{symbol}: {types:#?}");
     }
+}
+
+#[test]
+fn classes_are_told_in_the_heap_of_another_allocator() {
+    let program = compile_by("g++", "types.cc", &["-O2"]);
+    let library = "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2";
+    let mut target = Target::start(Command::new(program).env("LD_PRELOAD", library));
+    let truth = serde_json::from_str(&target.line()).unwrap();
+    assert_classes("jemalloc", &truth, &types(&looked_at(target.pid())));
+}
+
+#[test]
+#[ignore = "long: node is started with many buffers"]
+fn buffers_of_node_are_told_by_a_symbol() {
+    const BUFFERS: u64 = 20_000;
+    let script = format!(
+        "const kept = []; for (let i = 0; i < {BUFFERS}; i++) kept.push(Buffer.alloc(9000));\n\
+         console.log(kept.length); process.stdin.resume();"
+    );
+    let mut target = Target::start(Command::new("node").args(["-e", &script]));
+    assert_eq!(target.line(), BUFFERS.to_string());
+    let types = types_of(&looked_at(target.pid()));
+    let is_it = |name: &&String| {
+        name.starts_with("std::_Sp_counted_deleter<v8::internal::BackingStore") && !name.contains(" with ")
+    };
+    let found: u64 = types.iter().filter(|(name, _)| is_it(name)).map(|(_, counts)| counts.0).sum();
+    // It has some of its own.
+    assert!((BUFFERS..BUFFERS + 200).contains(&found), "{found}: {types:#?}");
+}
+
+#[test]
+#[ignore = "long: a heap of a GiB"]
+fn with_types_two_million_blocks_take_less_than_two_seconds_of_cpu_time() {
+    let blocks = scaled(2_000_000).to_string();
+    let truth = Truth::start(&[&compile("heap.c", &["-O2"])], None, &[&blocks, "6000", "0"]);
+    let program = std::env::var("MEMTRACE").unwrap();
+    let pid = truth.target.pid();
+    let script = format!("TIMEFORMAT='%R %U %S'; time {program} heap --pid {pid} --format json");
+    let (status, output, times) = told(&Command::new("/bin/bash").args(["-c", &script]).output_in_time());
+    assert_eq!(status, 0, "{times}");
+    let report: Value = serde_json::from_str(&output).unwrap();
+    types_of(&report["processes"][0]["heap"]);
+    let times: Vec<f64> = times.split_whitespace().map(|time| time.parse().unwrap()).collect();
+    let [wall, user, system] = times[..] else { panic!("{times:?}") };
+    println!("two million blocks: {wall} s, of these {user} + {system} s of CPU time");
+    assert!(user + system < 2.0, "{times:?}");
 }
 
 #[test]

@@ -77,10 +77,18 @@ impl Buffers {
 
     /// The kind of a buffer; nothing where a block is none.
     pub(super) fn kind(&self, block: usize) -> Option<Kind> {
-        let is_in = |bits: &[u64]| bits.get(block / 64).is_some_and(|word| word >> (block % 64) & 1 != 0);
         // Three addresses say more than one.
-        if is_in(&self.vectors) { Some(Kind::Vector) } else { is_in(&self.strings).then_some(Kind::String) }
+        if is_in(&self.vectors, block) { Some(Kind::Vector) } else { self.is_string(block).then_some(Kind::String) }
     }
+
+    /// Whether somebody has a block as the buffer of a string, whatever others have it as.
+    pub(super) fn is_string(&self, block: usize) -> bool {
+        is_in(&self.strings, block)
+    }
+}
+
+fn is_in(bits: &[u64], block: usize) -> bool {
+    bits.get(block / 64).is_some_and(|word| word >> (block % 64) & 1 != 0)
 }
 
 #[cfg(test)]

@@ -39,6 +39,11 @@ impl Images {
         self.ranges.iter().any(|(start, length)| word.wrapping_sub(*start) < *length)
     }
 
+    /// The first address of all, and one past the last.
+    pub(super) fn extent(&self) -> Option<(u64, u64)> {
+        Some((self.parts.first()?.start, self.parts.last()?.end))
+    }
+
     /// The mapping that an address is in.
     pub(super) fn part(&self, address: u64) -> Option<&Mapping> {
         let index = self.parts.partition_point(|part| part.end <= address);

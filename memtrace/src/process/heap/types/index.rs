@@ -54,6 +54,12 @@ impl Index {
         Some(index)
     }
 
+    /// The lowest address of all, and one past the highest.
+    pub(super) fn extent(&self) -> Option<(u64, u64)> {
+        let low = self.parts.iter().map(|part| part.low).min()?;
+        Some((low, self.parts.iter().map(|part| part.high).max()?.saturating_add(1)))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.addresses.len()
     }

@@ -18,8 +18,6 @@ const AROUND_WORDS: usize = 5;
 const BUFFER_WORDS: usize = 2;
 /// Pages that are asked about at once, where most may not be there.
 const PAGES_AT_ONCE: usize = 8192;
-/// No smaller word points anywhere.
-const LEAST_ADDRESS: u64 = 1 << 16;
 /// Marks the label of a block that may be a node: the rest is its number among these.
 const NODE: u32 = 1 << 31;
 
@@ -28,6 +26,8 @@ const NODE: u32 = 1 << 31;
 pub(super) struct Scan<'a> {
     images: &'a Images,
     index: &'a Index,
+    /// The lowest address of images and blocks, and how far the highest is from that: no other word tells anything.
+    extent: (u64, u64),
     pub(super) classes: Classes<'a>,
     pub(super) labels: Labels,
     /// The label of each block.
@@ -42,9 +42,12 @@ impl<'a> Scan<'a> {
         let mut of_block = Vec::new();
         of_block.try_reserve_exact(index.len()).ok()?;
         of_block.resize(index.len(), NO_LABEL);
+        let extents = images.extent().into_iter().chain(index.extent());
+        let (low, high) = extents.fold((u64::MAX, 0), |(low, high), (start, end)| (low.min(start), high.max(end)));
         Some(Self {
             images,
             index,
+            extent: (low, high.saturating_sub(low)),
             classes: Classes::new(images),
             labels: Labels::default(),
             of_block,
@@ -112,9 +115,10 @@ impl<'a> Scan<'a> {
                 break;
             }
             let places = places(words.len(), at, end);
+            let (low, length) = self.extent;
             for (place, word) in words.iter().enumerate().take(places) {
                 let word = u64::from_ne_bytes(*word);
-                if word >= LEAST_ADDRESS {
+                if word.wrapping_sub(low) < length {
                     self.buffer(word, words, place);
                 }
             }
@@ -175,9 +179,10 @@ impl<'a> Scan<'a> {
         places: usize,
         has_beginning: bool,
     ) -> Result<(), Stop> {
+        let (low, length) = self.extent;
         for (place, word) in words.iter().enumerate().take(places) {
             let word = u64::from_ne_bytes(*word);
-            if word < LEAST_ADDRESS {
+            if word.wrapping_sub(low) >= length {
                 continue;
             }
             let label = match self.meaning(reader, word)? {
@@ -242,7 +247,11 @@ impl<'a> Scan<'a> {
     fn with_buffer(&mut self, block: usize, label: u32) -> u32 {
         let Some(kind) = self.buffers.kind(block) else { return label };
         match self.labels.get(label) {
-            None | Some(Label::Text | Label::Around { pattern: None, .. }) => {}
+            None | Some(Label::Around { pattern: None, .. }) => {}
+            // Streams have addresses of text as vectors have those of their elements, and leave them on stacks.
+            Some(Label::Text) if self.buffers.is_string(block) => {
+                return self.labels.number(Label::Pattern(Kind::String.pattern()));
+            }
             // A buffer of objects, of which the first is one of many.
             Some(first @ (Label::Class(_) | Label::Table(_))) if kind == Kind::Vector => {
                 self.labels.count_inside(first)

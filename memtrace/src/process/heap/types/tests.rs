@@ -240,6 +240,9 @@ fn buffers_are_told_by_who_holds_them() {
     made.put(STACK + 0x10, &[block(0), 46, 50]);
     made.put(block(3), &[5, block(2), block(2) + 32, block(2) + 48]);
     made.put(STACK + 0x40, &[block(1), 60, 50]);
+    // A stream that has written the texts.
+    made.put(STACK + 0x80, &[block(1), block(1) + 41, block(1) + 50]);
+    made.put(STACK + 0xa0, &[block(0), block(0) + 46, block(0) + 50]);
     let blocks: Vec<(u64, u64)> = (0..4).map(|number| (block(number), 56)).collect();
     let expected = [
         (class("3Dog"), 0, 0, 2),
