@@ -5,10 +5,12 @@ use std::{
     os::unix::net::UnixStream,
     panic::{self, AssertUnwindSafe},
     process::ExitCode,
+    time::Instant,
 };
 
 use super::{
     confine::confine,
+    holders::{Wanted, system},
     message::{Answer, MAX_QUESTION_BYTES, Question},
 };
 use crate::{
@@ -53,8 +55,19 @@ fn failed(error: String) -> Answer {
 }
 
 fn look(question: &Question) -> Result<Heap, NotRead> {
+    let begun = Instant::now();
     let bounds = Bounds { bytes: question.bytes, time: question.time, ..Bounds::default() };
-    heap::look(question.pid, bounds).map_err(|error| not_read(&error, question))
+    let mut look = heap::look_closely(question.pid, bounds).map_err(|error| not_read(&error, question))?;
+    let mut heap = std::mem::take(&mut look.heap);
+    if question.asked.holders || question.asked.retained {
+        let wanted = Wanted { retained: question.asked.retained, memory_bytes: question.memory_bytes };
+        let bounds = Bounds { time: question.time.saturating_sub(begun.elapsed()), ..bounds };
+        let (holders, without) = system::of(question.pid, look, &question.asked.threads, wanted, bounds);
+        heap.consistency.threads_without_registers = without;
+        heap.no_holders = holders.as_ref().err().copied();
+        heap.holders = holders.ok();
+    }
+    Ok(heap)
 }
 
 /// The reason, as reports have it.

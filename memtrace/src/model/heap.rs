@@ -6,6 +6,8 @@ use std::{ops::AddAssign, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use super::holders::{Holders, NoHolders};
+
 /// The heap of a process, as one or several looks saw it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Heap {
@@ -19,6 +21,10 @@ pub struct Heap {
     pub resident: Resident,
     /// The allocators of the process, those that were not recognised included.
     pub allocators: Vec<Allocator>,
+    /// Who holds live blocks; nothing where that was not asked for, or not told.
+    pub holders: Option<Holders>,
+    /// Why that is not told though it was asked for.
+    pub no_holders: Option<NoHolders>,
 }
 
 impl Heap {

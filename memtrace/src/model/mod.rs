@@ -10,6 +10,7 @@ pub mod headroom;
 pub mod health;
 pub mod heap;
 pub mod heap_report;
+pub mod holders;
 pub mod ledger;
 pub mod life;
 pub mod memory;

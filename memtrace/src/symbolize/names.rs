@@ -17,8 +17,8 @@ use blazesym::{
 
 use super::{
     demangle::demangled,
-    reader::protocol::{Named, Problem},
-    symbol_table::SymbolTable,
+    reader::protocol::{Named, Problem, SymbolKind},
+    symbol_table::{SymbolTable, Variables},
 };
 
 /// The symbols of a file, without its debug information.
@@ -57,6 +57,9 @@ pub enum AddError {
 pub struct Names {
     blazesym: Symbolizer,
     files: Vec<Asked>,
+    /// The same files, for their variables: hardly anybody asks for these.
+    opened: Vec<File>,
+    variables: Option<Vec<Variables>>,
     /// The parts of its files that could not be read.
     problems: Vec<Problem>,
 }
@@ -72,7 +75,7 @@ impl Default for Names {
             // memtrace finds debug files.
             .set_debug_dirs(Some(Vec::<PathBuf>::new()))
             .build();
-        Self { blazesym, files: Vec::new(), problems: Vec::new() }
+        Self { blazesym, files: Vec::new(), opened: Vec::new(), variables: None, problems: Vec::new() }
     }
 }
 
@@ -111,6 +114,12 @@ impl Names {
         Ok(())
     }
 
+    /// Keeps a file of the image, to read its variables from once somebody asks for them.
+    pub fn keep(&mut self, file: File) {
+        self.opened.push(file);
+        self.variables = None;
+    }
+
     /// Notes a part that could not be read.
     pub fn note(&mut self, problem: Problem) {
         self.problems.push(problem);
@@ -119,6 +128,26 @@ impl Names {
     /// The parts that could not be read, each once.
     pub fn take_problems(&mut self) -> Vec<Problem> {
         std::mem::take(&mut self.problems)
+    }
+
+    /// What is asked for at an offset of the image.
+    #[must_use]
+    pub fn of_kind(&mut self, kind: SymbolKind, offset: u64) -> Vec<Named> {
+        match kind {
+            SymbolKind::Functions => self.at(offset),
+            SymbolKind::Variables | SymbolKind::ThreadLocals => {
+                let is_thread_local = kind == SymbolKind::ThreadLocals;
+                self.variable(is_thread_local, offset).into_iter().collect()
+            }
+        }
+    }
+
+    /// The variable at an offset, by the symbols of whichever file has it.
+    fn variable(&mut self, is_thread_local: bool, offset: u64) -> Option<Named> {
+        let opened = &self.opened;
+        let variables = self.variables.get_or_insert_with(|| opened.iter().map(Variables::read).collect());
+        let (name, begins_at) = variables.iter().find_map(|variables| variables.at(is_thread_local, offset))?;
+        Some(Named { name: demangled(name), begins_at: Some(begins_at), ..Named::default() })
     }
 
     /// The functions at a virtual offset, from the innermost inlined one outwards; none where nothing is known of it.
@@ -182,6 +211,7 @@ fn named(symbol: &Sym<'_>) -> Vec<Named> {
         name: demangled(name),
         file: code.map(|code| code.to_path().to_string_lossy().into_owned()),
         line: code.and_then(|code| code.line),
+        begins_at: None,
     };
     let inlined = symbol.inlined.iter().rev().map(|inner| named(&inner.name, inner.code_info.as_ref()));
     let inlined = inlined.filter(|inner| !inner.name.is_empty());

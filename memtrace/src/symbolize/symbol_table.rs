@@ -1,7 +1,8 @@
-//! The functions of an image by its own tables, where blazesym refuses the image's symbols: the dynamic symbols, and those of
-//! `.gnu_debugdata`, a compressed ELF file with the symbols that were stripped (Fedora and its kin have it in each image).
+//! The variables of an image by its own tables, since blazesym knows functions alone; and its functions, where blazesym refuses the
+//! image's symbols: by the dynamic symbols, and by those of `.gnu_debugdata`, a compressed ELF file with the symbols that were
+//! stripped (Fedora and its kin have it in each image).
 
-use std::{fs::File, io::Read};
+use std::{cmp::Reverse, fs::File, io::Read};
 
 use lzma_rust2::XzReader;
 use object::{Endianness, Object, ObjectSection, ObjectSymbol, SymbolKind, read::elf::ElfFile64};
@@ -24,6 +25,14 @@ struct Entry {
     name: String,
 }
 
+impl Entry {
+    /// What comes last of those at one address is found first: the shortest, then the name with the fewest underscores before it.
+    fn in_order(&self) -> (u64, Reverse<u64>, Reverse<usize>, Reverse<usize>, &str) {
+        let underscores = self.name.len() - self.name.trim_start_matches('_').len();
+        (self.start, Reverse(self.bytes), Reverse(underscores), Reverse(self.name.len()), &self.name)
+    }
+}
+
 /// The functions of an image, by address.
 #[derive(Debug, Default)]
 pub struct SymbolTable {
@@ -38,7 +47,7 @@ impl SymbolTable {
     pub fn read(file: &File) -> Result<(Self, Option<String>), String> {
         let bounded = BoundedFile::new(file);
         let elf = ElfFile64::<Endianness, _>::parse(&bounded).map_err(|error| error.to_string())?;
-        let dynamic = Self::of(elf.dynamic_symbols());
+        let dynamic = Self::of(elf.dynamic_symbols(), SymbolKind::Text);
         let packed = match elf.section_by_name(".gnu_debugdata").map(|section| section.data()) {
             Some(Ok(packed)) => Self::unpack(packed),
             Some(Err(error)) => Err(error.to_string()),
@@ -60,12 +69,12 @@ impl SymbolTable {
         let reader = XzReader::new_mem_limit(packed, false, MAX_XZ_KIB);
         reader.take(MAX_UNPACKED_BYTES).read_to_end(&mut unpacked).map_err(|error| error.to_string())?;
         let elf = ElfFile64::<Endianness>::parse(&*unpacked).map_err(|error| error.to_string())?;
-        Ok(Self::of(elf.symbols()))
+        Ok(Self::of(elf.symbols(), SymbolKind::Text))
     }
 
-    fn of<'data, S: ObjectSymbol<'data>>(symbols: impl Iterator<Item = S>) -> Self {
-        let functions = symbols.filter(|symbol| symbol.is_definition() && symbol.kind() == SymbolKind::Text);
-        let entries = functions.filter_map(|symbol| {
+    fn of<'data, S: ObjectSymbol<'data>>(symbols: impl Iterator<Item = S>, kind: SymbolKind) -> Self {
+        let wanted = symbols.filter(|symbol| symbol.is_definition() && symbol.kind() == kind);
+        let entries = wanted.filter_map(|symbol| {
             let name = String::from_utf8_lossy(symbol.name_bytes().ok()?).into_owned();
             (!name.is_empty()).then(|| Entry { start: symbol.address(), bytes: symbol.size(), name })
         });
@@ -81,12 +90,47 @@ impl SymbolTable {
     /// The name of the function at a virtual offset, as the linker sees it.
     #[must_use]
     pub fn at(&self, offset: u64) -> Option<&str> {
+        Some(&self.entry_at(offset)?.name)
+    }
+
+    fn entry_at(&self, offset: u64) -> Option<&Entry> {
         let after = self.entries.partition_point(|entry| entry.start <= offset);
         let mut before = self.entries[..after].iter().rev().take(MAX_NESTED);
         let nearest = before.clone().next()?;
         let holder = before.find(|entry| offset - entry.start < entry.bytes);
-        let found = holder.or_else(|| (nearest.bytes == 0).then_some(nearest))?;
-        Some(&found.name)
+        holder.or_else(|| (nearest.bytes == 0).then_some(nearest))
+    }
+}
+
+/// The variables of an image.
+#[derive(Debug, Default)]
+pub struct Variables {
+    plain: SymbolTable,
+    thread_local: SymbolTable,
+}
+
+impl Variables {
+    /// Those of a file; none where it is no ELF file.
+    #[must_use]
+    pub fn read(file: &File) -> Self {
+        let bounded = BoundedFile::new(file);
+        let Ok(elf) = ElfFile64::<Endianness, _>::parse(&bounded) else { return Self::default() };
+        let of = |kind| {
+            // One that an image exports is in both tables. Of several names of one variable, the first counts: the shortest.
+            let both = elf.dynamic_symbols().chain(elf.symbols()).filter(|symbol| symbol.size() > 0);
+            let mut table = SymbolTable::of(both, kind);
+            table.entries.sort_by(|one, other| one.in_order().cmp(&other.in_order()));
+            table
+        };
+        Self { plain: of(SymbolKind::Data), thread_local: of(SymbolKind::Tls) }
+    }
+
+    /// The name of the variable at a virtual offset, or at an offset in the thread-local data, as the linker sees it, and where that
+    /// begins.
+    #[must_use]
+    pub fn at(&self, is_thread_local: bool, offset: u64) -> Option<(&str, u64)> {
+        let table = if is_thread_local { &self.thread_local } else { &self.plain };
+        table.entry_at(offset).map(|entry| (entry.name.as_str(), entry.start))
     }
 }
 

@@ -6,13 +6,14 @@ use super::{super::failure::Failure, stop::StopSignals};
 use crate::{
     analysis::heap_looks::HeapLooks,
     capture::selection::Selection,
-    looking::{self, Limits, pressure},
+    looking::{self, Asked, Limits, pressure},
     model::{
         heap_report::{HeapProcess, NotRead},
         subject::Program,
     },
     process::{leader, memory, status},
     report::words,
+    symbolize::holders::HolderNames,
 };
 
 /// The most processes that have ended and stay in the report.
@@ -56,9 +57,9 @@ impl LookedAt {
     }
 
     /// Looks at it: once, unless it begins another program meanwhile.
-    fn look(&mut self, limits: Limits, begun: Instant, stop: &StopSignals) {
+    fn look(&mut self, looking: &mut Looking, limits: Limits, begun: Instant, stop: &StopSignals) {
         for _ in 0..ATTEMPTS {
-            self.look_once(limits, begun, stop);
+            self.look_once(looking, limits, begun, stop);
             if !self.begins_afresh() {
                 return;
             }
@@ -79,11 +80,11 @@ impl LookedAt {
         true
     }
 
-    fn look_once(&mut self, limits: Limits, begun: Instant, stop: &StopSignals) {
+    fn look_once(&mut self, looking: &mut Looking, limits: Limits, begun: Instant, stop: &StopSignals) {
         let (pid, look_begun) = (self.pid(), Instant::now());
         let usage = memory::usage(pid);
         let looked = match usage {
-            Some(_) => looking::look(pid, limits, Some(stop.as_fd())),
+            Some(_) => looking::look_for(pid, limits, looking.asked.clone(), Some(stop.as_fd())),
             None => Err(NotRead::NoMemory),
         };
         // The look may have failed by that, and another process may have the pid.
@@ -92,6 +93,7 @@ impl LookedAt {
             Ok(mut heap) => {
                 // Its figures are of the middle of reading, as far as anybody knows.
                 let at = begun.elapsed().saturating_sub(heap.duration / 2);
+                heap.holders = heap.holders.take().map(|holders| looking.names().name(pid, holders));
                 heap.duration = look_begun.elapsed();
                 self.process.rss_bytes = usage.map(|usage| usage.rss_bytes());
                 (self.process.heap, self.process.not_read) = (Some(self.looks.add(at, heap)), None);
@@ -105,15 +107,29 @@ impl LookedAt {
     }
 }
 
+/// What looks are made with.
+struct Looking {
+    asked: Asked,
+    /// Names of holders, once there are any.
+    names: Option<HolderNames>,
+}
+
+impl Looking {
+    fn names(&mut self) -> &mut HolderNames {
+        self.names.get_or_insert_with(HolderNames::start)
+    }
+}
+
 /// The processes that are selected.
 pub(super) struct Targets {
     selection: Selection,
+    looking: Looking,
     all: Vec<LookedAt>,
 }
 
 impl Targets {
-    pub(super) fn of(selection: Selection) -> Self {
-        Self { selection, all: Vec::new() }
+    pub(super) fn of(selection: Selection, asked: Asked) -> Self {
+        Self { selection, looking: Looking { asked, names: None }, all: Vec::new() }
     }
 
     /// Finds the processes for the first time.
@@ -186,7 +202,7 @@ impl Targets {
                 target.process.not_read = Some(NotRead::Stopped);
                 continue;
             }
-            target.look(limits, begun, stop);
+            target.look(&mut self.looking, limits, begun, stop);
             is_stopped = target.process.not_read == Some(NotRead::Stopped);
         }
         is_stopped

@@ -5,7 +5,7 @@
 mod x86_64;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86_64::{NAME, RED_ZONE_BYTES, SYSTEM_CALLS, dwarf, registers_of, stack_effects};
+pub(crate) use x86_64::{NAME, RED_ZONE_BYTES, SYSTEM_CALLS, dwarf, registers_of, stack_effects, thread_record};
 
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!(

@@ -7,11 +7,15 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::largest;
+use super::{
+    holders::{JsonHolder, JsonHoldersSummary, json_holders, summary},
+    largest,
+};
 use crate::{
     model::{
         heap::{Allocator, Arena, FreeKind, Heap, SizeClass},
         heap_report::{HeapProcess, HeapReport, NotRead},
+        holders::NoHolders,
     },
     report::{json::nanoseconds, words},
 };
@@ -67,7 +71,9 @@ pub(crate) struct JsonHeap<'a> {
     allocators: Vec<JsonAllocator<'a>>,
     /// None is told yet.
     types: [Value; 0],
-    holders: [Value; 0],
+    holders: Vec<JsonHolder>,
+    holders_summary: Option<JsonHoldersSummary>,
+    no_holders: Option<&'static str>,
     unreachable: [Value; 0],
 }
 
@@ -174,7 +180,9 @@ pub(crate) fn json_heap(heap: &Heap, top: usize) -> JsonHeap<'_> {
         },
         allocators: heap.allocators.iter().map(|allocator| json_allocator(allocator, top)).collect(),
         types: [],
-        holders: [],
+        holders: heap.holders.as_ref().map(|holders| json_holders(holders, top)).unwrap_or_default(),
+        holders_summary: heap.holders.as_ref().map(|holders| summary(holders, top)),
+        no_holders: heap.no_holders.map(NoHolders::cause),
         unreachable: [],
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::sections;
+use super::{holders, sections};
 use crate::{
     model::{
         heap::Heap,
@@ -13,6 +13,9 @@ use crate::{
 
 /// Size classes that an allocator shows unless told otherwise.
 pub const DEFAULT_TOP: usize = 10;
+
+/// Lines on holders that a process shows unless told otherwise.
+const DEFAULT_LINES: usize = 30;
 
 /// Processes that are shown in full: those that have most memory.
 const DETAILED: usize = 5;
@@ -30,7 +33,7 @@ pub fn render(report: &HeapReport, top: Option<usize>, width: Option<u16>, out: 
         if several {
             writeln!(out)?;
         }
-        in_full(process, top.unwrap_or(DEFAULT_TOP), width, out)?;
+        in_full(process, top, width, out)?;
     }
     match report.processes.len().saturating_sub(DETAILED) {
         0 => Ok(()),
@@ -38,7 +41,7 @@ pub fn render(report: &HeapReport, top: Option<usize>, width: Option<u16>, out: 
     }
 }
 
-fn in_full(process: &HeapProcess, top: usize, width: Option<u16>, out: &mut dyn Write) -> io::Result<()> {
+fn in_full(process: &HeapProcess, top: Option<usize>, width: Option<u16>, out: &mut dyn Write) -> io::Result<()> {
     let (pid, comm) = (process.program.pid, &process.program.comm);
     let ended = if process.ended { ", ended" } else { "" };
     write!(out, "{comm} (pid {pid}{ended})")?;
@@ -66,9 +69,9 @@ fn in_full(process: &HeapProcess, top: usize, width: Option<u16>, out: &mut dyn 
     }
     for allocator in &heap.allocators {
         writeln!(out)?;
-        sections::allocator(allocator, top, width, out)?;
+        sections::allocator(allocator, top.unwrap_or(DEFAULT_TOP), width, out)?;
     }
-    Ok(())
+    holders::section(heap, top.unwrap_or(DEFAULT_LINES), width, out)
 }
 
 /// Why the last look was not made.

@@ -20,7 +20,7 @@ use std::{
 };
 
 use copies::MAX_COPIED_BYTES;
-use protocol::{Answer, FileKind, Found, Question};
+use protocol::{Answer, FileKind, Found, Question, SymbolKind};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -90,7 +90,7 @@ impl Reader {
         self.known.contains(&image)
     }
 
-    /// Asks for the functions at offsets of an image, with the image's files where it does not know it.
+    /// Asks for the functions, or variables, at offsets of an image, with the image's files where it does not know it.
     ///
     /// # Errors
     /// Where there is no answer within `patience`, a CPU time. After any but [`Failure::Told`] and [`Failure::Closed`] the process is of
@@ -99,14 +99,14 @@ impl Reader {
         &mut self,
         image: usize,
         files: &[(FileKind, BorrowedFd<'_>)],
-        offsets: &[u64],
+        (kind, offsets): (SymbolKind, &[u64]),
         patience: Duration,
     ) -> Result<Found, Failure> {
-        let mut answer = self.answer(image, files, offsets, patience)?;
+        let mut answer = self.answer(image, files, (kind, offsets), patience)?;
         if let Answer::Closed(closed) = answer {
             let opened = self.with_copies(files, &closed)?;
             let files: Vec<_> = opened.iter().map(|(kind, file)| (*kind, file.as_fd())).collect();
-            answer = self.answer(image, &files, offsets, patience)?;
+            answer = self.answer(image, &files, (kind, offsets), patience)?;
             if let Answer::Closed(_) = answer {
                 return Err(Failure::Closed("its copy neither".into()));
             }
@@ -141,11 +141,11 @@ impl Reader {
         &mut self,
         image: usize,
         files: &[(FileKind, BorrowedFd<'_>)],
-        offsets: &[u64],
+        (kind, offsets): (SymbolKind, &[u64]),
         patience: Duration,
     ) -> Result<Answer, Failure> {
         let (kinds, descriptors): (Vec<FileKind>, Vec<BorrowedFd<'_>>) = files.iter().copied().unzip();
-        let question = Question { image, files: kinds, offsets: offsets.to_vec() };
+        let question = Question { image, files: kinds, kind, offsets: offsets.to_vec() };
         // A question is shorter than what the socket holds: this waits only where earlier ones were not read.
         self.socket.set_write_timeout(Some(patience.max(LEAST_WAIT))).map_err(|error| failure(&error))?;
         protocol::send(&self.socket, &question, &descriptors).map_err(|error| failure(&error))?;
@@ -206,10 +206,11 @@ mod tests {
         let process = Helper::of(Command::new("sleep").arg("600").spawn().unwrap());
         let pid = process.id();
         let mut reader = Reader { process, socket, known: HashSet::new(), left_to_copy: 0 };
-        let asked = reader.ask(0, &[], &[1], Duration::from_millis(50));
+        let one = (SymbolKind::Functions, &[1][..]);
+        let asked = reader.ask(0, &[], one, Duration::from_millis(50));
         assert_eq!(asked, Err(Failure::Late));
         drop(other);
-        assert_eq!(reader.ask(0, &[], &[1], PATIENCE), Err(Failure::Ended));
+        assert_eq!(reader.ask(0, &[], one, PATIENCE), Err(Failure::Ended));
         drop(reader);
         assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
     }

@@ -46,6 +46,18 @@ pub enum FileKind {
     },
 }
 
+/// What is asked for at places of an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SymbolKind {
+    /// Functions, at virtual offsets.
+    #[default]
+    Functions,
+    /// The variable, at virtual offsets.
+    Variables,
+    /// The thread-local variable, at offsets in the image's thread-local data.
+    ThreadLocals,
+}
+
 /// A question of memtrace's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Question {
@@ -53,11 +65,13 @@ pub struct Question {
     pub image: usize,
     /// The kinds of the descriptors that come with the question; none where the image was asked for before.
     pub files: Vec<FileKind>,
-    /// Virtual offsets in the image.
+    /// What is wanted.
+    pub kind: SymbolKind,
+    /// Where, in the image.
     pub offsets: Vec<u64>,
 }
 
-/// A function at a place.
+/// A function, or a variable, at a place.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Named {
     /// Its demangled name.
@@ -66,6 +80,8 @@ pub struct Named {
     pub file: Option<String>,
     /// The line in it.
     pub line: Option<u32>,
+    /// Where a variable begins, as an offset of the question's kind.
+    pub begins_at: Option<u64>,
 }
 
 /// A part of an image's file that could not be read, with the reason. Others of its parts could.
@@ -225,14 +241,14 @@ mod tests {
     use std::{fs::File, os::fd::AsFd, thread, time::Duration};
 
     fn named(name: &str) -> Named {
-        Named { name: name.into(), file: Some("a.c".into()), line: Some(7) }
+        Named { name: name.into(), file: Some("a.c".into()), line: Some(7), begins_at: None }
     }
 
     #[test]
     fn a_question_arrives_with_its_files() {
         let (one, other) = UnixStream::pair().unwrap();
         let files = vec![FileKind::Image, FileKind::Debug { checksum: Some(1) }];
-        let question = Question { image: 3, files, offsets: vec![1, u64::MAX] };
+        let question = Question { image: 3, files, kind: SymbolKind::Variables, offsets: vec![1, u64::MAX] };
         let file = File::open("/proc/self/exe").unwrap();
         send(&one, &question, &[file.as_fd(), file.as_fd()]).unwrap();
         let (received, descriptors) = receive::<Question>(&other, None).unwrap().unwrap();

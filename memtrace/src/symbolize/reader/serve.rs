@@ -66,7 +66,7 @@ fn answer(images: &mut HashMap<usize, Names>, question: &Question, files: Vec<Ow
     }
     let Some(names) = images.get_mut(&question.image) else { return Answer::Failed("it was not sent".into()) };
     let at = |offset: &u64| {
-        let mut place = names.at(*offset);
+        let mut place = names.of_kind(question.kind, *offset);
         protocol::shorten(&mut place);
         place
     };
@@ -89,7 +89,10 @@ fn open(kinds: &[FileKind], descriptors: Vec<OwnedFd>, own_files: &Path) -> Resu
             Ok(()) => {
                 let path = own_files.join(file.as_raw_fd().to_string());
                 match names.add(path, &file, !claims_too_much(&file)) {
-                    Ok(()) => continue,
+                    Ok(()) => {
+                        names.keep(file);
+                        continue;
+                    }
                     Err(AddError::Closed) => {
                         closed.push(index);
                         continue;
