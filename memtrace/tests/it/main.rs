@@ -18,6 +18,7 @@ mod growth;
 mod harness;
 mod headroom;
 mod heap;
+mod heap_holders;
 mod heap_jemalloc;
 mod heap_reader;
 mod host;

@@ -252,6 +252,35 @@ mod tests {
     }
 
     #[test]
+    fn ways_to_blocks_begin_at_roots_and_add_up() {
+        let json = valid(&fixture::held(), None);
+        let heap = &json["processes"][0]["heap"];
+        let (ways, summary) = (heap["holders"].as_array().unwrap(), &heap["holders_summary"]);
+        let largest = &ways[0];
+        let labels: Vec<_> = largest["path"].as_array().unwrap().iter().map(|step| step["label"].clone()).collect();
+        assert_eq!(labels, ["g_sessions", "24 B", "up to 1.00 MiB", "104 B"]);
+        assert_eq!((&largest["path"][0]["kind"], &largest["path"][0]["offset"]), (&"global".into(), &0x5120.into()));
+        assert_eq!((&largest["objects"], &largest["retained_bytes"]), (&10_000_000.into(), &1_040_000_000.into()));
+        let sum: u64 = ways.iter().map(|way| way["bytes"].as_u64().unwrap() + way["below_bytes"].as_u64().unwrap()).sum();
+        assert_eq!(sum + 300, summary["reached_bytes"]);
+        assert_eq!((&summary["unreached_objects"], &summary["left_out"]), (&2000.into(), &0.into()));
+        let thread = ways.iter().find(|way| way["path"][0]["kind"] == "thread" && way["below_objects"] == 1).unwrap();
+        assert_eq!((&thread["retained_bytes"], &thread["path"][0]["image"]), (&Value::Null, &Value::Null));
+        let json = valid(&fixture::held(), Some(2));
+        let heap = &json["processes"][0]["heap"];
+        assert_eq!((heap["holders"].as_array().unwrap().len(), &heap["holders_summary"]["left_out"]), (2, &4.into()));
+    }
+
+    #[test]
+    fn where_holders_are_not_told_a_cause_is() {
+        let mut report = fixture::report();
+        report.processes[0].heap.as_mut().unwrap().no_holders = Some(NoHolders::TooManyBlocks { most: 7 });
+        let heap = &valid(&report, None)["processes"][0]["heap"];
+        assert_eq!((&heap["no_holders"], &heap["holders_summary"]), (&"too-many-blocks".into(), &Value::Null));
+        assert_eq!(heap["holders"].as_array().unwrap().len(), 0);
+    }
+
+    #[test]
     fn growth_is_null_after_one_look_and_a_number_after_two() {
         let class = |json: &Value| json["processes"][0]["heap"]["allocators"][0]["size_classes"][1].clone();
         assert_eq!(class(&valid(&fixture::report(), None))["growth_objects_per_s"], Value::Null);

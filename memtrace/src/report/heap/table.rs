@@ -103,7 +103,10 @@ fn passed_over(heap: &Heap, out: &mut dyn Write) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::heap_report::NotRead, report::heap::fixture};
+    use crate::{
+        model::{heap_report::NotRead, holders::NoHolders},
+        report::heap::fixture,
+    };
 
     fn rendered(report: &HeapReport, top: Option<usize>) -> String {
         let mut out = Vec::new();
@@ -119,6 +122,16 @@ mod tests {
     #[test]
     fn one_process_that_grows_is_told_with_its_growth() {
         assert_eq!(rendered(&fixture::grown(), Some(2)), include_str!("growth.golden"));
+    }
+
+    #[test]
+    fn holders_are_a_tree_with_the_largest_branches_first() {
+        assert_eq!(rendered(&fixture::held(), Some(5)), include_str!("holders.golden"));
+        let mut report = fixture::held();
+        let heap = report.processes[0].heap.as_mut().unwrap();
+        (heap.holders, heap.no_holders) = (None, Some(NoHolders::TooManyPointers));
+        let text = rendered(&report, None);
+        assert!(text.ends_with("\nholders    not told: the blocks have too many pointers to one another\n"), "{text}");
     }
 
     #[test]
