@@ -1,7 +1,7 @@
 //! memtrace: who holds a live process's memory, and is it growing.
 //!
-//! Data flows one way: `cli -> monitor -> engine -> {governor, capture, analysis, symbolize, report} -> {bpf, looking, profile, unwind} -> process
-//! -> model`. A test holds the rooms to it (xtask/tests/layers).
+//! Data flows one way: `cli -> monitor -> engine -> {governor, capture, analysis, symbolize, report} -> {bpf, looking, profile, unwind} ->
+//! {process, reach} -> model`. A test holds the rooms to it (xtask/tests/layers).
 
 pub mod analysis;
 pub mod bpf;
@@ -14,6 +14,7 @@ pub mod model;
 pub mod monitor;
 pub mod process;
 pub mod profile;
+pub mod reach;
 pub mod report;
 pub mod symbolize;
 pub mod unwind;

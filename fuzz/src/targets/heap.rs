@@ -2,10 +2,22 @@
 
 use std::time::Duration;
 
-use memtrace::process::heap::{
-    self, Bounds, Hints,
-    bytes::{Memory, Page},
-    smaps,
+use memtrace::{
+    looking::holders::{Known, Wanted, holders},
+    model::{
+        holders::{NoHolders, ThreadName},
+        roots::ThreadWords,
+        survival::Amount,
+    },
+    process::{
+        heap::{
+            self, Bounds, Hints, Look,
+            bytes::{Memory, Page, Reader},
+            smaps,
+        },
+        kernel_words::{KernelWord, KernelWords},
+        thread_words::Thread,
+    },
 };
 
 use crate::{
@@ -110,6 +122,34 @@ fn run(input: &[u8]) {
             resident.returnable_bytes <= resident.area_bytes || found.consistency.skipped_bytes > 0,
             "{resident:?}"
         );
+    }
+    hold(&mut memory, look, bounds, version.into());
+}
+
+/// Looks for who holds the blocks, with a thread and a word of the kernel's that lead to some of them.
+fn hold(memory: &mut Forged<'_>, look: Look, bounds: Bounds, seed: u64) {
+    let mut first = None;
+    for found in &look.found {
+        found.blocks.visit(&mut |block| first = first.or(Some(block.address)));
+    }
+    let word = first.unwrap_or(seed << 12);
+    let words = ThreadWords { tid: 7, stack_pointer: Some(word ^ seed), registers: Some(vec![word, seed]) };
+    let kernel_words = KernelWords { words: vec![KernelWord { descriptor: 3, word }], left_out: 0 };
+    let known = Known {
+        mappings: &look.mappings,
+        found: look.found,
+        threads: &[Thread { words, own_tid: 7 }],
+        kernel_words: &kernel_words,
+        open: &mut |_| None,
+        thread_name: &|tid| ThreadName { tid, name: String::new() },
+    };
+    let mut reader = Reader::new(memory, bounds);
+    match holders(&mut reader, known, Wanted { retained: true, memory_bytes: 1 << 30 }) {
+        Ok(holders) => {
+            let parts = holders.nodes.iter().map(|node| node.own.plus(node.below));
+            assert_eq!(parts.fold(holders.elsewhere, Amount::plus), holders.reached);
+        }
+        Err(why) => assert!(matches!(why, NoHolders::TooMuch | NoHolders::Gone), "{why:?}"),
     }
 }
 

@@ -9,7 +9,9 @@ use memtrace::{
         heap::{Allocator, Arena, Free, FreeKind, Heap, SizeClass},
         heap_report::{HeapProcess, HeapReport, NotRead},
         heap_types::{Table, TypeFigures, TypeName, Types},
+        holders::{BlockLabel, HolderLabel, HolderNode, HolderRoot, Holders, NoHolders, ThreadName},
         subject::Program,
+        survival::Amount,
     },
     report::heap::{folded, json, table},
 };
@@ -48,6 +50,26 @@ fn render(report: &HeapReport) {
     assert!(out.iter().all(is_shown), "a control character reaches the terminal");
 }
 
+/// A root of each kind, with blocks below the first.
+fn holders() -> Holders {
+    let amount = Amount { bytes: 2_080, objects: 20 };
+    let node = |parent, label| HolderNode { parent, label, own: amount, below: amount, retained_bytes: 2_080 };
+    let thread = ThreadName { tid: 7, name: "worker".into() };
+    let (image, symbol) = ("/usr/bin/app".to_owned(), Some("g_table".to_owned()));
+    let roots = [
+        HolderRoot::Data { image: image.clone(), offset: Some(0x5120), symbol: symbol.clone() },
+        HolderRoot::ThreadLocal { thread: thread.clone(), image, offset: 16, symbol },
+        HolderRoot::Thread(thread),
+        HolderRoot::Mapping("[heap]".into()),
+        HolderRoot::Epoll { descriptor: 4 },
+    ];
+    let blocks = [(0, 24), (5, 1 << 20), (6, 104)];
+    let roots = roots.map(|root| node(None, HolderLabel::Root(root)));
+    let blocks = blocks.map(|(parent, size)| node(Some(parent), HolderLabel::Block(BlockLabel::of(size))));
+    let nodes = roots.into_iter().chain(blocks).collect();
+    Holders { reached: amount, unreached: amount, nodes, has_retained: true, ..Holders::default() }
+}
+
 fn seeds() -> Vec<Vec<u8>> {
     let allocator = Allocator {
         name: "glibc".into(),
@@ -65,7 +87,9 @@ fn seeds() -> Vec<Vec<u8>> {
         .map(|name| TypeFigures { name, objects: 2, bytes: 208, inside_objects: 1 })
         .to_vec();
     let types = Types { rows, ..Types::default() };
-    let heap = Heap { looks: 1, allocators: vec![allocator], types, ..Heap::default() };
+    let holders = Some(holders());
+    let no_holders = Some(NoHolders::TooManyBlocks { most: 7 });
+    let heap = Heap { looks: 1, allocators: vec![allocator], types, holders, no_holders, ..Heap::default() };
     let text = |answer: &Answer| serde_json::to_vec(answer).unwrap_or_default();
     let read = text(&Answer::Read(Box::new(heap)));
     let refused = NotRead::Refused { error: "Operation not permitted".into() };

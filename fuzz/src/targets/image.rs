@@ -23,6 +23,13 @@ fn run(input: &[u8]) {
         _ = image.read_at(offset, 64);
     }
     _ = image.linked_functions();
+    if let Ok(data) = image.data() {
+        for offset in [0, 0x1000, u64::MAX, data.end()] {
+            let begins_at = [data.variables.at(offset), data.thread_locals.at(offset)];
+            assert!(begins_at.iter().flatten().all(|start| *start <= offset));
+            _ = data.thread_local_offset(offset, offset.wrapping_sub(8));
+        }
+    }
     if let Ok(Some(section)) = image.frame_section() {
         cfi::compile(&section);
     }

@@ -1,8 +1,13 @@
 //! A target's memory, and its blocks wherever it says that they lie, in the look for what can still be reached.
 
 use memtrace::{
-    analysis::reach::{Extent, Layout, Reach},
     model::roots::WordKind,
+    reach::{
+        Extent,
+        dominators::Dominators,
+        holder_tree::{HolderTree, SHAPE},
+        marking::{Layout, Rank, Reach},
+    },
 };
 
 use crate::{Target, input::Input};
@@ -19,12 +24,19 @@ fn run(input: &[u8]) {
     let source = if kind & 2 == 2 { WordKind::Roots } else { WordKind::Nothing };
     let mut reach = Reach::new(blocks, layout);
     let (root, start) = (input.long(), input.long() & !7);
-    reach.root(root);
+    reach.root(root, Rank::Outside, 0);
     let (one, other) = input.rest().split_at((input.rest().len() / 2) & !7);
     for (start, memory) in [(start, one), (start.saturating_add(one.len() as u64), other)] {
-        reach.scan(start, memory, source).expect("there are fewer pointers than may be kept");
+        reach.scan(start, memory, source, Rank::Memory).expect("there are fewer pointers than may be kept");
     }
-    assert_eq!(reach.reached().len(), count);
+    let reached = reach.follow(&mut || true).expect("nobody interrupts it");
+    assert_eq!(reached.extents().len(), count);
+    let dominators = Dominators::of(&reached, &mut || true).expect("nobody interrupts it");
+    let label = |block: usize| u32::try_from(block % 3).unwrap_or(0);
+    let tree = HolderTree::of(&reached, &|_| 0, &label, Some(&dominators), SHAPE, &mut || true);
+    let tree = tree.expect("nobody interrupts it");
+    let objects = tree.nodes.iter().map(|node| node.own.objects + node.below.objects).sum::<u64>();
+    assert_eq!(objects + tree.elsewhere.objects, reached.order().len() as u64);
 }
 
 fn seeds() -> Vec<Vec<u8>> {

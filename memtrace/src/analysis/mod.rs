@@ -13,7 +13,6 @@ pub(crate) mod identity;
 mod merging;
 mod one_sided;
 pub(crate) mod process;
-pub mod reach;
 pub(crate) mod sites;
 pub mod unexplained;
 pub mod verdict;

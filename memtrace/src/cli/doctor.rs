@@ -53,7 +53,7 @@ pub(super) fn run() -> Result<ExitCode, Failure> {
 
 /// Whether a heap can be looked at: looks at this process's own.
 fn look() -> String {
-    const LIMITS: Limits = Limits { time: Duration::from_secs(10), bytes: 1 << 30, types: false };
+    const LIMITS: Limits = Limits { time: Duration::from_secs(10), bytes: 1 << 30 };
     match looking::look(std::process::id(), LIMITS, None) {
         Ok(_) => "ok       look: a confined process reads the heap of another".to_owned(),
         Err(why) => format!(

@@ -31,7 +31,7 @@ use crate::{
 pub(super) fn run(plan: &Plan, arguments: &HeapArguments) -> Result<ExitCode, Failure> {
     let stop = StopSignals::listen().map_err(|error| Failure::signals(&error))?;
     let (begun, started_at) = (Instant::now(), SystemTime::now());
-    let mut targets = Targets::of(plan.selection.clone());
+    let mut targets = Targets::of(plan.selection.clone(), plan.asked.clone());
     targets.find()?;
     let is_plain = arguments.output.is_none() && !plan.is_live;
     let mut place = if is_plain { None } else { Some(Place::open(arguments.output.as_deref(), plan.is_live)?) };

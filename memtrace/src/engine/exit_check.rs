@@ -2,7 +2,7 @@
 //!
 //! It is stopped by the kernel side where its C library ends it, all its threads are held, and its memory is read: roots first
 //! come from what it has mapped, without what its allocators have (`process::roots`), and what they reach is followed
-//! (`analysis::reach`).
+//! (`reach::marking`).
 
 use std::{
     collections::HashMap,
@@ -17,10 +17,7 @@ use nix::{
 use thiserror::Error;
 
 use crate::{
-    analysis::{
-        health::health,
-        reach::{Extent, Layout, Reach, TooManyPointers},
-    },
+    analysis::health::health,
     bpf::{Bpf, BpfError, FoundBlock},
     capture::{allocator_mappings::AllocatorMappings, images::Images, target::Target},
     model::{
@@ -36,6 +33,10 @@ use crate::{
         roots,
     },
     profile::left_blocks::LeftBlocks,
+    reach::{
+        Extent,
+        marking::{Layout, MarkingError, Rank, Reach, Reached},
+    },
     report::words::{self, units},
 };
 
@@ -61,7 +62,7 @@ pub(super) enum LookError {
     #[error(transparent)]
     Contents(#[from] ContentsError),
     #[error(transparent)]
-    TooManyPointers(#[from] TooManyPointers),
+    Marking(#[from] MarkingError),
     #[error(transparent)]
     Kernel(#[from] BpfError),
 }
@@ -110,16 +111,16 @@ pub(super) fn scan(
     blocks.sort_unstable_by_key(|block| block.address);
     let extents = blocks.iter().map(|block| Extent::new(block.address, block.size_bytes)).collect();
     let mut reach = Reach::new(extents, layout);
-    held.threads().iter().flat_map(|thread| &thread.words).for_each(|word| reach.root(*word));
+    held.threads().iter().flat_map(|thread| &thread.words).for_each(|word| reach.root(*word, Rank::Outside, 0));
     let stack_pointers: Vec<u64> = held.threads().iter().map(|thread| thread.stack_pointer).collect();
     let mappings = maps::read(pid)?;
     let mut contents = Contents::open(pid, BOUNDS)?;
     for stretch in roots::stretches(&mappings, &areas, &stack_pointers) {
         contents.read(stretch.start, stretch.end, stretch.shared, |start, memory| {
-            reach.scan(start, memory, stretch.source).map_err(LookError::from)
+            reach.scan(start, memory, stretch.source, Rank::Memory).map_err(LookError::from)
         })?;
     }
-    let mut findings = sum(&blocks, &reach.reached());
+    let mut findings = sum(&blocks, &reach.follow(&mut || true)?);
     drop(held);
     findings.checked.read_bytes = contents.bytes();
     findings.checked.held = begun.elapsed();
@@ -138,8 +139,9 @@ impl From<LookError> for Unchecked {
         let cause = match &error {
             LookError::Futile(why) => return why.clone(),
             LookError::Hold(HoldError::Gone) => Cause::Killed,
-            LookError::Contents(ContentsError::TooSlow(_) | ContentsError::TooMuch(_))
-            | LookError::TooManyPointers(_) => Cause::TooMuch,
+            LookError::Contents(ContentsError::TooSlow(_) | ContentsError::TooMuch(_)) | LookError::Marking(_) => {
+                Cause::TooMuch
+            }
             LookError::Hold(_) | LookError::Maps(_) | LookError::Contents(_) | LookError::Kernel(_) => Cause::Refused,
         };
         Self::Failed { cause, error: error.to_string() }
@@ -193,12 +195,12 @@ fn layout(target: &Target) -> Layout {
     if target.allocators.iter().any(|allocator| allocator.name == "glibc") { Layout::Glibc } else { Layout::Other }
 }
 
-fn sum(blocks: &[FoundBlock], reached: &[bool]) -> Findings {
+fn sum(blocks: &[FoundBlock], reached: &Reached) -> Findings {
     let mut findings = Findings::default();
-    for (block, reached) in blocks.iter().zip(reached) {
+    for (index, block) in blocks.iter().enumerate() {
         let amount = Amount { bytes: block.size_bytes, objects: 1 };
         let site = findings.sites.entry(block.site).or_default();
-        let unreachable = if *reached { Amount::default() } else { amount };
+        let unreachable = if reached.is_reached(index) { Amount::default() } else { amount };
         site.live = site.live.plus(amount);
         site.unreachable = site.unreachable.plus(unreachable);
         findings.checked.live = findings.checked.live.plus(amount);

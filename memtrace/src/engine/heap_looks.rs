@@ -174,7 +174,7 @@ mod tests {
     fn a_look_that_nobody_waits_for_ends_and_the_next_is_another() {
         let mut looks = HeapLooks::new(None);
         // This program is not memtrace: whatever it is asked for, it gives no answer that makes sense.
-        let limits = Limits { time: Duration::from_secs(60), bytes: 1, types: false };
+        let limits = Limits { time: Duration::from_secs(60), bytes: 1 };
         let under_way = |serial| UnderWay { id: TargetId { slot: ProcessSlot(1), serial }, known: Known::default() };
         looks.begin(under_way(1), std::process::id(), limits).unwrap();
         looks.queue.want(under_way(2).id);

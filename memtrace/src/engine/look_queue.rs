@@ -16,7 +16,7 @@ use crate::{
 pub(super) const MOST_TARGETS: usize = 8;
 /// The most that the looks of one round may take together: bytes of resident memory, and time. One at a GiB takes half a second where a CPU
 /// is free, and half a minute beside a target that leaves none.
-pub(super) const ROUND: Limits = Limits { time: Duration::from_secs(120), bytes: 16 << 30, types: false };
+pub(super) const ROUND: Limits = Limits { time: Duration::from_secs(120), bytes: 16 << 30 };
 /// How long a last report waits for looks at most.
 pub(super) const LAST_TIME: Duration = Duration::from_secs(10);
 /// Between the end of a round and the next one lies this time at least, and so many times what the round has taken.
@@ -122,7 +122,7 @@ mod tests {
         let now = Instant::now();
         assert_eq!(queue.next(), Some((target(1), Ok(ROUND))));
         queue.looked(15 << 30, SECOND, now);
-        assert_eq!(queue.next(), Some((target(2), Ok(Limits { time: ROUND.time - SECOND, bytes: 1 << 30, types: false }))));
+        assert_eq!(queue.next(), Some((target(2), Ok(Limits { time: ROUND.time - SECOND, bytes: 1 << 30 }))));
         queue.looked(2 << 30, SECOND, now);
         assert_eq!(queue.next(), Some((target(3), Err(NotLooked::UsedUp))));
         assert_eq!(queue.next(), None);

@@ -5,6 +5,7 @@
 //! may hang in the kernel where a thread could not be stopped. Its answer is checked as any input.
 
 mod confine;
+pub mod holders;
 pub mod message;
 pub mod pressure;
 mod serve;
@@ -21,6 +22,7 @@ use rustix::{
     io::Errno,
 };
 
+pub use message::Asked;
 use message::{Answer, MAX_ANSWER_BYTES, Question};
 pub use serve::serve;
 
@@ -32,12 +34,14 @@ use crate::{
 /// How memtrace's program is asked to be this process.
 pub const COMMAND: &str = "look-at-heap";
 
-/// The most memory that the process may take, in bytes: some 60 a block, for 60 million blocks.
+/// The most memory that the process may take, in bytes: some 60 a block, for 60 million blocks. With holders it is more a block.
 const MAX_MEMORY_BYTES: u64 = 4 << 30;
 /// The least with which it is begun.
 const LEAST_MEMORY_BYTES: u64 = 64 << 20;
 /// The part of its time after which the process gives up by itself, and can still tell what it has.
 const OWN_PART: (u32, u32) = (9, 10);
+/// The shortest time that is waited for anything.
+const LEAST_TIME: Duration = Duration::from_millis(1);
 /// Bytes of an answer that are read at once.
 const PIECE_BYTES: usize = 1 << 16;
 
@@ -48,8 +52,6 @@ pub struct Limits {
     pub time: Duration,
     /// The most bytes of the target that it may read.
     pub bytes: u64,
-    /// Whether it tells the types of blocks: their content is read for that.
-    pub types: bool,
 }
 
 /// A look that is under way. The process that makes it ends with this.
@@ -68,17 +70,25 @@ impl Look {
     /// # Errors
     /// Where the process that is to look cannot be begun.
     pub fn begin(pid: u32, limits: Limits) -> Result<Self, NotRead> {
+        Self::begin_for(pid, limits, Asked::default())
+    }
+
+    /// The same, for what is `asked` beside the heap's figures.
+    ///
+    /// # Errors
+    /// As [`Look::begin`].
+    pub fn begin_for(pid: u32, limits: Limits, asked: Asked) -> Result<Self, NotRead> {
         let begun = Instant::now();
         let memory_bytes = memory_bytes();
         let (part, of) = OWN_PART;
         let time = limits.time * part / of;
-        let Limits { time: limit, bytes, types } = limits;
-        let question = Question { pid, time, limit, bytes, memory_bytes, types };
+        let question = Question { pid, time, limit: limits.time, bytes: limits.bytes, memory_bytes, asked };
         let (helper, mut socket) = Helper::start(COMMAND).map_err(|error| failed("cannot be begun", &error))?;
-        let asked = serde_json::to_vec(&question).map_err(io::Error::from);
-        // It fits into the socket at once.
-        let asked = asked.and_then(|text| socket.write_all(&text)).and_then(|()| socket.shutdown(Shutdown::Write));
-        asked.map_err(|error| failed("cannot be asked", &error))?;
+        let text = serde_json::to_vec(&question).map_err(io::Error::from);
+        // One that does not fit into the socket at once waits until it is read.
+        let sent = socket.set_write_timeout(Some(limits.time.max(LEAST_TIME))).and(text);
+        let sent = sent.and_then(|text| socket.write_all(&text)).and_then(|()| socket.shutdown(Shutdown::Write));
+        sent.map_err(|error| failed("cannot be asked", &error))?;
         Ok(Self { helper, socket, begun, limits, memory_bytes })
     }
 
@@ -158,6 +168,14 @@ pub fn look(pid: u32, limits: Limits, stop: Option<BorrowedFd<'_>>) -> Result<He
     Look::begin(pid, limits)?.finish(stop)
 }
 
+/// The same, for what is `asked` beside the heap's figures.
+///
+/// # Errors
+/// As [`look`].
+pub fn look_for(pid: u32, limits: Limits, asked: Asked, stop: Option<BorrowedFd<'_>>) -> Result<Heap, NotRead> {
+    Look::begin_for(pid, limits, asked)?.finish(stop)
+}
+
 /// The memory that the process may take: half of the room in memtrace's own group at most.
 fn memory_bytes() -> u64 {
     let room = own_room().map_or(u64::MAX, |room| room.free_bytes());
@@ -182,7 +200,7 @@ mod tests {
             .stdout(std::os::fd::OwnedFd::from(other))
             .spawn()
             .unwrap();
-        let limits = Limits { time, bytes: 0, types: false };
+        let limits = Limits { time, bytes: 0 };
         Look { helper: Helper::of(child), socket, begun: Instant::now(), limits, memory_bytes: 7 }
     }
 

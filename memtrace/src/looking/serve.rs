@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     confine::confine,
+    holders::{Wanted, system},
     message::{Answer, MAX_QUESTION_BYTES, Question},
 };
 use crate::{
@@ -61,14 +62,23 @@ fn look(question: &Question) -> Result<Heap, NotRead> {
     let begun = Instant::now();
     let bounds = Bounds { bytes: question.bytes, time: question.time, ..Bounds::default() };
     let mut look = heap::look_closely(question.pid, bounds).map_err(|error| not_read(&error, question))?;
-    if question.types {
+    if question.asked.types {
         let time = question.time.saturating_sub(begun.elapsed());
         let tell = AssertUnwindSafe(|| look.tell_types(question.pid, Bounds { time, ..bounds }));
         if panic::catch_unwind(tell).is_err() {
             look.heap.types = Types::not_told(NotTold::Failed);
         }
     }
-    Ok(look.heap)
+    let mut heap = std::mem::take(&mut look.heap);
+    if question.asked.holders || question.asked.retained {
+        let wanted = Wanted { retained: question.asked.retained, memory_bytes: question.memory_bytes };
+        let bounds = Bounds { time: question.time.saturating_sub(begun.elapsed()), ..bounds };
+        let (holders, without) = system::of(question.pid, look, &question.asked.threads, wanted, bounds);
+        heap.consistency.threads_without_registers = without;
+        heap.no_holders = holders.as_ref().err().copied();
+        heap.holders = holders.ok();
+    }
+    Ok(heap)
 }
 
 /// The reason, as reports have it.

@@ -6,7 +6,10 @@ use std::{ops::AddAssign, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::heap_types::Types;
+use super::{
+    heap_types::Types,
+    holders::{Holders, NoHolders},
+};
 
 /// The heap of a process, as one or several looks saw it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -23,6 +26,10 @@ pub struct Heap {
     pub allocators: Vec<Allocator>,
     /// The types of live blocks.
     pub types: Types,
+    /// Who holds live blocks; nothing where that was not asked for, or not told.
+    pub holders: Option<Holders>,
+    /// Why that is not told though it was asked for.
+    pub no_holders: Option<NoHolders>,
 }
 
 impl Heap {

@@ -12,6 +12,7 @@ pub mod heap;
 pub mod heap_look;
 pub mod heap_report;
 pub mod heap_types;
+pub mod holders;
 pub mod ledger;
 pub mod life;
 pub mod memory;

@@ -4,6 +4,8 @@
 //! where the path is gone, replaced, or means something else in the target's mount namespace. It is untrusted, as is its
 //! path: opened as [`super::open`] does, read as [`super::bounded`] does.
 
+pub mod data;
+
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     ffi::OsStr,

@@ -6,6 +6,7 @@
 
 mod debug_files;
 mod demangle;
+pub mod holders;
 mod image;
 mod kernel;
 mod kernel_allocators;

@@ -182,6 +182,7 @@ fn named(symbol: &Sym<'_>) -> Vec<Named> {
         name: demangled(name),
         file: code.map(|code| code.to_path().to_string_lossy().into_owned()),
         line: code.and_then(|code| code.line),
+        begins_at: None,
     };
     let inlined = symbol.inlined.iter().rev().map(|inner| named(&inner.name, inner.code_info.as_ref()));
     let inlined = inlined.filter(|inner| !inner.name.is_empty());

@@ -99,9 +99,18 @@ impl Symbolizer {
         let left = self.left.get(&index).copied().unwrap_or(PATIENCE) + PATIENCE_A_PLACE * places;
         let begun = self.cpu_time();
         let used = |symbolizer: &Self| symbolizer.cpu_time().saturating_sub(begun);
+        // A return address may belong to the next line, or even to the next function: the call is the instruction before it.
+        let call = |image: &Image, offset: &u64| {
+            let before = offset.saturating_sub(1);
+            image.virtual_offset(before).unwrap_or(before)
+        };
         for file_offsets in file_offsets.chunks(MAX_PLACES) {
             let functions = match named.file() {
-                Some(image) => self.functions(index, named, image, file_offsets, left.saturating_sub(used(self))),
+                Some(image) => {
+                    let calls = Asked::Functions(file_offsets.iter().map(|offset| call(image, offset)).collect());
+                    let patience = left.saturating_sub(used(self));
+                    self.ask(index, named, image, &calls, patience)
+                }
                 None => Err(Reason::ImageUnreadable),
             };
             let mut functions = functions.map(Vec::into_iter);
@@ -125,35 +134,54 @@ impl Symbolizer {
         self.reader.as_ref().map(Reader::cpu_time).unwrap_or_default()
     }
 
-    /// The functions at places of an image, asked of the reading process. Where that is lost over the image, another takes
-    /// its place.
-    fn functions(
+    /// The names of variables, or of thread-local ones, at offsets of an image (virtual ones, or those in its thread-local data), and
+    /// where they begin. Nothing where the image tells no name. `index` tells the image from others, as it does in places.
+    pub fn variables(
+        &mut self,
+        index: usize,
+        named: &NamedImage,
+        is_thread_local: bool,
+        offsets: &[u64],
+    ) -> Vec<Option<(String, u64)>> {
+        let kind = if is_thread_local { Asked::ThreadLocals } else { Asked::Variables };
+        let mut names = Vec::with_capacity(offsets.len());
+        for offsets in offsets.chunks(MAX_PLACES) {
+            let begun = self.cpu_time();
+            let left = self.left.get(&index).copied().unwrap_or(PATIENCE);
+            let asked = kind(offsets.to_vec());
+            let told = named.file().and_then(|image| self.ask(index, named, image, &asked, left).ok());
+            self.left.insert(index, left.saturating_sub(self.cpu_time().saturating_sub(begun)));
+            let mut told = told.into_iter().flatten();
+            names.extend(offsets.iter().map(|_| {
+                let named = told.next()?.into_iter().next()?;
+                Some((printable(&named.name), named.begins_at?))
+            }));
+        }
+        names
+    }
+
+    /// The names at places of an image, asked of the reading process. Where that is lost over the image, another takes its place.
+    fn ask(
         &mut self,
         index: usize,
         named: &NamedImage,
         image: &Image,
-        file_offsets: &[u64],
+        asked: &Asked,
         patience: Duration,
     ) -> Result<Vec<Vec<Named>>, Reason> {
         if let Some(why) = self.failed.get(&index) {
             return Err(*why);
         }
-        // A return address may belong to the next line, or even to the next function: the call is the instruction before it.
-        let call = |offset: &u64| {
-            let before = offset.saturating_sub(1);
-            image.virtual_offset(before).unwrap_or(before)
-        };
-        let calls = Asked::Functions(file_offsets.iter().map(call).collect());
         // That it ends may be another's doing (no memory for all symbols together, say): once more, alone.
         let mut is_second_try = false;
         loop {
             let reader = self.reader.as_mut().ok_or(Reason::NoReader)?;
-            let is_known = reader.knows(index);
+            let is_known = reader.knows(index, asked);
             let debug = if is_known { None } else { debug_files::of(image) };
             let own = (!is_known).then(|| (FileKind::Image, image.descriptor()));
             let debug = debug.as_ref().map(|(file, sum)| (FileKind::Debug { checksum: *sum }, file.descriptor()));
             let files: Vec<(FileKind, BorrowedFd<'_>)> = own.into_iter().chain(debug).collect();
-            let failure = match reader.ask(index, &files, &calls, patience) {
+            let failure = match reader.ask(index, &files, asked, patience) {
                 Ok((functions, problems)) => {
                     self.tell(index, named, &problems);
                     return Ok(functions);

@@ -1,8 +1,8 @@
-//! The functions of an image by its own tables, where blazesym refuses the image's symbols: the dynamic symbols, and those of
-//! `.gnu_debugdata`, a compressed ELF file with the symbols that were stripped (Fedora and its kin have it in each image). And its
-//! data, of which blazesym tells nothing.
+//! The variables of an image by its own tables, since blazesym knows functions alone; and its functions, where blazesym refuses the
+//! image's symbols: by the dynamic symbols, and by those of `.gnu_debugdata`, a compressed ELF file with the symbols that were
+//! stripped (Fedora and its kin have it in each image).
 
-use std::{fs::File, io::Read};
+use std::{cmp::Reverse, fs::File, io::Read};
 
 use lzma_rust2::XzReader;
 use object::{Endianness, Object, ObjectSection, ObjectSymbol, SymbolKind, read::elf::ElfFile64};
@@ -16,7 +16,7 @@ const MAX_XZ_KIB: u32 = 128 << 10;
 /// How many symbols before an address are looked at for one that holds it: one function can lie within another.
 const MAX_NESTED: usize = 16;
 
-/// A function of the tables, or an object.
+/// A symbol of the tables.
 #[derive(Debug)]
 struct Entry {
     start: u64,
@@ -25,7 +25,15 @@ struct Entry {
     name: String,
 }
 
-/// The functions of an image, or its objects, by address.
+impl Entry {
+    /// What comes last of those at one address is found first: the shortest, then the name with the fewest underscores before it.
+    fn in_order(&self) -> (u64, Reverse<u64>, Reverse<usize>, Reverse<usize>, &str) {
+        let underscores = self.name.len() - self.name.trim_start_matches('_').len();
+        (self.start, Reverse(self.bytes), Reverse(underscores), Reverse(self.name.len()), &self.name)
+    }
+}
+
+/// Symbols of one kind of an image, by address.
 #[derive(Debug, Default)]
 pub struct SymbolTable {
     entries: Vec<Entry>,
@@ -64,16 +72,6 @@ impl SymbolTable {
         Ok(Self::of(elf.symbols(), SymbolKind::Text))
     }
 
-    /// The objects of a file, by both of its tables: variables and constants. There may be none.
-    ///
-    /// # Errors
-    /// Where it is no ELF file.
-    pub fn objects(file: &File) -> Result<Self, String> {
-        let bounded = BoundedFile::new(file);
-        let elf = ElfFile64::<Endianness, _>::parse(&bounded).map_err(|error| error.to_string())?;
-        Ok(Self::of(elf.symbols().chain(elf.dynamic_symbols()), SymbolKind::Data))
-    }
-
     fn of<'data, S: ObjectSymbol<'data>>(symbols: impl Iterator<Item = S>, kind: SymbolKind) -> Self {
         let wanted = symbols.filter(|symbol| symbol.is_definition() && symbol.kind() == kind);
         let entries = wanted.filter_map(|symbol| {
@@ -91,15 +89,52 @@ impl SymbolTable {
         self
     }
 
-    /// The name of the function, or the object, at a virtual offset, as the linker sees it.
+    /// The name of the function at a virtual offset, as the linker sees it.
     #[must_use]
     pub fn at(&self, offset: u64) -> Option<&str> {
+        Some(&self.entry_at(offset)?.name)
+    }
+
+    fn entry_at(&self, offset: u64) -> Option<&Entry> {
         let after = self.entries.partition_point(|entry| entry.start <= offset);
         let mut before = self.entries[..after].iter().rev().take(MAX_NESTED);
         let nearest = before.clone().next()?;
         let holder = before.find(|entry| offset - entry.start < entry.bytes);
-        let found = holder.or_else(|| (nearest.bytes == 0).then_some(nearest))?;
-        Some(&found.name)
+        holder.or_else(|| (nearest.bytes == 0).then_some(nearest))
+    }
+}
+
+/// The variables of an image.
+#[derive(Debug, Default)]
+pub struct Variables {
+    plain: SymbolTable,
+    thread_local: SymbolTable,
+}
+
+impl Variables {
+    /// Those of a file. There may be none.
+    ///
+    /// # Errors
+    /// Where it is no ELF file.
+    pub fn read(file: &File) -> Result<Self, String> {
+        let bounded = BoundedFile::new(file);
+        let elf = ElfFile64::<Endianness, _>::parse(&bounded).map_err(|error| error.to_string())?;
+        let of = |kind| {
+            // One that an image exports is in both tables. Of several names of one variable, the first counts: the shortest.
+            let both = elf.dynamic_symbols().chain(elf.symbols()).filter(|symbol| symbol.size() > 0);
+            let mut table = SymbolTable::of(both, kind);
+            table.entries.sort_by(|one, other| one.in_order().cmp(&other.in_order()));
+            table
+        };
+        Ok(Self { plain: of(SymbolKind::Data), thread_local: of(SymbolKind::Tls) })
+    }
+
+    /// The name of the variable at a virtual offset, or at an offset in the thread-local data, as the linker sees it, and where that
+    /// begins.
+    #[must_use]
+    pub fn at(&self, is_thread_local: bool, offset: u64) -> Option<(&str, u64)> {
+        let table = if is_thread_local { &self.thread_local } else { &self.plain };
+        table.entry_at(offset).map(|entry| (entry.name.as_str(), entry.start))
     }
 }
 

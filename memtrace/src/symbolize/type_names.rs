@@ -131,12 +131,12 @@ impl TypeNames {
             return;
         }
         let number = image.number;
-        let is_known = self.reader.as_ref().is_some_and(|reader| reader.knows(number));
+        let asked = Asked::Variables(offsets.to_vec());
+        let is_known = self.reader.as_ref().is_some_and(|reader| reader.knows(number, &asked));
         let debug = if is_known { None } else { debug_files::of(&image.image) };
         let own = (!is_known).then(|| (FileKind::Image, image.image.descriptor()));
         let debug = debug.as_ref().map(|(file, sum)| (FileKind::Debug { checksum: *sum }, file.descriptor()));
         let files: Vec<(FileKind, BorrowedFd<'_>)> = own.into_iter().chain(debug).collect();
-        let asked = Asked::Objects(offsets.to_vec());
         let path = image.image.path.display().to_string();
         match ask(&mut self.reader, &mut self.begun, number, &files, &asked) {
             Ok(places) => {

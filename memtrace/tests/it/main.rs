@@ -19,6 +19,7 @@ mod growth;
 mod harness;
 mod headroom;
 mod heap;
+mod heap_holders;
 mod heap_jemalloc;
 mod heap_pace;
 mod heap_reader;

@@ -19,7 +19,7 @@ const LAYERS: [&[&str]; 7] = [
     &["engine"],
     &["governor", "capture", "analysis", "symbolize", "report"],
     &["bpf", "looking", "profile", "unwind"],
-    &["process"],
+    &["process", "reach"],
     &["model"],
 ];
 

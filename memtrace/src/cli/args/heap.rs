@@ -10,6 +10,7 @@ use crate::capture::selection::Selection;
 const EXAMPLES: &str = "\
 Examples:
   sudo memtrace heap --pid 1234                   where its memory is now
+  sudo memtrace heap --pid 1234 --holders         and who holds it
   sudo memtrace heap --pid 1234 --interval 10s    tells what grew, too
   sudo memtrace heap --comm redis-server --format json
   sudo memtrace heap --pid 1234 --format folded -o heap.folded
@@ -46,6 +47,14 @@ pub(crate) struct HeapArguments {
     #[arg(long, value_name = "TIME", value_parser = positive_duration)]
     pub(crate) duration: Option<Duration>,
 
+    /// Tell who holds live blocks: for each, one way to it from a variable, a thread or the kernel
+    #[arg(long)]
+    pub(crate) holders: bool,
+
+    /// The same, with the bytes that holders retain: those to which no way leads but through them
+    #[arg(long)]
+    pub(crate) retained: bool,
+
     /// The longest that a look at one process may take: 10s or 2min; looks at several take ten times that together at most
     #[arg(long, value_name = "TIME", default_value = "1min", value_parser = positive_duration)]
     pub(crate) timeout: Duration,
@@ -58,8 +67,8 @@ pub(crate) struct HeapArguments {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 
-    /// The number of size classes, and of types, shown of each process, those with most bytes first; sums are always of all
-    /// [default: 10 in the table, all elsewhere]
+    /// The number of size classes, of types, and of lines on holders, shown of each process, those with most bytes first; sums are
+    /// always of all [default: 10 classes, 10 types and 30 lines in the table, all elsewhere]
     #[arg(long, value_name = "N")]
     pub(crate) top: Option<usize>,
 }

@@ -10,15 +10,18 @@ use std::{
 use super::{super::failure::Failure, stop::StopSignals};
 use crate::{
     analysis::heap_looks::HeapLooks,
+    bpf::registers::RegisterReader,
     capture::selection::Selection,
-    looking::{self, Limits, pressure},
+    looking::{self, Asked, Limits, pressure},
     model::{
         heap_report::{HeapProcess, NotRead},
+        no_registers::NoRegisters,
+        roots::ThreadWords,
         subject::Program,
     },
     process::{leader, memory, status},
     report::words,
-    symbolize::TypeNames,
+    symbolize::{TypeNames, holders::HolderNames},
 };
 
 /// The most processes that have ended and stay in the report.
@@ -62,9 +65,9 @@ impl LookedAt {
     }
 
     /// Looks at it: once, unless it begins another program meanwhile.
-    fn look(&mut self, limits: Limits, begun: Instant, stop: &StopSignals, names: &mut TypeNames) {
+    fn look(&mut self, looking: &mut Looking, limits: Limits, begun: Instant, stop: &StopSignals) {
         for _ in 0..ATTEMPTS {
-            self.look_once(limits, begun, stop, names);
+            self.look_once(looking, limits, begun, stop);
             if !self.begins_afresh() {
                 return;
             }
@@ -85,11 +88,11 @@ impl LookedAt {
         true
     }
 
-    fn look_once(&mut self, limits: Limits, begun: Instant, stop: &StopSignals, names: &mut TypeNames) {
+    fn look_once(&mut self, looking: &mut Looking, limits: Limits, begun: Instant, stop: &StopSignals) {
         let (pid, look_begun) = (self.pid(), Instant::now());
         let usage = memory::usage(pid);
         let looked = match usage {
-            Some(_) => looking::look(pid, limits, Some(stop.as_fd())),
+            Some(_) => looking::look_for(pid, limits, looking.asked(pid), Some(stop.as_fd())),
             None => Err(NotRead::NoMemory),
         };
         // The look may have failed by that, and another process may have the pid.
@@ -98,8 +101,9 @@ impl LookedAt {
             Ok(mut heap) => {
                 // Its figures are of the middle of reading, as far as anybody knows.
                 let at = begun.elapsed().saturating_sub(heap.duration / 2);
+                heap.holders = heap.holders.take().map(|holders| looking.holders().name(pid, holders));
                 heap.duration = look_begun.elapsed();
-                names.name(pid, &mut heap.types);
+                looking.types.name(pid, &mut heap.types);
                 self.process.rss_bytes = usage.map(|usage| usage.rss_bytes());
                 (self.process.heap, self.process.not_read) = (Some(self.looks.add(at, heap)), None);
             }
@@ -130,7 +134,7 @@ impl Left {
 
     /// The limits of the next look, which may take this at most; nothing where nothing is left.
     fn limits(self, limits: Limits) -> Option<Limits> {
-        let limits = Limits { time: limits.time.min(self.time), bytes: limits.bytes.min(self.bytes), ..limits };
+        let limits = Limits { time: limits.time.min(self.time), bytes: limits.bytes.min(self.bytes) };
         (!limits.time.is_zero() && limits.bytes > 0).then_some(limits)
     }
 
@@ -139,16 +143,51 @@ impl Left {
     }
 }
 
+/// The means of looks.
+struct Looking {
+    asked: Asked,
+    types: TypeNames,
+    /// Names of holders, once there are any.
+    holders: Option<HolderNames>,
+    /// The reader of registers, once holders were asked for; nothing where it cannot be had.
+    registers: Option<Option<RegisterReader>>,
+}
+
+impl Looking {
+    fn holders(&mut self) -> &mut HolderNames {
+        self.holders.get_or_insert_with(HolderNames::start)
+    }
+
+    /// What to ask of a look at a process.
+    fn asked(&mut self, pid: u32) -> Asked {
+        let threads = if self.asked.holders { self.threads(pid) } else { Vec::new() };
+        Asked { threads, ..self.asked.clone() }
+    }
+
+    /// The words of a process's threads, as far as the kernel tells them.
+    fn threads(&mut self, pid: u32) -> Vec<ThreadWords> {
+        let load = || {
+            let warn = |why: &NoRegisters| {
+                log::warn!("blocks that only registers point to have no holder: {}", words::registers::not_read(why));
+            };
+            RegisterReader::load().inspect_err(warn).ok()
+        };
+        let reader = self.registers.get_or_insert_with(load);
+        reader.as_mut().and_then(|reader| reader.read(pid).ok()).unwrap_or_default()
+    }
+}
+
 /// The processes that are selected.
 pub(super) struct Targets {
     selection: Selection,
+    looking: Looking,
     all: Vec<LookedAt>,
-    names: TypeNames,
 }
 
 impl Targets {
-    pub(super) fn of(selection: Selection) -> Self {
-        Self { selection, all: Vec::new(), names: TypeNames::default() }
+    pub(super) fn of(selection: Selection, asked: Asked) -> Self {
+        let looking = Looking { asked, types: TypeNames::default(), holders: None, registers: None };
+        Self { selection, looking, all: Vec::new() }
     }
 
     /// Finds the processes for the first time.
@@ -225,7 +264,7 @@ impl Targets {
             match why_not {
                 Ok(limits) => {
                     let look_begun = Instant::now();
-                    target.look(limits, begun, stop, &mut self.names);
+                    target.look(&mut self.looking, limits, begun, stop);
                     left.take(target.process.rss_bytes.unwrap_or(0), look_begun.elapsed());
                     is_stopped = target.process.not_read == Some(NotRead::Stopped);
                 }
@@ -259,11 +298,11 @@ mod tests {
     #[test]
     fn looks_draw_on_what_is_left_for_all_of_them() {
         let second = Duration::from_secs(1);
-        let limits = Limits { time: second, bytes: 100, types: false };
+        let limits = Limits { time: second, bytes: 100 };
         let mut left = Left::of(limits);
         assert_eq!(left.limits(limits), Some(limits));
         left.take(60, second * 19 / 2);
-        assert_eq!(left.limits(limits), Some(Limits { time: second / 2, bytes: 40, types: false }));
+        assert_eq!(left.limits(limits), Some(Limits { time: second / 2, bytes: 40 }));
         left.take(40, Duration::ZERO);
         assert_eq!(left.limits(limits), None, "no bytes are left");
         let mut left = Left::of(limits);

@@ -6,7 +6,7 @@ use super::{Facts, table::Refusal};
 use crate::{
     capture::selection::Selection,
     cli::args::heap::{HeapArguments, HeapFormat},
-    looking::Limits,
+    looking::{Asked, Limits},
 };
 
 /// The most bytes that one look reads. It reads only what is resident, a part of it again and again.
@@ -26,6 +26,8 @@ pub(in crate::cli) struct Plan {
     pub(in crate::cli) duration: Option<Duration>,
     /// The bounds of a look at one of them.
     pub(in crate::cli) limits: Limits,
+    /// What is asked for beside the figures of heaps.
+    pub(in crate::cli) asked: Asked,
     /// Whether reports are drawn over one another on a terminal.
     pub(in crate::cli) is_live: bool,
 }
@@ -52,7 +54,13 @@ pub(in crate::cli) fn plan(arguments: &HeapArguments, facts: Facts) -> Result<Pl
         selection: arguments.target.selection(),
         interval: arguments.interval.map(|interval| interval.min(LONGEST)),
         duration: arguments.duration.map(|duration| duration.min(LONGEST)),
-        limits: Limits { time: arguments.timeout.min(LONGEST), bytes: MAX_BYTES, types: true },
+        limits: Limits { time: arguments.timeout.min(LONGEST), bytes: MAX_BYTES },
+        asked: Asked {
+            types: true,
+            holders: arguments.holders || arguments.retained,
+            retained: arguments.retained,
+            threads: Vec::new(),
+        },
         is_live: facts.has_terminal && is_table && arguments.output.is_none() && arguments.interval.is_some(),
     })
 }
@@ -83,6 +91,13 @@ mod tests {
         assert!(is_live(&["--interval", "1s"]));
         assert!(!is_live(&[]) && !is_live(&["--duration", "1s"]));
         assert!(!is_live(&["--interval", "1s", "--format", "json"]) && !is_live(&["--interval", "1s", "-o", "x"]));
+    }
+
+    #[test]
+    fn retained_bytes_imply_holders() {
+        let asked = |more: &[&str]| planned(&[&["--pid", "7"], more].concat()).unwrap().asked;
+        let told = [&[][..], &["--holders"], &["--retained"]].map(|more| (asked(more).holders, asked(more).retained));
+        assert_eq!(told, [(false, false), (true, false), (true, true)]);
     }
 
     #[test]

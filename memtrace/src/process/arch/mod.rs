@@ -6,7 +6,8 @@ mod x86_64;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{
-    BASES, NAME, RED_ZONE_BYTES, SYSTEM_CALLS, copied_registers, dwarf, registers_of, stack_effects, vectors,
+    BASES, NAME, RED_ZONE_BYTES, SYSTEM_CALLS, copied_registers, dwarf, registers_of, stack_effects, thread_record,
+    vectors,
 };
 
 #[cfg(not(target_arch = "x86_64"))]

@@ -45,6 +45,14 @@ pub(crate) fn registers_of(thread: Pid, ends: bool) -> nix::Result<(u64, Vec<u64
     Ok((r.rsp, words))
 }
 
+/// The record of a thread to which its thread pointer leads (System V ABI of x86-64, thread-local storage).
+pub(crate) mod thread_record {
+    /// Where it has its own address again, in bytes from its beginning (`self` of glibc's `tcbhead_t`).
+    pub(crate) const ITSELF: usize = 16;
+    /// Where glibc notes the thread's number (`tid` of its `struct pthread`, behind a header of 704 bytes and a list of two words).
+    pub(crate) const TID: usize = 720;
+}
+
 /// Call frame information: the registers' numbers, and what expressions of frames are made of (System V ABI of x86-64, 3.6.2).
 pub(crate) mod dwarf {
     use gimli::{Register, X86_64};

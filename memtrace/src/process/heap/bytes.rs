@@ -88,6 +88,12 @@ impl Window {
         self.start + self.bytes.len() as u64
     }
 
+    /// The bytes; zeros where a page is not resident.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The words at `address`; `None` where they are not in the window.
     #[must_use]
     #[inline]

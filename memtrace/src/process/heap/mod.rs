@@ -13,6 +13,7 @@ pub mod jemalloc;
 pub mod live;
 pub mod pace;
 mod residency;
+pub mod resident;
 mod share;
 pub mod smaps;
 pub mod types;
@@ -79,9 +80,9 @@ pub enum LookError {
 pub struct Look {
     /// The figures.
     pub heap: Heap,
-    /// The allocators that were recognised, in the order of `heap.allocators`.
+    /// The allocators that were recognised, as they were read last: blocks of a program that runs come and go.
     pub found: Vec<Found>,
-    /// The mappings as they were at its beginning.
+    /// The mappings as they were at the beginning of that reading.
     pub mappings: Vec<MappedMemory>,
     /// The types of live blocks, once they were told.
     pub types: Types,
@@ -119,7 +120,8 @@ pub fn look(pid: u32, bounds: Bounds) -> Result<Heap, LookError> {
 /// The same, with the live blocks and the areas of each allocator.
 ///
 /// While a program runs, blocks go from arenas that were read already to others, and back. So a program that runs is looked at
-/// several times where that is cheap, and the look with the middle count of blocks stands.
+/// several times where that is cheap, and the figures of the look with the middle count of blocks stand. Blocks and areas are of the
+/// last look.
 ///
 /// # Errors
 /// As [`look`].
@@ -142,8 +144,12 @@ pub fn look_closely(pid: u32, bounds: Bounds) -> Result<Look, LookError> {
         }
     }
     let taken = looks.len();
-    looks.sort_by_key(|look| look.heap.allocators.iter().map(|allocator| allocator.live_objects).sum::<u64>());
-    let mut look = looks.swap_remove(taken / 2);
+    let objects = |heap: &Heap| heap.allocators.iter().map(|allocator| allocator.live_objects).sum::<u64>();
+    let Some(mut look) = looks.pop() else { return Err(LookError::Gone(pid)) };
+    let mut heaps: Vec<Heap> =
+        looks.into_iter().map(|look| look.heap).chain([std::mem::take(&mut look.heap)]).collect();
+    heaps.sort_by_key(objects);
+    look.heap = heaps.swap_remove(taken / 2);
     look.heap.looks = u32::try_from(taken).unwrap_or(u32::MAX);
     look.heap.duration = begun.elapsed();
     Ok(look)

@@ -6,7 +6,9 @@ use crate::model::{
     heap::{Allocator, Arena, Consistency, Free, FreeKind, Heap, Resident, SizeClass},
     heap_report::{HeapProcess, HeapReport, NotRead},
     heap_types::{Pattern, Table, TypeFigures, TypeName, Types},
+    holders::{BlockLabel, HolderLabel, HolderNode, HolderRoot, Holders, ThreadName},
     subject::Program,
+    survival::Amount,
 };
 
 const MIB: u64 = 1 << 20;
@@ -90,6 +92,8 @@ pub(crate) fn report() -> HeapReport {
         resident,
         allocators: vec![glibc(), unknown],
         types: types(),
+        holders: None,
+        no_holders: None,
     };
     let program = |pid, comm: &str| Program { pid, comm: comm.into(), exe: format!("/usr/bin/{comm}") };
     HeapReport {
@@ -129,6 +133,50 @@ pub(crate) fn grown() -> HeapReport {
             class(104, 10_000_000, Some(10_000.0)),
             class(1_048_568, 100, Some(0.0)),
         ];
+    }
+    report
+}
+
+/// The same process, with those who hold its blocks: a table, and a thread.
+pub(crate) fn held() -> HeapReport {
+    let mut report = report();
+    report.processes.truncate(1);
+    let amount = |objects: u64, size: u64| Amount { bytes: objects * size, objects };
+    let blocks = |size: u64| HolderLabel::Block(BlockLabel::of(size));
+    let node = |parent, label, own: Amount| HolderNode {
+        parent,
+        label,
+        own,
+        below: Amount::default(),
+        retained_bytes: own.bytes,
+    };
+    let data = HolderRoot::Data { image: "/opt/app".into(), offset: Some(0x5120), symbol: Some("g_sessions".into()) };
+    let thread = HolderRoot::Thread(ThreadName { tid: 44, name: "worker".into() });
+    let mut nodes = vec![
+        node(None, HolderLabel::Root(data), Amount::default()),
+        node(Some(0), blocks(24), amount(1, 24)),
+        node(Some(1), blocks(1 << 20), amount(1, 1 << 20)),
+        node(Some(2), blocks(104), amount(10_000_000, 104)),
+        node(Some(3), blocks(24), amount(999_999, 24)),
+        node(None, HolderLabel::Root(thread), Amount::default()),
+        node(Some(5), blocks(1 << 20), amount(98, 1_048_568)),
+    ];
+    nodes[5].below = amount(1, 1024);
+    let sum = |nodes: &[HolderNode]| nodes.iter().fold(Amount::default(), |sum, one| sum.plus(one.own).plus(one.below));
+    nodes[1].retained_bytes = sum(&nodes[..5]).bytes;
+    let holders = Holders {
+        reached: sum(&nodes).plus(amount(3, 100)),
+        unreached: amount(2000, 512),
+        nodes,
+        elsewhere: amount(3, 100),
+        joined: amount(7, 104),
+        swapped_bytes: 3 * MIB,
+        kernel_words_left_out: 0,
+        has_retained: true,
+    };
+    if let Some(heap) = &mut report.processes[0].heap {
+        heap.consistency.threads_without_registers = 12;
+        heap.holders = Some(holders);
     }
     report
 }

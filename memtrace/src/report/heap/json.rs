@@ -7,12 +7,16 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::largest;
+use super::{
+    holders::{JsonHolder, JsonHoldersSummary, json_holders, summary},
+    largest,
+};
 use crate::{
     model::{
         heap::{Allocator, Arena, FreeKind, Heap, SizeClass},
         heap_report::{HeapProcess, HeapReport, NotRead},
         heap_types::{NotTold, TypeFigures, TypeKind},
+        holders::NoHolders,
     },
     report::{json::figures::nanoseconds, words},
 };
@@ -71,7 +75,9 @@ pub(crate) struct JsonHeap<'a> {
     types_passed_over: u64,
     types_not_told: Option<JsonNotTold>,
     /// None is told yet.
-    holders: [Value; 0],
+    holders: Vec<JsonHolder>,
+    holders_summary: Option<JsonHoldersSummary>,
+    no_holders: Option<&'static str>,
     unreachable: [Value; 0],
 }
 
@@ -204,7 +210,9 @@ pub(crate) fn json_heap(heap: &Heap, top: usize) -> JsonHeap<'_> {
         types_left_out: heap.types.left_out.saturating_add(heap.types.rows.len().saturating_sub(top) as u64),
         types_passed_over: heap.types.passed_over,
         types_not_told: heap.types.not_told.map(JsonNotTold::from),
-        holders: [],
+        holders: heap.holders.as_ref().map(|holders| json_holders(holders, top)).unwrap_or_default(),
+        holders_summary: heap.holders.as_ref().map(|holders| summary(holders, top)),
+        no_holders: heap.no_holders.map(NoHolders::cause),
         unreachable: [],
     }
 }
@@ -281,6 +289,36 @@ mod tests {
         assert_eq!(glibc["free"][2]["kind"], "thread-cache");
         assert_eq!((&other["recognised"], other["reason"].is_string()), (&false.into(), true));
         assert_eq!((&closed["heap"], &closed["not_read"]["cause"]), (&Value::Null, &"refused".into()));
+    }
+
+    #[test]
+    fn ways_to_blocks_begin_at_roots_and_add_up() {
+        let json = valid(&fixture::held(), None);
+        let heap = &json["processes"][0]["heap"];
+        let (ways, summary) = (heap["holders"].as_array().unwrap(), &heap["holders_summary"]);
+        let largest = &ways[0];
+        let labels: Vec<_> = largest["path"].as_array().unwrap().iter().map(|step| step["label"].clone()).collect();
+        assert_eq!(labels, ["g_sessions", "24 B", "up to 1.00 MiB", "104 B"]);
+        assert_eq!((&largest["path"][0]["kind"], &largest["path"][0]["offset"]), (&"global".into(), &0x5120.into()));
+        assert_eq!((&largest["objects"], &largest["retained_bytes"]), (&10_000_000.into(), &1_040_000_000.into()));
+        let sum: u64 =
+            ways.iter().map(|way| way["bytes"].as_u64().unwrap() + way["below_bytes"].as_u64().unwrap()).sum();
+        assert_eq!(sum + 300, summary["reached_bytes"]);
+        assert_eq!((&summary["unreached_objects"], &summary["left_out"]), (&2000.into(), &0.into()));
+        let thread = ways.iter().find(|way| way["path"][0]["kind"] == "thread" && way["below_objects"] == 1).unwrap();
+        assert_eq!((&thread["retained_bytes"], &thread["path"][0]["image"]), (&Value::Null, &Value::Null));
+        let json = valid(&fixture::held(), Some(2));
+        let heap = &json["processes"][0]["heap"];
+        assert_eq!((heap["holders"].as_array().unwrap().len(), &heap["holders_summary"]["left_out"]), (2, &4.into()));
+    }
+
+    #[test]
+    fn where_holders_are_not_told_a_cause_is() {
+        let mut report = fixture::report();
+        report.processes[0].heap.as_mut().unwrap().no_holders = Some(NoHolders::TooManyBlocks { most: 7 });
+        let heap = &valid(&report, None)["processes"][0]["heap"];
+        assert_eq!((&heap["no_holders"], &heap["holders_summary"]), (&"too-many-blocks".into(), &Value::Null));
+        assert_eq!(heap["holders"].as_array().unwrap().len(), 0);
     }
 
     #[test]

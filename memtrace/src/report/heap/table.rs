@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{sections, types};
+use super::{holders, sections, types};
 use crate::{
     model::{
         heap::Heap,
@@ -13,6 +13,9 @@ use crate::{
 
 /// Size classes that an allocator shows, and types that a process shows, unless told otherwise.
 pub const DEFAULT_TOP: usize = 10;
+
+/// Lines on holders that a process shows unless told otherwise.
+const DEFAULT_LINES: usize = 30;
 
 /// Processes that are shown in full: those that have most memory.
 const DETAILED: usize = 5;
@@ -30,7 +33,7 @@ pub fn render(report: &HeapReport, top: Option<usize>, width: Option<u16>, out: 
         if several {
             writeln!(out)?;
         }
-        in_full(process, top.unwrap_or(DEFAULT_TOP), width, out)?;
+        in_full(process, top, width, out)?;
     }
     match report.processes.len().saturating_sub(DETAILED) {
         0 => Ok(()),
@@ -38,7 +41,7 @@ pub fn render(report: &HeapReport, top: Option<usize>, width: Option<u16>, out: 
     }
 }
 
-fn in_full(process: &HeapProcess, top: usize, width: Option<u16>, out: &mut dyn Write) -> io::Result<()> {
+fn in_full(process: &HeapProcess, top: Option<usize>, width: Option<u16>, out: &mut dyn Write) -> io::Result<()> {
     let (pid, comm) = (process.program.pid, &process.program.comm);
     let ended = if process.ended { ", ended" } else { "" };
     write!(out, "{comm} (pid {pid}{ended})")?;
@@ -66,9 +69,10 @@ fn in_full(process: &HeapProcess, top: usize, width: Option<u16>, out: &mut dyn 
     }
     for allocator in &heap.allocators {
         writeln!(out)?;
-        sections::allocator(allocator, top, width, out)?;
+        sections::allocator(allocator, top.unwrap_or(DEFAULT_TOP), width, out)?;
     }
-    types::types(heap, top, width, out)
+    types::types(heap, top.unwrap_or(DEFAULT_TOP), width, out)?;
+    holders::section(heap, top.unwrap_or(DEFAULT_LINES), width, out)
 }
 
 /// Why the last look was not made.
@@ -100,7 +104,10 @@ fn passed_over(heap: &Heap, out: &mut dyn Write) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::heap_report::NotRead, report::heap::fixture};
+    use crate::{
+        model::{heap_report::NotRead, holders::NoHolders},
+        report::heap::fixture,
+    };
 
     fn rendered(report: &HeapReport, top: Option<usize>) -> String {
         let mut out = Vec::new();
@@ -116,6 +123,16 @@ mod tests {
     #[test]
     fn one_process_that_grows_is_told_with_its_growth() {
         assert_eq!(rendered(&fixture::grown(), Some(2)), include_str!("growth.golden"));
+    }
+
+    #[test]
+    fn holders_are_a_tree_with_the_largest_branches_first() {
+        assert_eq!(rendered(&fixture::held(), Some(5)), include_str!("holders.golden"));
+        let mut report = fixture::held();
+        let heap = report.processes[0].heap.as_mut().unwrap();
+        (heap.holders, heap.no_holders) = (None, Some(NoHolders::TooManyPointers));
+        let text = rendered(&report, None);
+        assert!(text.ends_with("\nholders    not told: the blocks have too many pointers to one another\n"), "{text}");
     }
 
     #[test]

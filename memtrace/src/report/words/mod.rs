@@ -9,6 +9,7 @@ pub mod headroom;
 pub mod heap;
 pub mod heap_look;
 pub mod heap_types;
+pub mod holders;
 pub mod not_seen;
 pub mod outcome;
 pub mod registers;

@@ -60,7 +60,7 @@ pub struct Reader {
     process: Helper,
     socket: UnixStream,
     /// The images that it has.
-    known: HashSet<usize>,
+    known: HashSet<(usize, bool)>,
     /// How many bytes of copies it may be sent yet.
     left_to_copy: u64,
 }
@@ -84,10 +84,10 @@ impl Reader {
         }
     }
 
-    /// Whether it has an image already.
+    /// Whether it has an image's files already, for what is asked.
     #[must_use]
-    pub fn knows(&self, image: usize) -> bool {
-        self.known.contains(&image)
+    pub fn knows(&self, image: usize, asked: &Asked) -> bool {
+        self.known.contains(&(image, asked.is_of_functions()))
     }
 
     /// Asks for names of an image, with the image's files where it does not know it.
@@ -112,7 +112,7 @@ impl Reader {
             }
         }
         let found = protocol::checked(answer, asked.count()).ok_or(Failure::Nonsense)?.map_err(Failure::Told)?;
-        self.known.insert(image);
+        self.known.insert((image, asked.is_of_functions()));
         Ok(found)
     }
 

@@ -46,14 +46,16 @@ pub enum FileKind {
     },
 }
 
-/// Whose names are wanted, at most [`MAX_PLACES`].
+/// What is asked for, at most [`MAX_PLACES`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Asked {
-    /// Those of functions, at virtual offsets of the image.
+    /// Functions, at virtual offsets of the image.
     Functions(Vec<u64>),
-    /// Those of objects (variables and constants) there. A table of virtual functions keeps the name that linkers see.
-    Objects(Vec<u64>),
-    /// Those of C++ classes, by their mangled names; of no image.
+    /// Variables and constants there. A table of virtual functions keeps the name that linkers see.
+    Variables(Vec<u64>),
+    /// Thread-local variables, at offsets in the image's thread-local data.
+    ThreadLocals(Vec<u64>),
+    /// C++ classes, by their mangled names; of no image.
     Classes(Vec<String>),
 }
 
@@ -62,9 +64,15 @@ impl Asked {
     #[must_use]
     pub fn count(&self) -> usize {
         match self {
-            Self::Functions(offsets) | Self::Objects(offsets) => offsets.len(),
+            Self::Functions(offsets) | Self::Variables(offsets) | Self::ThreadLocals(offsets) => offsets.len(),
             Self::Classes(names) => names.len(),
         }
+    }
+
+    /// Whether functions are asked for.
+    #[must_use]
+    pub fn is_of_functions(&self) -> bool {
+        matches!(self, Self::Functions(_))
     }
 }
 
@@ -75,11 +83,11 @@ pub struct Question {
     pub image: usize,
     /// The kinds of the descriptors that come with the question; none where the image was asked for before.
     pub files: Vec<FileKind>,
-    /// Whose names.
+    /// What is wanted.
     pub asked: Asked,
 }
 
-/// A function at a place.
+/// A function, or a variable, at a place.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Named {
     /// Its demangled name.
@@ -88,6 +96,8 @@ pub struct Named {
     pub file: Option<String>,
     /// The line in it.
     pub line: Option<u32>,
+    /// Where a variable begins, as an offset of the question's kind.
+    pub begins_at: Option<u64>,
 }
 
 /// A part of an image's file that could not be read, with the reason. Others of its parts could.
@@ -247,7 +257,7 @@ mod tests {
     use std::{fs::File, os::fd::AsFd, thread, time::Duration};
 
     fn named(name: &str) -> Named {
-        Named { name: name.into(), file: Some("a.c".into()), line: Some(7) }
+        Named { name: name.into(), file: Some("a.c".into()), line: Some(7), begins_at: None }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::{
     symbolize::{
         demangle::{VIRTUAL_TABLE, class, demangled},
         names::{AddError, Names},
-        symbol_table::SymbolTable,
+        symbol_table::Variables,
     },
 };
 
@@ -57,7 +57,8 @@ pub fn serve() -> ExitCode {
 #[derive(Default)]
 struct Images {
     functions: HashMap<usize, Names>,
-    objects: HashMap<usize, SymbolTable>,
+    /// Of each of the image's files, the image itself first.
+    variables: HashMap<usize, Vec<Variables>>,
 }
 
 /// Answers until the other side has closed.
@@ -74,8 +75,11 @@ fn answer_all(socket: &UnixStream, own_files: &Path) -> io::Result<()> {
 fn answer(images: &mut Images, question: &Question, files: Vec<OwnedFd>, own_files: &Path) -> Answer {
     match &question.asked {
         Asked::Functions(offsets) => functions(&mut images.functions, question, files, own_files, offsets),
-        Asked::Objects(offsets) => objects(&mut images.objects, question, files, offsets),
-        Asked::Classes(names) => answered(names.iter().map(|name| class(name))),
+        Asked::Variables(offsets) => variables(&mut images.variables, question, files, (false, offsets)),
+        Asked::ThreadLocals(offsets) => variables(&mut images.variables, question, files, (true, offsets)),
+        Asked::Classes(names) => {
+            answered(names.iter().map(|name| Some(Named { name: class(name)?, ..Named::default() })))
+        }
     }
 }
 
@@ -103,41 +107,44 @@ fn functions(
     Answer::Functions { places, problems }
 }
 
-fn objects(
-    images: &mut HashMap<usize, SymbolTable>,
+fn variables(
+    images: &mut HashMap<usize, Vec<Variables>>,
     question: &Question,
     files: Vec<OwnedFd>,
-    offsets: &[u64],
+    (are_thread_local, offsets): (bool, &[u64]),
 ) -> Answer {
     if !question.files.is_empty() {
-        match open_objects(&question.files, files) {
-            Ok(table) => _ = images.insert(question.image, table),
+        match open_variables(&question.files, files) {
+            Ok(variables) => _ = images.insert(question.image, variables),
             Err(why) => return Answer::Failed(why),
         }
     }
-    let Some(table) = images.get(&question.image) else { return Answer::Failed(NOT_SENT.into()) };
-    let name = |symbol: &str| if symbol.starts_with(VIRTUAL_TABLE) { symbol.to_owned() } else { demangled(symbol) };
-    answered(offsets.iter().map(|offset| table.at(*offset).map(name)))
+    let Some(files) = images.get(&question.image) else { return Answer::Failed(NOT_SENT.into()) };
+    answered(offsets.iter().map(|offset| {
+        let (symbol, begins_at) = files.iter().find_map(|file| file.at(are_thread_local, *offset))?;
+        let name = if symbol.starts_with(VIRTUAL_TABLE) { symbol.to_owned() } else { demangled(symbol) };
+        Some(Named { name, begins_at: Some(begins_at), ..Named::default() })
+    }))
 }
 
 /// An answer of one name a place, or none.
-fn answered(names: impl Iterator<Item = Option<String>>) -> Answer {
-    let place = |name: Option<String>| {
-        let mut place: Vec<Named> = name.map(|name| Named { name, ..Named::default() }).into_iter().collect();
+fn answered(names: impl Iterator<Item = Option<Named>>) -> Answer {
+    let place = |named: Option<Named>| {
+        let mut place: Vec<Named> = named.into_iter().collect();
         protocol::shorten(&mut place);
         place
     };
     Answer::Functions { places: names.take(MAX_PLACES).map(place).collect(), problems: Vec::new() }
 }
 
-/// The objects that an image's files tell. Those of a debug file that is of no use are left out.
-fn open_objects(kinds: &[FileKind], descriptors: Vec<OwnedFd>) -> Result<SymbolTable, String> {
-    let mut all = SymbolTable::default();
+/// The variables that an image's files tell. Those of a debug file that is of no use are left out.
+fn open_variables(kinds: &[FileKind], descriptors: Vec<OwnedFd>) -> Result<Vec<Variables>, String> {
+    let mut all = Vec::new();
     for (kind, file) in kinds.iter().zip(descriptors) {
         let file = File::from(file);
-        let table = is_possible(&file).map_err(|error| error.to_string()).and_then(|()| SymbolTable::objects(&file));
-        match table {
-            Ok(table) if !is_other(&file, *kind) => all = all.with(table),
+        let variables = is_possible(&file).map_err(|error| error.to_string()).and_then(|()| Variables::read(&file));
+        match variables {
+            Ok(variables) if !is_other(&file, *kind) => all.push(variables),
             Err(why) if *kind == FileKind::Image => return Err(why),
             Ok(_) | Err(_) => {}
         }
