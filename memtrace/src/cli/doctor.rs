@@ -10,7 +10,8 @@ use memtrace_common::{
 use super::failure::Failure;
 use crate::{
     bpf::{
-        AttachMethod, Bpf, Capacities, Extras, KernelMemory, MemorySettings, Settings, Unwind, features::has_bpf_loop, registers,
+        AttachMethod, Bpf, Capacities, Extras, KernelMemory, MemorySettings, Settings, Unwind, features::has_bpf_loop,
+        registers,
     },
     capture::preflight::{self, Check, Outcome},
     engine::check_headroom,
