@@ -7,7 +7,7 @@ use crate::kernel_fields::{Address, current_task, field, pointer};
 /// `MAX_PID_NS_LEVEL` of `<linux/pid_namespace.h>`.
 const DEEPEST: u32 = 32;
 
-/// The record of the process whose folder in `/proc` a descriptor of the current process is of. What it leads to means nothing
+/// The record of the process whose folder in `/proc` a descriptor of the current process is of. It leads to nonsense
 /// where the descriptor is of something else: the number there tells.
 #[inline(always)]
 pub(crate) fn of_folder(descriptor: u64, layout: &PidLayout) -> Option<Address> {

@@ -41,7 +41,7 @@ fn distance(task: *mut task_struct, place: u64) -> u64 {
     distance
 }
 
-/// What tells whether a thread has run.
+/// The words that tell whether a thread has run.
 struct Moment {
     exit_state: u32,
     on_cpu: u32,
