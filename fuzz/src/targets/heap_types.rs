@@ -132,7 +132,7 @@ fn run(input: &[u8]) {
     }
 }
 
-/// What is told adds up to the blocks that have a label.
+/// Labels and figures add up to the blocks.
 fn check(types: &types::Types, blocks: &[Block]) {
     let figures = &types.figures;
     let labelled: Vec<&Block> = blocks

@@ -12,7 +12,7 @@ use crate::{
 /// The types of a process by name: blocks, and objects inside others.
 type Told = BTreeMap<String, (u64, u64)>;
 
-/// What `memtrace heap` says of a process.
+/// The heap of a process by `memtrace heap`.
 fn looked_at(pid: u32) -> Value {
     let arguments = ["heap", "--pid", &pid.to_string(), "--format", "json"];
     let (status, output, messages) = told(&support::memtrace().args(arguments).output_in_time());

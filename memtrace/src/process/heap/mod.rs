@@ -89,7 +89,7 @@ pub struct Look {
 }
 
 impl Look {
-    /// Tells the types of its blocks, of a process that may have gone on since. What a bound keeps it from is said in the figures.
+    /// Tells the types of its blocks, of a process that may have gone on since. The figures say which bound has kept it from that.
     pub fn tell_types(&mut self, pid: u32, bounds: Bounds) {
         let read = |live: &mut Live<'_>| types::read(&mut Reader::new(live, bounds), &self.mappings, &self.found);
         let mut pace = Pace::begin();

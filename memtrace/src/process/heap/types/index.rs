@@ -128,7 +128,7 @@ mod tests {
             sets in prop::collection::vec(prop::collection::btree_set(0_u64..2000, 0..300), 1..4)
         ) {
             // Each allocator has memory of its own.
-            let place = |part: usize, unit: &u64| (part as u64) << 32 | unit * 16;
+            let place = |part: usize, unit: &u64| ((part as u64) << 32) | (unit * 16);
             let parts = sets.iter().enumerate();
             let found: Vec<Found> = parts
                 .map(|(part, set)| found(set.iter().map(|unit| (place(part, unit), 24)).collect()))

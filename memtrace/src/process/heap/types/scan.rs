@@ -21,7 +21,7 @@ const PAGES_AT_ONCE: usize = 8192;
 /// Marks the label of a block that may be a node: the rest is its number among these.
 const NODE: u32 = 1 << 31;
 
-/// What is gathered about blocks.
+/// All that is gathered about blocks.
 #[derive(Debug)]
 pub(super) struct Scan<'a> {
     images: &'a Images,
@@ -254,7 +254,7 @@ impl<'a> Scan<'a> {
             }
             // A buffer of objects, of which the first is one of many.
             Some(first @ (Label::Class(_) | Label::Table(_))) if kind == Kind::Vector => {
-                self.labels.count_inside(first)
+                self.labels.count_inside(first);
             }
             // A list or a tree may be the first element of a vector, and the node leads back to that.
             Some(Label::Pattern(_)) if kind == Kind::Vector => {}
