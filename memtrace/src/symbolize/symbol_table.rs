@@ -73,7 +73,9 @@ impl SymbolTable {
     }
 
     fn of<'data, S: ObjectSymbol<'data>>(symbols: impl Iterator<Item = S>, kind: SymbolKind) -> Self {
-        let wanted = symbols.filter(|symbol| symbol.is_definition() && symbol.kind() == kind);
+        // Thread-local variables are no definitions to the library: they have no address of their own.
+        let is_wanted = |symbol: &S| symbol.is_definition() || (kind == SymbolKind::Tls && !symbol.is_undefined());
+        let wanted = symbols.filter(|symbol| symbol.kind() == kind && is_wanted(symbol));
         let entries = wanted.filter_map(|symbol| {
             let name = String::from_utf8_lossy(symbol.name_bytes().ok()?).into_owned();
             (!name.is_empty()).then(|| Entry { start: symbol.address(), bytes: symbol.size(), name })
