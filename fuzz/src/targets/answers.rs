@@ -24,7 +24,12 @@ fn run(input: &[u8]) {
 }
 
 fn seeds() -> Vec<Vec<u8>> {
-    let named = Named { name: "operator new(unsigned long)".into(), file: Some("/src/new.cc".into()), line: Some(50), begins_at: None };
+    let named = Named {
+        name: "operator new(unsigned long)".into(),
+        file: Some("/src/new.cc".into()),
+        line: Some(50),
+        begins_at: None,
+    };
     let answers = [
         (2, Answer::Functions { places: vec![vec![named.clone(), named], Vec::new()], problems: Vec::new() }),
         (0, Answer::Confined),

@@ -139,8 +139,9 @@ impl From<LookError> for Unchecked {
         let cause = match &error {
             LookError::Futile(why) => return why.clone(),
             LookError::Hold(HoldError::Gone) => Cause::Killed,
-            LookError::Contents(ContentsError::TooSlow(_) | ContentsError::TooMuch(_))
-            | LookError::Marking(_) => Cause::TooMuch,
+            LookError::Contents(ContentsError::TooSlow(_) | ContentsError::TooMuch(_)) | LookError::Marking(_) => {
+                Cause::TooMuch
+            }
             LookError::Hold(_) | LookError::Maps(_) | LookError::Contents(_) | LookError::Kernel(_) => Cause::Refused,
         };
         Self::Failed { cause, error: error.to_string() }

@@ -195,8 +195,7 @@ fn scan(
     reach: &mut Reach,
 ) -> Result<u64, NoHolders> {
     let plain: Vec<Mapping> = known.mappings.iter().map(|one| one.mapping.clone()).collect();
-    let stack_pointers: Vec<u64> =
-        known.threads.iter().filter_map(|thread| thread.words.stack_pointer).collect();
+    let stack_pointers: Vec<u64> = known.threads.iter().filter_map(|thread| thread.words.stack_pointer).collect();
     let (mut resident, mut found) = (Resident::default(), Vec::<ThreadRecord>::new());
     for Stretch { start, end, source, .. } in stretches(&plain, areas, &stack_pointers) {
         if !is_worth_reading(places, known.mappings, start) {
@@ -251,9 +250,7 @@ impl Roots {
         let mut unnamed: Vec<(u64, usize)> = Vec::new();
         for (index, root) in reached.roots().iter().enumerate() {
             let key = match root.place {
-                place if root.rank != Rank::Outside => {
-                    places.spot(place, known.open).map_or(Key::Nowhere, Key::Spot)
-                }
+                place if root.rank != Rank::Outside => places.spot(place, known.open).map_or(Key::Nowhere, Key::Spot),
                 place if place & OF_REGISTERS != 0 => {
                     let thread = usize::try_from(place & !OF_REGISTERS).ok();
                     let thread = thread.and_then(|thread| known.threads.get(thread));

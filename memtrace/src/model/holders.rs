@@ -279,11 +279,8 @@ mod tests {
         ];
         let holders = Holders { nodes, ..Holders::default() };
         let joined = holders.clone().joined();
-        let expected = [
-            node(None, data(8, "slots"), 0, 3),
-            node(Some(0), blocks(24), 7, 5),
-            node(Some(1), blocks(40), 6, 0),
-        ];
+        let expected =
+            [node(None, data(8, "slots"), 0, 3), node(Some(0), blocks(24), 7, 5), node(Some(1), blocks(40), 6, 0)];
         assert_eq!(joined.nodes, expected);
         assert_eq!(joined.totals(), [amount(21), amount(18), amount(6)]);
         assert_eq!((joined.path(2), joined.path(0)), (vec![0, 1, 2], vec![0]));

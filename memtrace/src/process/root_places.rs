@@ -126,7 +126,8 @@ impl<'a> Places<'a> {
         if let Some((record, tid)) = self.record_near(address, mapping) {
             let program = self.program();
             let image = program.and_then(|program| self.image(program, open));
-            if let Some((image, offset)) = image.and_then(|image| Some((image, image.thread_local_offset(record, address)?)))
+            if let Some((image, offset)) =
+                image.and_then(|image| Some((image, image.thread_local_offset(record, address)?)))
             {
                 return Some(Spot::ThreadLocal(tid, image.thread_locals.at(offset).unwrap_or(offset)));
             }

@@ -132,11 +132,7 @@ mod tests {
         let mut threads = [words(3, Some(30), None), words(5, Some(50), None)].map(thread).to_vec();
         merge(&mut threads, &[words(4, None, Some(&[1])), words(5, Some(51), Some(&[2])), words(3, None, Some(&[]))]);
         let merged: Vec<ThreadWords> = threads.into_iter().map(|thread| thread.words).collect();
-        assert_eq!(merged, [
-            words(3, Some(30), Some(&[])),
-            words(4, None, Some(&[1])),
-            words(5, Some(51), Some(&[2]))
-        ]);
+        assert_eq!(merged, [words(3, Some(30), Some(&[])), words(4, None, Some(&[1])), words(5, Some(51), Some(&[2]))]);
     }
 
     #[test]

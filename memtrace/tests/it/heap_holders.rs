@@ -6,7 +6,8 @@ use std::{collections::BTreeMap, process::Command, time::Instant};
 use serde_json::Value;
 
 use crate::support::{
-    self, InTime, Target, compile, compile_by, eventually, gate::assert_keeps_to,
+    self, InTime, Target, compile, compile_by, eventually,
+    gate::assert_keeps_to,
     load::{RedisClient, redis_idle},
     scaled, told,
 };
@@ -118,9 +119,9 @@ impl Known {
 /// The label of a thread of a process by its name.
 fn thread(pid: u32, name: &str) -> String {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let of_name = threads.map(|thread| thread.unwrap()).find(|thread| {
-        std::fs::read_to_string(thread.path().join("comm")).is_ok_and(|comm| comm.trim() == name)
-    });
+    let of_name = threads
+        .map(|thread| thread.unwrap())
+        .find(|thread| std::fs::read_to_string(thread.path().join("comm")).is_ok_and(|comm| comm.trim() == name));
     format!("thread {name} ({})", of_name.unwrap().file_name().to_str().unwrap())
 }
 
@@ -134,7 +135,8 @@ fn each_block_is_under_the_variable_thread_or_descriptor_that_holds_it() {
         known.assert_held(&heap, NAMES);
         let local = format!("t_cache of {} > {}", thread(known.target.pid(), "worker"), known.size("local"));
         assert!(ways(&heap).contains_key(&local), "{local}: {:#?}", ways(&heap));
-        let of_sessions = heap["holders"].as_array().unwrap().iter().find(|one| one["path"][0]["label"] == "g_sessions");
+        let of_sessions =
+            heap["holders"].as_array().unwrap().iter().find(|one| one["path"][0]["label"] == "g_sessions");
         let root = &of_sessions.unwrap()["path"][0];
         assert_eq!((&root["kind"], root["offset"].as_u64()), (&"global".into(), known.truth["sessions_at"].as_u64()));
         assert!(root["image"].as_str().unwrap().contains("holders"), "{root:#}");

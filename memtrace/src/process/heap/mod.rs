@@ -121,7 +121,8 @@ pub fn look_closely(pid: u32, bounds: Bounds) -> Result<Look, LookError> {
     let taken = looks.len();
     let objects = |heap: &Heap| heap.allocators.iter().map(|allocator| allocator.live_objects).sum::<u64>();
     let Some(mut look) = looks.pop() else { return Err(LookError::Gone(pid)) };
-    let mut heaps: Vec<Heap> = looks.into_iter().map(|look| look.heap).chain([std::mem::take(&mut look.heap)]).collect();
+    let mut heaps: Vec<Heap> =
+        looks.into_iter().map(|look| look.heap).chain([std::mem::take(&mut look.heap)]).collect();
     heaps.sort_by_key(objects);
     look.heap = heaps.swap_remove(taken / 2);
     look.heap.looks = u32::try_from(taken).unwrap_or(u32::MAX);

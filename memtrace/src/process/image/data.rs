@@ -91,8 +91,7 @@ impl ImageData {
         }
         let ranges = |kind: SymbolKind| {
             let symbols = elf.dynamic_symbols().chain(elf.symbols());
-            let wanted =
-                symbols.filter(|symbol| !symbol.is_undefined() && symbol.kind() == kind && symbol.size() > 0);
+            let wanted = symbols.filter(|symbol| !symbol.is_undefined() && symbol.kind() == kind && symbol.size() > 0);
             let range = wanted.map(|symbol| (symbol.address(), symbol.address().saturating_add(symbol.size())));
             Variables::of(range.take(MAX_VARIABLES).collect())
         };

@@ -46,13 +46,16 @@ const POINTERS: [(usize, usize); 10] =
 #[test]
 fn blocks_with_the_same_way_to_them_are_one_node_and_lists_are_folded() {
     let (lines, tree) = told(&LABELS, &POINTERS, &[(0, 0)], WIDE);
-    assert_eq!(lines, [
-        "place 0: 0 + 0",
-        "place 0 > 1: 1 + 0",
-        "place 0 > 1 > 2: 3 + 0",
-        "place 0 > 1 > 2 > 3: 3 + 0",
-        "place 0 > 1 > 2 > 4: 4 + 0"
-    ]);
+    assert_eq!(
+        lines,
+        [
+            "place 0: 0 + 0",
+            "place 0 > 1: 1 + 0",
+            "place 0 > 1 > 2: 3 + 0",
+            "place 0 > 1 > 2 > 3: 3 + 0",
+            "place 0 > 1 > 2 > 4: 4 + 0"
+        ]
+    );
     assert_eq!((tree.elsewhere, tree.joined), (Amount::default(), Amount::default()));
     // A place retains nothing by itself: others may lead to the same blocks.
     let retained: Vec<u64> = tree.nodes.iter().map(|node| node.retained_bytes / BLOCK_BYTES).collect();

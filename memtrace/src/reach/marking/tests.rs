@@ -19,7 +19,9 @@ fn three() -> Vec<Extent> {
 fn what_is_pointed_to_is_reached_and_what_it_points_to_and_nothing_else() {
     let mut reach = Reach::new(three(), Layout::Glibc);
     // The first points into the middle of the third, which points back; nobody points to the second, but itself.
-    reach.scan(0x1000, &memory(&[0, 0, 0x1060, 0, 0, 0, 0x1030, 0, 0, 0, 0x1010]), WordKind::Nothing, Rank::Data).unwrap();
+    reach
+        .scan(0x1000, &memory(&[0, 0, 0x1060, 0, 0, 0, 0x1030, 0, 0, 0, 0x1010]), WordKind::Nothing, Rank::Data)
+        .unwrap();
     reach.root(0x1027, Rank::Data, 0);
     assert_eq!(marks(reach), [true, false, true]);
 }

@@ -62,7 +62,8 @@ pub(super) struct JsonHoldersSummary {
 /// The indices of nodes that stand for blocks by themselves, those with most bytes first.
 fn ways(holders: &Holders) -> Vec<usize> {
     let stands = |node: &HolderNode| node.own.objects > 0 || node.below.objects > 0;
-    let mut ways: Vec<usize> = holders.nodes.iter().enumerate().filter_map(|(index, node)| stands(node).then_some(index)).collect();
+    let mut ways: Vec<usize> =
+        holders.nodes.iter().enumerate().filter_map(|(index, node)| stands(node).then_some(index)).collect();
     ways.sort_by_key(|index| {
         Reverse(holders.nodes.get(*index).map_or(0, |node| node.own.bytes.saturating_add(node.below.bytes)))
     });

@@ -261,7 +261,8 @@ mod tests {
         assert_eq!(labels, ["g_sessions", "24 B", "up to 1.00 MiB", "104 B"]);
         assert_eq!((&largest["path"][0]["kind"], &largest["path"][0]["offset"]), (&"global".into(), &0x5120.into()));
         assert_eq!((&largest["objects"], &largest["retained_bytes"]), (&10_000_000.into(), &1_040_000_000.into()));
-        let sum: u64 = ways.iter().map(|way| way["bytes"].as_u64().unwrap() + way["below_bytes"].as_u64().unwrap()).sum();
+        let sum: u64 =
+            ways.iter().map(|way| way["bytes"].as_u64().unwrap() + way["below_bytes"].as_u64().unwrap()).sum();
         assert_eq!(sum + 300, summary["reached_bytes"]);
         assert_eq!((&summary["unreached_objects"], &summary["left_out"]), (&2000.into(), &0.into()));
         let thread = ways.iter().find(|way| way["path"][0]["kind"] == "thread" && way["below_objects"] == 1).unwrap();

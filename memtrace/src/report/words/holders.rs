@@ -35,7 +35,11 @@ fn root_name(root: &HolderRoot) -> String {
 }
 
 fn thread(thread: &ThreadName) -> String {
-    if thread.name.is_empty() { format!("thread {}", thread.tid) } else { format!("thread {} ({})", thread.name, thread.tid) }
+    if thread.name.is_empty() {
+        format!("thread {}", thread.tid)
+    } else {
+        format!("thread {} ({})", thread.name, thread.tid)
+    }
 }
 
 /// A node in a line of a tree, so many levels below its root.
@@ -168,7 +172,8 @@ mod tests {
             kernel_words_left_out: 5,
             ..Holders::default()
         };
-        let no_proof = "unreached  2 blocks (1.00 KiB): nothing was seen to point to them. That is no proof of a leak: ";
+        let no_proof =
+            "unreached  2 blocks (1.00 KiB): nothing was seen to point to them. That is no proof of a leak: ";
         for (threads, why) in [
             (0, "a pointer may move while memory is read"),
             (1, "the registers of 1 thread were not read"),
