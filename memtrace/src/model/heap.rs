@@ -21,7 +21,7 @@ pub struct Heap {
     pub resident: Resident,
     /// The allocators of the process, those that were not recognised included.
     pub allocators: Vec<Allocator>,
-    /// Who holds live blocks; nothing where that was not asked for, or not told.
+    /// The holders of live blocks; nothing where that was not asked for, or not told.
     pub holders: Option<Holders>,
     /// Why that is not told though it was asked for.
     pub no_holders: Option<NoHolders>,

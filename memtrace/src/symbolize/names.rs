@@ -130,7 +130,7 @@ impl Names {
         std::mem::take(&mut self.problems)
     }
 
-    /// What is asked for at an offset of the image.
+    /// The functions, or the variable, at an offset of the image.
     #[must_use]
     pub fn of_kind(&mut self, kind: SymbolKind, offset: u64) -> Vec<Named> {
         match kind {

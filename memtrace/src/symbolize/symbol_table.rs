@@ -26,7 +26,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// What comes last of those at one address is found first: the shortest, then the name with the fewest underscores before it.
+    /// The last of those at one address is found first: the shortest, then the name with the fewest underscores before it.
     fn in_order(&self) -> (u64, Reverse<u64>, Reverse<usize>, Reverse<usize>, &str) {
         let underscores = self.name.len() - self.name.trim_start_matches('_').len();
         (self.start, Reverse(self.bytes), Reverse(underscores), Reverse(self.name.len()), &self.name)

@@ -107,7 +107,7 @@ impl LookedAt {
     }
 }
 
-/// What looks are made with.
+/// The means of looks.
 struct Looking {
     asked: Asked,
     /// Names of holders, once there are any.

@@ -46,7 +46,7 @@ pub enum FileKind {
     },
 }
 
-/// What is asked for at places of an image.
+/// The kind of symbols that is asked for at places of an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SymbolKind {
     /// Functions, at virtual offsets.
@@ -65,7 +65,7 @@ pub struct Question {
     pub image: usize,
     /// The kinds of the descriptors that come with the question; none where the image was asked for before.
     pub files: Vec<FileKind>,
-    /// What is wanted.
+    /// The kind that is wanted.
     pub kind: SymbolKind,
     /// Where, in the image.
     pub offsets: Vec<u64>,
