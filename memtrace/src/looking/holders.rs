@@ -1,4 +1,4 @@
-//! Who holds the blocks that a look has found: their memory and that of roots is looked through once, and what leads to what is
+//! The holders of the blocks that a look has found: their memory and that of roots is looked through once, and pointers are
 //! followed. Pure but for [`system`]: memory comes through the same trait as for the readers of allocators.
 
 pub(super) mod system;
@@ -62,7 +62,7 @@ pub struct Known<'a> {
     pub thread_name: &'a dyn Fn(u32) -> ThreadName,
 }
 
-/// What is wanted, and what it may take beside the reader's bounds.
+/// The wanted figures, and the memory that they may take beside the reader's bounds.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
     /// Whether the bytes that nodes retain are wanted.
@@ -226,7 +226,7 @@ fn is_worth_reading(places: &Places<'_>, mappings: &[MappedMemory], address: u64
     })
 }
 
-/// What the place of a root is known by.
+/// The key by which the place of a root is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Key {
     Spot(Spot),

@@ -37,16 +37,16 @@ pub(super) struct Question {
     pub(super) bytes: u64,
     /// The most bytes of memory that it may take.
     pub(super) memory_bytes: u64,
-    /// What is wanted beside the heap's figures.
+    /// Questions beside the heap's figures.
     pub(super) asked: Asked,
 }
 
-/// What a look is asked for beside the figures of a heap.
+/// Questions to a look beside the figures of a heap.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
     /// The types of blocks.
     pub types: bool,
-    /// Who holds live blocks.
+    /// The holders of live blocks.
     pub holders: bool,
     /// The bytes that holders retain; that implies the holders.
     pub retained: bool,

@@ -26,7 +26,7 @@ pub struct Heap {
     pub allocators: Vec<Allocator>,
     /// The types of live blocks.
     pub types: Types,
-    /// Who holds live blocks; nothing where that was not asked for, or not told.
+    /// The holders of live blocks; nothing where that was not asked for, or not told.
     pub holders: Option<Holders>,
     /// Why that is not told though it was asked for.
     pub no_holders: Option<NoHolders>,

@@ -1,4 +1,4 @@
-//! Who holds the live blocks of a process: a tree of what leads to them, one way each.
+//! The holders of a process's live blocks: a tree of the ways that lead to them, one way each.
 
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +33,7 @@ pub struct Holders {
 pub struct HolderNode {
     /// The index of the node that holds it; nothing for a root.
     pub parent: Option<u32>,
-    /// The root, or what its blocks have in common.
+    /// The root, or the common trait of its blocks.
     pub label: HolderLabel,
     /// Its blocks; none for a root.
     pub own: Amount,
@@ -43,7 +43,7 @@ pub struct HolderNode {
     pub retained_bytes: u64,
 }
 
-/// What a node is of.
+/// The root or the blocks that a node stands for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum HolderLabel {
     /// A root.
@@ -95,7 +95,7 @@ pub struct ThreadName {
     pub name: String,
 }
 
-/// What blocks of a node have in common.
+/// The common trait of the blocks of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum BlockLabel {
     /// Their usable size in bytes.

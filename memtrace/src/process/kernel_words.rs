@@ -9,7 +9,7 @@ use super::leader;
 const MAX_DESCRIPTORS: usize = 1 << 16;
 /// Words that are taken.
 const MAX_WORDS: usize = 1 << 20;
-/// What the kernel calls an epoll descriptor.
+/// The kernel's name for an epoll descriptor.
 const EPOLL: &str = "anon_inode:[eventpoll]";
 
 /// A word of an epoll descriptor.

@@ -30,7 +30,7 @@ pub struct Shape {
 /// Bounds within which a tree tells most of what there is to tell.
 pub const SHAPE: Shape = Shape { depth: 16, made: 1 << 20, kept: 4096 };
 
-/// What the blocks, or the roots, of a node have in common.
+/// The common trait of the blocks, or the roots, of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Label {
     /// The place of roots.
@@ -44,7 +44,7 @@ pub enum Label {
 pub struct Node {
     /// The node of the holders of its blocks; nothing for a place of roots.
     pub parent: Option<u32>,
-    /// What its blocks have in common.
+    /// The common trait of its blocks.
     pub label: Label,
     /// Its blocks.
     pub own: Amount,

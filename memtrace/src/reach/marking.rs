@@ -34,7 +34,7 @@ pub enum MarkingError {
     /// More pointers than are kept.
     #[error("its blocks have more than {MAX_POINTERS} pointers to one another")]
     TooManyPointers,
-    /// Whoever asked wants no more.
+    /// The caller wants no more.
     #[error("it takes too long")]
     Interrupted,
 }

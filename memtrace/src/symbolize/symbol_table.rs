@@ -26,7 +26,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// What comes last of those at one address is found first: the shortest, then the name with the fewest underscores before it.
+    /// The last of those at one address is found first: the shortest, then the name with the fewest underscores before it.
     fn in_order(&self) -> (u64, Reverse<u64>, Reverse<usize>, Reverse<usize>, &str) {
         let underscores = self.name.len() - self.name.trim_start_matches('_').len();
         (self.start, Reverse(self.bytes), Reverse(underscores), Reverse(self.name.len()), &self.name)
@@ -73,7 +73,9 @@ impl SymbolTable {
     }
 
     fn of<'data, S: ObjectSymbol<'data>>(symbols: impl Iterator<Item = S>, kind: SymbolKind) -> Self {
-        let wanted = symbols.filter(|symbol| symbol.is_definition() && symbol.kind() == kind);
+        // Thread-local variables are no definitions to the library: they have no address of their own.
+        let is_wanted = |symbol: &S| symbol.is_definition() || (kind == SymbolKind::Tls && !symbol.is_undefined());
+        let wanted = symbols.filter(|symbol| symbol.kind() == kind && is_wanted(symbol));
         let entries = wanted.filter_map(|symbol| {
             let name = String::from_utf8_lossy(symbol.name_bytes().ok()?).into_owned();
             (!name.is_empty()).then(|| Entry { start: symbol.address(), bytes: symbol.size(), name })

@@ -117,7 +117,7 @@ static __attribute__((noinline)) void lose(void) {
     }
 }
 
-// What calls have left on the stack and in registers.
+// Clears the words that calls have left on the stack.
 static __attribute__((noinline)) void forget(void) {
     volatile char stack[16384];
     for (size_t i = 0; i < sizeof stack; i++)

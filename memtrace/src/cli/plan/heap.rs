@@ -26,7 +26,7 @@ pub(in crate::cli) struct Plan {
     pub(in crate::cli) duration: Option<Duration>,
     /// The bounds of a look at one of them.
     pub(in crate::cli) limits: Limits,
-    /// What is asked for beside the figures of heaps.
+    /// Questions beside the figures of heaps.
     pub(in crate::cli) asked: Asked,
     /// Whether reports are drawn over one another on a terminal.
     pub(in crate::cli) is_live: bool,

@@ -91,7 +91,7 @@ impl ImageData {
         }
         let ranges = |kind: SymbolKind| {
             let symbols = elf.dynamic_symbols().chain(elf.symbols());
-            let wanted = symbols.filter(|symbol| symbol.is_definition() && symbol.kind() == kind && symbol.size() > 0);
+            let wanted = symbols.filter(|symbol| !symbol.is_undefined() && symbol.kind() == kind && symbol.size() > 0);
             let range = wanted.map(|symbol| (symbol.address(), symbol.address().saturating_add(symbol.size())));
             Variables::of(range.take(MAX_VARIABLES).collect())
         };
@@ -99,7 +99,7 @@ impl ImageData {
         Ok(data)
     }
 
-    /// What is added to virtual offsets to get addresses, by where one of its mappings lies.
+    /// The difference between addresses and virtual offsets, by where one of its mappings lies.
     #[must_use]
     pub fn bias(&self, mapping: &Mapping) -> Option<u64> {
         let is_mapped = |(file_offset, _, _): &&(u64, u64, u64)| file_offset & !PAGE_MASK == mapping.file_offset;
@@ -120,7 +120,7 @@ impl ImageData {
     pub fn thread_local_offset(&self, record: u64, address: u64) -> Option<u64> {
         let segment = self.thread_local.filter(|segment| segment.alignment.is_power_of_two())?;
         let mask = segment.alignment - 1;
-        // What it begins with modulo its alignment is kept (glibc's _dl_determine_tlsoffset).
+        // Its beginning modulo its alignment is kept (glibc's _dl_determine_tlsoffset).
         let beginning = segment.virtual_offset.wrapping_neg() & mask;
         let length = segment.bytes.saturating_sub(beginning).checked_add(mask)? & !mask;
         let start = record.checked_sub(length.checked_add(beginning)?)?;

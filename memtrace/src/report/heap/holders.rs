@@ -43,7 +43,7 @@ struct JsonStep {
     objects: u64,
 }
 
-/// What ways leave out.
+/// Everything that ways leave out.
 #[derive(Serialize)]
 pub(super) struct JsonHoldersSummary {
     reached_objects: u64,
@@ -105,7 +105,7 @@ fn json_step(node: &HolderNode) -> JsonStep {
     }
 }
 
-/// What the ways leave out, `top` of which are told at most.
+/// Everything that the ways leave out, `top` of which are told at most.
 pub(super) fn summary(holders: &Holders, top: usize) -> JsonHoldersSummary {
     JsonHoldersSummary {
         reached_objects: holders.reached.objects,

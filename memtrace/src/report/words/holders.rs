@@ -6,7 +6,7 @@ use crate::model::{
     holders::{BlockLabel, HolderLabel, HolderNode, HolderRoot, Holders, NoHolders, ThreadName},
 };
 
-/// What a node is of, as scripts get it.
+/// The label of a node, as scripts get it.
 #[must_use]
 pub fn label(label: &HolderLabel) -> String {
     match label {

@@ -46,7 +46,7 @@ pub enum FileKind {
     },
 }
 
-/// What is asked for, at most [`MAX_PLACES`].
+/// Symbols that are asked for, at most [`MAX_PLACES`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Asked {
     /// Functions, at virtual offsets of the image.
@@ -83,7 +83,7 @@ pub struct Question {
     pub image: usize,
     /// The kinds of the descriptors that come with the question; none where the image was asked for before.
     pub files: Vec<FileKind>,
-    /// What is wanted.
+    /// The symbols that are wanted.
     pub asked: Asked,
 }
 
