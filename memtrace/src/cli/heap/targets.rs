@@ -158,7 +158,7 @@ impl Looking {
         self.holders.get_or_insert_with(HolderNames::start)
     }
 
-    /// What to ask of a look at a process.
+    /// The questions to a look at a process.
     fn asked(&mut self, pid: u32) -> Asked {
         let threads = if self.asked.holders { self.threads(pid) } else { Vec::new() };
         Asked { threads, ..self.asked.clone() }
