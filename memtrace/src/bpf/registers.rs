@@ -75,8 +75,8 @@ impl RegisterReader {
         if !has_bpf_loop() {
             return Err(NoRegisters::TooOld);
         }
-        let (threads, pids) = task_type::thread_layout().map_err(refused)?;
-        Self::load_with(&threads, &pids).map_err(refused)
+        let (threads, pids) = task_type::thread_layout().map_err(|error| refused(&error))?;
+        Self::load_with(&threads, &pids).map_err(|error| refused(&error))
     }
 
     fn load_with(threads: &ThreadLayout, pids: &PidLayout) -> Result<Self, BpfError> {
@@ -138,7 +138,7 @@ impl RegisterReader {
 
     /// Runs the program for the threads behind the first `passed`.
     fn copy_piece(&mut self, folder: &File, pid: u32, passed: u32) -> Result<PieceAnswer, NoRegisters> {
-        let missing = || refused(BpfError::Missing(PROGRAM));
+        let missing = || refused(&BpfError::Missing(PROGRAM));
         let program = self.ebpf.program_mut(PROGRAM).ok_or_else(missing)?;
         let program: &mut RawTracePoint = program.try_into().map_err(|_| missing())?;
         let mut options = RawTracePointRunOptions::new();
@@ -146,7 +146,7 @@ impl RegisterReader {
         options.args[..3].copy_from_slice(&[descriptor, u64::from(pid), u64::from(passed)]);
         let answer = program.test_run(options);
         let answer = answer.map_err(|error| BpfError::Program { name: PROGRAM, source: of_program(error) });
-        Ok(PieceAnswer(answer.map_err(refused)?.return_value))
+        Ok(PieceAnswer(answer.map_err(|error| refused(&error))?.return_value))
     }
 }
 
@@ -209,7 +209,7 @@ fn gone_or(pid: u32, error: &io::Error) -> NoRegisters {
     NoRegisters::Refused { error: format!("cannot read /proc/{pid}: {error}") }
 }
 
-fn refused(error: impl ToString) -> NoRegisters {
+fn refused(error: &impl ToString) -> NoRegisters {
     NoRegisters::Refused { error: error.to_string() }
 }
 

@@ -128,7 +128,7 @@ fn threads_that_run_have_no_registers_and_those_that_wait_for_a_cpu_have_all() {
     let all: BTreeSet<u64> = (0..OF_A_SPINNER).collect();
     let (mut complete, mut waited, mut ran) = (BTreeSet::new(), 0, 0);
     let begun = Instant::now();
-    while complete.len() < spinners as usize || waited < 200 || ran < 20 {
+    while (complete.len() as u64) < spinners || waited < 200 || ran < 20 {
         assert!(begun.elapsed() < support::patience(), "{complete:?} {waited} {ran}");
         let words = reader.read(target.pid()).unwrap();
         ran += words.iter().filter(|thread| thread.registers.is_none()).count();
