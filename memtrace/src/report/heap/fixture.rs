@@ -163,7 +163,7 @@ pub(crate) fn held() -> HeapReport {
     ];
     nodes[5].below = amount(1, 1024);
     let sum = |nodes: &[HolderNode]| nodes.iter().fold(Amount::default(), |sum, one| sum.plus(one.own).plus(one.below));
-    nodes[1].retained_bytes = sum(&nodes[..5]).bytes;
+    (1..5).for_each(|index| nodes[index].retained_bytes = sum(&nodes[index..5]).bytes);
     let holders = Holders {
         reached: sum(&nodes).plus(amount(3, 100)),
         unreached: amount(2000, 512),
