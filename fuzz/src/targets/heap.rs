@@ -271,7 +271,7 @@ fn glibc_seeds() -> Vec<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn look(seed: &[u8]) -> heap::Look {
+    fn look(seed: &[u8]) -> Look {
         let mut input = Input::new(seed.get(2..).unwrap());
         let mappings = smaps::parse(input.part()).unwrap();
         let mut pieces = Vec::new();
@@ -287,8 +287,7 @@ mod tests {
     /// Random changes begin from heaps that are read to their end.
     #[test]
     fn seeds_are_heaps() {
-        let free =
-            |look: &heap::Look| -> Vec<u64> { look.heap.allocators[0].free.iter().map(|free| free.bytes).collect() };
+        let free = |look: &Look| -> Vec<u64> { look.heap.allocators[0].free.iter().map(|free| free.bytes).collect() };
         let glibc = look(&seeds().swap_remove(0));
         let allocator = &glibc.heap.allocators[0];
         assert_eq!((allocator.live_objects, free(&glibc)), (3, vec![4096 - 0x370, 0x40, 0x20]), "{allocator:?}");

@@ -5,7 +5,7 @@
 use super::heap_looks::HeapLooks;
 use crate::{
     model::{
-        heap::{Heap, Resident},
+        heap::{Allocator, Heap, Resident},
         heap_look::{LookedAtHeap, NotLooked},
         ledger::{BeforeAttach, Explained, difference},
         survival::Amount,
@@ -77,7 +77,7 @@ pub(super) fn explained(history: &HeapHistory, before: &BeforeAttach, follows_ma
 
 /// Whether a look tells live blocks from others.
 fn is_told(heap: &Heap) -> bool {
-    heap.allocators.iter().any(|allocator| allocator.is_recognised())
+    heap.allocators.iter().any(Allocator::is_recognised)
 }
 
 /// The resident bytes of blocks, with all that they take besides.
@@ -95,7 +95,6 @@ fn freed_bytes(look: &HeapLook) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::heap::Allocator;
     use std::time::Duration;
 
     const MIB: u64 = 1 << 20;

@@ -225,7 +225,7 @@ mod tests {
         let mut opened = Vec::new();
         let mut open = |mapping: &Mapping| {
             opened.push(mapping.start);
-            (mapping.path.as_os_str() == "/app").then(|| ImageData::sample())
+            (mapping.path.as_os_str() == "/app").then(ImageData::sample)
         };
         let mut spot = |address| places.spot(address, &mut open);
         // A variable from 0x3010 to 0x3110; the image ends at 0x4000 from its beginning on.

@@ -182,11 +182,8 @@ fn prune(mut nodes: Vec<Node>, kept: usize, elsewhere: &mut Amount) -> Vec<Node>
         *above = above.plus(amount);
     }
     let mut places = vec![NONE; nodes.len()];
-    let mut next = 0;
-    for (place, _) in places.iter_mut().zip(&is_kept).filter(|(_, is_kept)| **is_kept) {
-        *place = next;
-        next += 1;
-    }
+    let kept = places.iter_mut().zip(&is_kept).filter(|(_, is_kept)| **is_kept);
+    kept.zip(0..).for_each(|((place, _), number)| *place = number);
     for node in &mut nodes {
         node.parent = node.parent.map(|parent| places[parent as usize]);
     }

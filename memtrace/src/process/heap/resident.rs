@@ -15,6 +15,9 @@ pub struct Resident {
     pub swapped_bytes: u64,
 }
 
+/// Takes a piece of memory, with its address.
+type Taker<'a, E> = &'a mut dyn FnMut(u64, &[u8]) -> Result<(), E>;
+
 impl Resident {
     /// Hands over what is resident from `start` up to `end`, in order of addresses, each piece with its own. Pages that are not there
     /// may be handed over as zeros.
@@ -26,7 +29,7 @@ impl Resident {
         reader: &mut Reader<'_>,
         start: u64,
         end: u64,
-        with: &mut dyn FnMut(u64, &[u8]) -> Result<(), E>,
+        with: Taker<'_, E>,
     ) -> Result<(), E> {
         let mut at = start & !(PAGE_BYTES - 1);
         while at < end {
@@ -52,7 +55,7 @@ impl Resident {
         at: u64,
         pages: &[Page],
         (start, end): (u64, u64),
-        with: &mut dyn FnMut(u64, &[u8]) -> Result<(), E>,
+        with: Taker<'_, E>,
     ) -> Result<(), E> {
         let mut first = 0;
         while let Some(page) = pages.get(first) {

@@ -128,7 +128,7 @@ proptest! {
         let mut ways = vec![None; 40];
         for rank in 0..4 {
             let mut new = vec![None; 40];
-            let of_rank = |block: usize| roots.iter().any(|root| *root == (block, rank));
+            let of_rank = |block: usize| roots.contains(&(block, rank));
             for block in (0..40).filter(|block| of_rank(*block) && ways[*block].is_none()) {
                 new[block] = Some(0);
             }
