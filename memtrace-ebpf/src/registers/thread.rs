@@ -3,10 +3,7 @@
 //! A thread that runs on no CPU has entered the kernel, by a system call or by an interrupt, and has left its registers at the top
 //! of its kernel stack. It cannot change them before it gets a CPU, and gives that up again only with one of two counters.
 
-use aya_ebpf::{
-    bindings::task_struct,
-    helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_task_pt_regs},
-};
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_task_pt_regs};
 use memtrace_common::wire::registers::{ThreadLayout, ThreadRegisters, ThreadState};
 
 use crate::kernel_fields::{Address, current_task, field, pointer};
@@ -19,7 +16,7 @@ pub(crate) fn place_of_registers(layout: &ThreadLayout) -> Option<u64> {
     let task = unsafe { bpf_get_current_task_btf() };
     // SAFETY: a plain helper about the task that another has just told.
     let registers = unsafe { bpf_task_pt_regs(task) } as u64;
-    let distance = distance(task, registers);
+    let distance = distance(task as u64, registers);
     let registers = (current_task() as u64).wrapping_add(distance);
     let stack = pointer(current_task(), layout.stack)? as u64;
     Some(registers.wrapping_sub(stack))
@@ -27,7 +24,7 @@ pub(crate) fn place_of_registers(layout: &ThreadLayout) -> Option<u64> {
 
 /// How far a place lies behind a task. In assembly: the verifier knows both as pointers, between which it allows this alone.
 #[inline(always)]
-fn distance(task: *mut task_struct, place: u64) -> u64 {
+fn distance(task: u64, place: u64) -> u64 {
     let mut distance = place;
     // SAFETY: an operation on registers.
     unsafe {

@@ -138,7 +138,10 @@ fn each_block_is_under_the_variable_thread_or_descriptor_that_holds_it() {
         let of_sessions =
             heap["holders"].as_array().unwrap().iter().find(|one| one["path"][0]["label"] == "g_sessions");
         let root = &of_sessions.unwrap()["path"][0];
-        assert_eq!((&root["kind"], root["offset"].as_u64()), (&"global".into(), known.truth["sessions_at"].as_u64()));
+        assert_eq!(root["kind"], "global");
+        // Virtual offsets begin at the program's own address, where it asks for one.
+        let begins_at = if flags.contains(&"-static") { 0x40_0000 } else { 0 };
+        assert_eq!(number(root, "offset"), begins_at + number(&known.truth, "sessions_at"));
         assert!(root["image"].as_str().unwrap().contains("holders"), "{root:#}");
     }
 }
