@@ -33,9 +33,9 @@ pub struct KernelWords {
 /// Reads those of the process `pid`: of 65,536 descriptors, 1,048,576 words at most.
 #[must_use]
 pub fn read(pid: u32) -> KernelWords {
-    let folder = format!("/proc/{}", leader::speaker(pid));
+    let thread = leader::speaker(pid);
     let mut found = KernelWords::default();
-    for (index, entry) in fs::read_dir(format!("{folder}/fd")).into_iter().flatten().flatten().enumerate() {
+    for (index, entry) in fs::read_dir(format!("/proc/{thread}/fd")).into_iter().flatten().flatten().enumerate() {
         if index >= MAX_DESCRIPTORS {
             found.left_out = found.left_out.saturating_add(1);
             continue;
@@ -43,7 +43,7 @@ pub fn read(pid: u32) -> KernelWords {
         let is_epoll = fs::read_link(entry.path()).is_ok_and(|kind| kind.as_os_str() == EPOLL);
         let descriptor = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
         let Some(descriptor) = descriptor.filter(|_| is_epoll) else { continue };
-        for word in parse(&fs::read(format!("{folder}/fdinfo/{descriptor}")).unwrap_or_default()) {
+        for word in parse(&fs::read(format!("/proc/{thread}/fdinfo/{descriptor}")).unwrap_or_default()) {
             if found.words.len() < MAX_WORDS {
                 found.words.push(KernelWord { descriptor, word });
             } else {
