@@ -22,13 +22,13 @@ pub struct Thread {
 /// more than /proc does. A thread that is neither there nor told of has none.
 #[must_use]
 pub fn read(pid: u32, told: &[ThreadWords]) -> Vec<Thread> {
-    let folder = format!("/proc/{}/task", leader::speaker(pid));
-    let entries = fs::read_dir(&folder).into_iter().flatten();
+    let process = leader::speaker(pid);
+    let entries = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten();
     let tids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     let mut threads: Vec<Thread> = tids
         .take(MAX_THREADS)
         .map(|tid| {
-            let read = |name: &str| fs::read(format!("{folder}/{tid}/{name}")).unwrap_or_default();
+            let read = |name: &str| fs::read(format!("/proc/{process}/task/{tid}/{name}")).unwrap_or_default();
             let stack_pointer = parse_stack_pointer(&read("syscall"));
             let own_tid = parse_own_tid(&read("status")).unwrap_or(tid);
             Thread { words: ThreadWords { tid, stack_pointer, registers: None }, own_tid }
