@@ -68,6 +68,8 @@ fn look(question: &Question) -> Result<Heap, NotRead> {
         if panic::catch_unwind(tell).is_err() {
             look.heap.types = Types::not_told(NotTold::Failed);
         }
+    } else {
+        look.heap.types = Types::not_told(NotTold::NotAsked);
     }
     let mut heap = std::mem::take(&mut look.heap);
     if question.asked.holders || question.asked.retained {

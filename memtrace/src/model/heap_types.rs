@@ -56,6 +56,8 @@ impl Types {
 /// Why types were not told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NotTold {
+    /// Nobody has asked for them.
+    NotAsked,
     /// It would take longer than this.
     Time(Duration),
     /// There is more memory to read than a look may.

@@ -37,6 +37,7 @@ fn pattern_name(pattern: Pattern) -> &'static str {
 #[must_use]
 pub fn not_told_cause(why: NotTold) -> &'static str {
     match why {
+        NotTold::NotAsked => "not-asked",
         NotTold::Time(_) => "late",
         NotTold::Bytes | NotTold::Blocks => "too-much",
         NotTold::Memory => "no-memory",
@@ -49,6 +50,7 @@ pub fn not_told_cause(why: NotTold) -> &'static str {
 #[must_use]
 pub fn not_told(why: NotTold) -> String {
     match why {
+        NotTold::NotAsked => "nobody has asked for them (`memtrace heap` tells them)".to_owned(),
         NotTold::Time(limit) => {
             format!("reading the content of blocks takes more than the {} that were left", units::duration(limit))
         }
@@ -97,7 +99,8 @@ mod tests {
 
     #[test]
     fn every_reason_has_a_cause_and_its_words() {
-        let reasons = [NotTold::Bytes, NotTold::Blocks, NotTold::Memory, NotTold::Gone, NotTold::Failed];
+        let reasons =
+            [NotTold::NotAsked, NotTold::Bytes, NotTold::Blocks, NotTold::Memory, NotTold::Gone, NotTold::Failed];
         assert!(reasons.iter().all(|why| !not_told(*why).is_empty() && !not_told_cause(*why).is_empty()));
         let late = NotTold::Time(Duration::from_millis(2500));
         assert_eq!(not_told(late), "reading the content of blocks takes more than the 2.5 s that were left");
