@@ -80,7 +80,7 @@ impl HeapLooks {
         self.why_none.as_ref()
     }
 
-    /// The target that is being looked at.
+    /// Who is being looked at.
     pub(super) fn under_way(&self) -> Option<TargetId> {
         self.under_way.map(|under_way| under_way.id)
     }

@@ -10,9 +10,10 @@ use std::{
 
 use serde::Serialize;
 
+pub(super) use self::figures::nanoseconds;
 use self::{
     before_end::JsonBeforeEnd,
-    figures::{JsonIntervals, JsonTotals, nanoseconds},
+    figures::{JsonIntervals, JsonTotals},
     findings::{JsonAtExit, JsonNotLooked, JsonOneSided},
     gate::JsonGate,
     memory::{JsonKernelMemory, JsonLedger, JsonMemory, json_kernel_memory, json_memory},
@@ -32,7 +33,7 @@ use crate::model::{
 };
 
 mod before_end;
-pub(super) mod figures;
+mod figures;
 mod findings;
 mod gate;
 mod memory;
