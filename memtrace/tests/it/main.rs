@@ -4,7 +4,6 @@
 
 mod agreement;
 mod allocators;
-mod before_attach;
 mod budget;
 mod budget_apart;
 mod bursts;
