@@ -1,31 +1,14 @@
 //! Numbers of tasks in memtrace's own pid namespace. Everything here and in the tables names a process by its number in the
 //! machine's first namespace, as the kernel answers it; what user space is told or says is translated at the edge.
 
-use aya_ebpf::{Global, programs::RawTracePointContext};
+use aya_ebpf::programs::RawTracePointContext;
 use memtrace_common::wire::namespace::{PidLayout, PidNamespace};
 
 use crate::{
     kernel_fields::{Address, current_task, pointer},
     maps::OWN_NAMESPACE,
-    pid_records::{number_at, number_in, of_folder, own_namespace},
+    pid_records::{PID_LAYOUT, number_at, number_in, of_folder, own_namespace},
 };
-
-/// Set at load.
-#[unsafe(no_mangle)]
-static PID_LAYOUT: Global<PidLayout> = Global::new(PidLayout {
-    thread_pid: 0,
-    files: 0,
-    fdt: 0,
-    fd: 0,
-    f_inode: 0,
-    vfs_inode: 0,
-    inode_pid: 0,
-    level: 0,
-    numbers: 0,
-    number_bytes: 0,
-    number: 0,
-    namespace: 0,
-});
 
 /// The number of the current thread, which is `tid` in the first namespace.
 #[inline(always)]

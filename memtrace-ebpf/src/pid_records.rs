@@ -1,11 +1,29 @@
 //! The kernel's own records of pids: whose folder of `/proc` a descriptor is of, and what tasks are called in namespaces.
 
+use aya_ebpf::Global;
 use memtrace_common::wire::namespace::{PidLayout, PidNamespace};
 
 use crate::kernel_fields::{Address, current_task, field, pointer};
 
 /// `MAX_PID_NS_LEVEL` of `<linux/pid_namespace.h>`.
 const DEEPEST: u32 = 32;
+
+/// Set at load, in each object that has this file.
+#[unsafe(no_mangle)]
+pub(crate) static PID_LAYOUT: Global<PidLayout> = Global::new(PidLayout {
+    thread_pid: 0,
+    files: 0,
+    fdt: 0,
+    fd: 0,
+    f_inode: 0,
+    vfs_inode: 0,
+    inode_pid: 0,
+    level: 0,
+    numbers: 0,
+    number_bytes: 0,
+    number: 0,
+    namespace: 0,
+});
 
 /// The record of the process whose folder in `/proc` a descriptor of the current process is of. It leads to nonsense
 /// where the descriptor is of something else: the number there tells.

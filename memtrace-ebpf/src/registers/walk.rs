@@ -7,13 +7,13 @@ use aya_ebpf::{
     Global, cty::c_void, helpers::generated::bpf_loop, macros::map, maps::Array, programs::RawTracePointContext,
 };
 use memtrace_common::wire::{
-    namespace::{PidLayout, PidNamespace},
+    namespace::PidNamespace,
     registers::{MAX_THREADS, PIECE, PieceAnswer, PieceEnd, ThreadLayout, ThreadRegisters},
 };
 
 use crate::{
     kernel_fields::{Address, field, pointer},
-    pid_records::{number_in, of_folder, own_namespace},
+    pid_records::{PID_LAYOUT, number_in, of_folder, own_namespace},
     thread,
 };
 
@@ -23,23 +23,6 @@ const MMAPABLE: u32 = 1 << 10;
 /// The threads of the piece.
 #[map]
 static REGISTERS: Array<ThreadRegisters> = Array::with_max_entries(PIECE, MMAPABLE);
-
-/// Set at load.
-#[unsafe(no_mangle)]
-static PID_LAYOUT: Global<PidLayout> = Global::new(PidLayout {
-    thread_pid: 0,
-    files: 0,
-    fdt: 0,
-    fd: 0,
-    f_inode: 0,
-    vfs_inode: 0,
-    inode_pid: 0,
-    level: 0,
-    numbers: 0,
-    number_bytes: 0,
-    number: 0,
-    namespace: 0,
-});
 
 /// Set at load.
 #[unsafe(no_mangle)]
