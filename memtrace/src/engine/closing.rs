@@ -71,7 +71,7 @@ impl Targets {
         bpf.sweep();
         // Once more, though it was just read: what has ended since has told the last of it since.
         self.read_log();
-        let mut counted = counted(bpf, |slot| closed.contains(&slot))?;
+        let mut counted = counted(bpf, closed.iter().copied())?;
         for (followed, _) in &leaving {
             let slot = followed.target.slot;
             let requested = counted.get(&slot).map(|counted| counted.requested).unwrap_or_default();

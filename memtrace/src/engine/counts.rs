@@ -18,19 +18,29 @@ pub(super) fn each_counted(
     of: impl Fn(BudgetGroup) -> bool,
     mut with: impl FnMut(&mut AttachedTarget, &Counted) -> Result<(), BpfError>,
 ) -> Result<(), BpfError> {
-    let mut counted = counted(bpf, |slot| live.get(&slot).is_some_and(|followed| of(followed.group)))?;
+    let slots = live.iter().filter(|(_, followed)| of(followed.group)).map(|(slot, _)| *slot);
+    let mut counted = counted(bpf, slots)?;
     let mut chosen = live.iter_mut().filter(|(_, followed)| of(followed.group));
     chosen.try_for_each(|(slot, followed)| with(followed, &counted.remove(slot).unwrap_or_default()))
 }
 
 /// The counts of the kernel side by now, of these targets.
-pub(super) fn counted(bpf: &Bpf, of: impl Fn(ProcessSlot) -> bool) -> Result<HashMap<ProcessSlot, Counted>, BpfError> {
-    let mut counted: HashMap<ProcessSlot, Counted> = HashMap::new();
-    for (index, site) in bpf.sites_of(of)? {
-        counted.entry(site.process).or_default().sites.push((index, site));
+pub(super) fn counted(
+    bpf: &Bpf,
+    of: impl Iterator<Item = ProcessSlot>,
+) -> Result<HashMap<ProcessSlot, Counted>, BpfError> {
+    let beginning =
+        of.map(|slot| Ok((slot, Counted { code_changes: bpf.process(slot)?.code_changes, ..Counted::default() })));
+    let mut counted = beginning.collect::<Result<HashMap<ProcessSlot, Counted>, BpfError>>()?;
+    for (index, site) in bpf.sites_of(|slot| counted.contains_key(&slot))? {
+        if let Some(counted) = counted.get_mut(&site.process) {
+            counted.sites.push((index, site));
+        }
     }
     for (slot, requested) in bpf.requested() {
-        counted.entry(slot).or_default().requested = requested;
+        if let Some(counted) = counted.get_mut(&slot) {
+            counted.requested = requested;
+        }
     }
     let sides = bpf.free_sites()?;
     if !sides.is_empty() {

@@ -4,6 +4,7 @@
 //! Knows nothing of BPF, symbols or verdicts.
 
 pub(crate) mod age_cohorts;
+mod allocated;
 pub(crate) mod before_end;
 pub(crate) mod cpu_clock;
 pub(crate) mod left_blocks;

@@ -40,6 +40,8 @@ pub(crate) struct Time {
 /// The kernel side's counts of a target.
 #[derive(Default)]
 pub(crate) struct Counted {
+    /// How often the code of the program had changed before anything was counted: what was allocated since is in the next.
+    pub(crate) code_changes: u64,
     pub(crate) sites: Vec<(SiteIndex, KernelSite)>,
     /// Nothing where every allocation is recorded, and nothing else ever will be.
     pub(crate) requested: Requested,
@@ -110,7 +112,7 @@ pub(crate) struct Reading<'a> {
     pub(crate) basis: Basis,
     /// Which figures its sums are of.
     pub(crate) figures: FigureKind,
-    /// How often the code of the program has changed.
+    /// How often the code of the program had changed after all was counted.
     pub(crate) code_changes: u64,
     /// How often addresses were found at which there was another image before.
     pub(crate) contests: u64,

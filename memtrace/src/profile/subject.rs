@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     age_cohorts::ObjectUnit,
+    allocated::{Allocated, check},
     before_end::Past,
     cpu_clock::{Beginning, CpuClock},
     left_blocks::LeftBlocks,
@@ -68,7 +69,7 @@ pub(crate) struct SubjectProfile {
     pub(crate) stacks: HashMap<StackId, PlacedStack>,
     #[serde(skip)]
     has_tentative: bool,
-    /// How often its code had changed at the last reading.
+    /// How often its code had changed before the last reading counted.
     #[serde(skip)]
     code_changes: u64,
     /// Stacks whose memory does not count.
@@ -198,11 +199,8 @@ impl SubjectProfile {
                 continue;
             }
             let before = self.sites.get(id).map_or(0, |tracked| tracked.totals.alloc_objects);
-            let now = reading.code_changes;
-            let allocated = Allocated {
-                ever: site.opened..=if totals.alloc_objects > 1 { now } else { site.opened },
-                lately: (before < totals.alloc_objects).then(|| self.code_changes.max(site.opened)..=now),
-            };
+            let allocated =
+                Allocated::by((before, totals.alloc_objects), site.opened, self.code_changes..=reading.code_changes);
             if !self.place(site.stack, category, &allocated, reading.contests, &mut place)? {
                 continue;
             }
@@ -223,7 +221,7 @@ impl SubjectProfile {
         for (site, _) in &counted.free_sites {
             self.place(site.stack, Category::Heap, &freed, reading.contests, &mut place)?;
         }
-        self.code_changes = reading.code_changes;
+        self.code_changes = counted.code_changes;
         self.free_sites.clone_from(&counted.free_sites);
         if let Some(resident) = &reading.resident {
             self.resident_change = self.change_of(resident);
@@ -374,35 +372,6 @@ impl SubjectProfile {
         self.stacks.insert(id, PlacedStack { is_tentative, ..stack });
         Ok(true)
     }
-}
-
-/// When there were allocations with one stack, by how often the code of the program had changed.
-struct Allocated {
-    /// From the first one on.
-    ever: RangeInclusive<u64>,
-    /// Since the last reading; nothing where there was none.
-    lately: Option<RangeInclusive<u64>>,
-}
-
-/// Checks whether the images in which a stack was placed have gone on allocating with it. Where others may have been in their
-/// place meanwhile, the stack is of none of them.
-fn check<E>(
-    stack: &mut PlacedStack,
-    contests: u64,
-    mut place: impl FnMut(&RangeInclusive<u64>) -> Result<Option<Placed>, E>,
-    lately: &RangeInclusive<u64>,
-) -> Result<(), E> {
-    match place(lately)? {
-        Some(Placed::At { stack: now, .. }) if now.places == stack.places => {}
-        Some(_) => {
-            // No image was there all the time.
-            if let Some(Placed::At { stack: unsure, .. }) = place(&(0..=u64::MAX))? {
-                *stack = PlacedStack { settled: contests, ..unsure };
-            }
-        }
-        None => stack.settled = contests,
-    }
-    Ok(())
 }
 
 /// How many blocks of an allocator's functions were counted and live.
