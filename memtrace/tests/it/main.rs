@@ -4,6 +4,7 @@
 
 mod agreement;
 mod allocators;
+mod before_attach;
 mod budget;
 mod budget_apart;
 mod bursts;

@@ -1,6 +1,11 @@
 //! The processes that are looked at, one after the other.
 
-use std::{cmp::Reverse, num::NonZeroU32, os::fd::AsFd, time::Instant};
+use std::{
+    cmp::Reverse,
+    num::NonZeroU32,
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
 
 use super::{super::failure::Failure, stop::StopSignals};
 use crate::{
@@ -108,6 +113,33 @@ impl LookedAt {
                 self.process.not_read = Some(why);
             }
         }
+    }
+}
+
+/// How many times what one look may take is for all looks of a round.
+const LOOKS_OF_TIME: u32 = 10;
+
+/// The rest of the time, and of the bytes of resident memory, that all looks of a round may take together.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    time: Duration,
+    bytes: u64,
+}
+
+impl Left {
+    /// All of it, where one look may take this.
+    fn of(limits: Limits) -> Self {
+        Self { time: limits.time.saturating_mul(LOOKS_OF_TIME), bytes: limits.bytes }
+    }
+
+    /// The limits of the next look, which may take this at most; nothing where nothing is left.
+    fn limits(self, limits: Limits) -> Option<Limits> {
+        let limits = Limits { time: limits.time.min(self.time), bytes: limits.bytes.min(self.bytes) };
+        (!limits.time.is_zero() && limits.bytes > 0).then_some(limits)
+    }
+
+    fn take(&mut self, bytes: u64, time: Duration) {
+        (self.time, self.bytes) = (self.time.saturating_sub(time), self.bytes.saturating_sub(bytes));
     }
 }
 
@@ -219,17 +251,25 @@ impl Targets {
         });
     }
 
-    /// Looks at each that has not ended. Returns whether somebody has asked to stop meanwhile; those that come later are not looked
-    /// at then.
+    /// Looks at each that has not ended, at those first for which nothing was left the last time. Returns whether somebody has asked
+    /// to stop meanwhile; those that come later are not looked at then.
     pub(super) fn look(&mut self, limits: Limits, begun: Instant, stop: &StopSignals) -> bool {
-        let mut is_stopped = false;
-        for target in self.all.iter_mut().filter(|target| !target.process.ended) {
-            if is_stopped {
-                target.process.not_read = Some(NotRead::Stopped);
-                continue;
+        let (mut left, mut is_stopped) = (Left::of(limits), false);
+        let is_left_out = |target: &LookedAt| target.process.not_read == Some(NotRead::UsedUp);
+        let (mut due, others): (Vec<_>, Vec<_>) =
+            self.all.iter_mut().filter(|target| !target.process.ended).partition(|target| is_left_out(target));
+        due.extend(others);
+        for target in due {
+            let why_not = if is_stopped { Err(NotRead::Stopped) } else { left.limits(limits).ok_or(NotRead::UsedUp) };
+            match why_not {
+                Ok(limits) => {
+                    let look_begun = Instant::now();
+                    target.look(&mut self.looking, limits, begun, stop);
+                    left.take(target.process.rss_bytes.unwrap_or(0), look_begun.elapsed());
+                    is_stopped = target.process.not_read == Some(NotRead::Stopped);
+                }
+                Err(why) => target.process.not_read = Some(why),
             }
-            target.look(&mut self.looking, limits, begun, stop);
-            is_stopped = target.process.not_read == Some(NotRead::Stopped);
         }
         is_stopped
     }
@@ -248,5 +288,25 @@ impl Targets {
         let mut processes: Vec<HeapProcess> = self.all.iter().map(|target| target.process.clone()).collect();
         processes.sort_by_key(|process| Reverse(process.rss_bytes));
         processes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_draw_on_what_is_left_for_all_of_them() {
+        let second = Duration::from_secs(1);
+        let limits = Limits { time: second, bytes: 100 };
+        let mut left = Left::of(limits);
+        assert_eq!(left.limits(limits), Some(limits));
+        left.take(60, second * 19 / 2);
+        assert_eq!(left.limits(limits), Some(Limits { time: second / 2, bytes: 40 }));
+        left.take(40, Duration::ZERO);
+        assert_eq!(left.limits(limits), None, "no bytes are left");
+        let mut left = Left::of(limits);
+        left.take(1, second * 11);
+        assert_eq!(left.limits(limits), None, "no time is left");
     }
 }
