@@ -34,8 +34,8 @@ pub(super) fn heap(history: &HeapHistory) -> LookedAtHeap {
 /// The parts of what was resident at attach; nothing without a look that has recognised an allocator.
 ///
 /// A look comes a little after attach. Live blocks that were allocated since are taken off, but for as many as blocks from before
-/// were freed by then, whose places they may have. What those have added to resident memory was not there; the rest lies in what
-/// was free.
+/// were freed by then, whose places they may have. As much as resident memory has grown by was not there; the rest lies
+/// in what was free.
 pub(super) fn before_attach(history: &HeapHistory, rss_at_attach_bytes: u64) -> Option<BeforeAttach> {
     let look = history.first.as_ref().filter(|look| is_told(&look.heap))?;
     let resident = &look.heap.resident;

@@ -80,7 +80,7 @@ impl HeapLooks {
         self.why_none.as_ref()
     }
 
-    /// Who is being looked at.
+    /// The target that is being looked at.
     pub(super) fn under_way(&self) -> Option<TargetId> {
         self.under_way.map(|under_way| under_way.id)
     }

@@ -14,7 +14,7 @@ use crate::{
 
 /// The most targets that are looked at: of more, nobody reads the parts, and looks at them would go on for long.
 pub(super) const MOST_TARGETS: usize = 8;
-/// What the looks of one round may take together: bytes of resident memory, and time. One at a GiB takes half a second where a CPU
+/// The most that the looks of one round may take together: bytes of resident memory, and time. One at a GiB takes half a second where a CPU
 /// is free, and half a minute beside a target that leaves none.
 pub(super) const ROUND: Limits = Limits { time: Duration::from_secs(120), bytes: 16 << 30 };
 /// How long a last report waits for looks at most.

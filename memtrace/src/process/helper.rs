@@ -39,7 +39,7 @@ impl Helper {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0);
-        // Whoever is told of it before its pid is known here waits for that.
+        // A thread that is told of it before its pid is known here waits for that.
         let own = OWN.lock();
         let child = program.spawn()?;
         if let Ok(mut own) = own {

@@ -10,10 +10,9 @@ use std::{
 
 use serde::Serialize;
 
-pub(super) use self::figures::nanoseconds;
 use self::{
     before_end::JsonBeforeEnd,
-    figures::{JsonIntervals, JsonTotals},
+    figures::{JsonIntervals, JsonTotals, nanoseconds},
     findings::{JsonAtExit, JsonNotLooked, JsonOneSided},
     gate::JsonGate,
     memory::{JsonKernelMemory, JsonLedger, JsonMemory, json_kernel_memory, json_memory},
@@ -33,7 +32,7 @@ use crate::model::{
 };
 
 mod before_end;
-mod figures;
+pub(super) mod figures;
 mod findings;
 mod gate;
 mod memory;
