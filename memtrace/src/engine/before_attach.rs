@@ -53,29 +53,32 @@ impl Session {
     }
 
     /// Looks again for a report, where the last looks are long enough ago.
-    pub(super) fn look_at_heaps_again(&mut self) {
+    pub(super) fn look_at_heaps_again(&mut self) -> Result<(), PipelineError> {
         if !self.heap_looks.is_under_way() && self.heap_looks.queue.may_begin_again(Instant::now()) {
-            self.begin_round(ROUND);
+            self.begin_round(ROUND)?;
         }
+        Ok(())
     }
 
     /// Looks again for the last report, whose time has not come yet.
-    pub(super) fn look_at_heaps_ahead(&mut self) {
+    pub(super) fn look_at_heaps_ahead(&mut self) -> Result<(), PipelineError> {
         if !self.heap_looks.is_under_way() {
-            self.begin_round(ROUND);
+            self.begin_round(ROUND)?;
         }
+        Ok(())
     }
 
     /// Looks again for the last report, unless it would have to wait for too long.
-    pub(super) fn look_at_heaps_at_last(&mut self) {
+    pub(super) fn look_at_heaps_at_last(&mut self) -> Result<(), PipelineError> {
         if self.heap_looks.is_under_way() {
-            return;
+            return Ok(());
         }
         if self.heap_looks.queue.is_quick() {
             return self.begin_round(Limits { time: LAST_TIME, ..ROUND });
         }
         let looked: Vec<TargetId> = self.looked_at().collect();
         looked.into_iter().for_each(|id| self.note_not_looked(id, NotLooked::TooSlow));
+        Ok(())
     }
 
     /// Ends looks that nobody waits for any more.
@@ -112,12 +115,14 @@ impl Session {
         Ok(())
     }
 
-    /// Looks at all that were looked at before, within these limits.
-    fn begin_round(&mut self, limits: Limits) {
+    /// Looks at all that were looked at before, within these limits. Looks are held against what was counted at their beginning.
+    fn begin_round(&mut self, limits: Limits) -> Result<(), PipelineError> {
+        self.read()?;
         let looked: Vec<TargetId> = self.looked_at().collect();
         self.heap_looks.queue.begin_round(limits);
         looked.into_iter().for_each(|id| self.heap_looks.queue.want(id));
         self.begin_heap_look();
+        Ok(())
     }
 
     fn looked_at(&self) -> impl Iterator<Item = TargetId> {

@@ -233,7 +233,7 @@ impl ProgramRun<'_> {
     /// Waits for looks at heaps, for the last report: not for long, nor where a signal asks not to.
     async fn finish_heap_looks(&mut self, signals: &mut Signals) -> Result<(), PipelineError> {
         if !self.has_looked_at_last {
-            self.session.look_at_heaps_at_last();
+            self.session.look_at_heaps_at_last()?;
         }
         let until = Some(Deadline::now() + LAST_TIME);
         while self.session.heap_looks.is_under_way() {
@@ -346,7 +346,7 @@ impl Run for ProgramRun<'_> {
         self.session.make_up_for_looks()?;
         if is_due(self.last_looks_due()) {
             self.has_looked_at_last = true;
-            self.session.look_at_heaps_ahead();
+            self.session.look_at_heaps_ahead()?;
         }
         if is_due(self.next_act) {
             self.session.govern(RunGovernor::act)?;
@@ -360,8 +360,7 @@ impl Run for ProgramRun<'_> {
         self.session.read()?;
         self.session.take_scan()?;
         self.session.put_snapshot(self.session.started.elapsed(), false)?;
-        self.session.look_at_heaps_again();
-        Ok(())
+        self.session.look_at_heaps_again()
     }
 
     async fn finish(&mut self, signals: &mut Signals) -> Result<(), PipelineError> {

@@ -38,6 +38,13 @@ fn traced(target: &Target, options: &[&str]) -> Tracing {
     Tracing::start(&[&["--format", "json", "--pid", &pid], options].concat())
 }
 
+/// The same, once it has looked at the heap.
+fn looked_at(target: &Target) -> Tracing {
+    let mut tracing = traced(target, &["--interval", "200ms"]);
+    while process(&tracing.report())["heap"].is_null() {}
+    tracing
+}
+
 /// The last report, which keeps to the published schema.
 fn stopped(tracing: Tracing) -> Value {
     let report = tracing.stop_at_last();
@@ -64,7 +71,7 @@ fn resident_bytes(truth: &Value) -> u64 {
 #[test]
 fn memory_from_before_is_told_to_the_byte_and_what_comes_since_is_told_apart() {
     let (mut target, truth) = known();
-    let tracing = traced(&target, &[]);
+    let tracing = looked_at(&target);
     target.say("more");
     let since: Value = serde_json::from_str(&target.line()).unwrap();
     let report = stopped(tracing);
@@ -94,7 +101,7 @@ fn memory_from_before_is_told_to_the_byte_and_what_comes_since_is_told_apart() {
 #[test]
 fn growth_that_is_free_in_an_allocator_is_explained() {
     let (mut target, _) = known();
-    let tracing = traced(&target, &[]);
+    let tracing = looked_at(&target);
     target.say("burst");
     target.line();
     let report = stopped(tracing);
@@ -237,9 +244,7 @@ fn a_look_that_hangs_holds_up_neither_reports_nor_the_end() {
 #[test]
 fn a_process_that_ends_is_told_with_the_heap_that_it_had() {
     let (mut target, truth) = known();
-    let mut tracing = traced(&target, &["--interval", "200ms"]);
-    // It was looked at by then.
-    while process(&tracing.report())["heap"].is_null() {}
+    let tracing = looked_at(&target);
     target.kill();
     let (status, output, messages) = tracing.finish();
     assert_eq!(status, 0, "{messages}");
