@@ -1,6 +1,7 @@
 //! By which means the machine runs: this machine's own CPUs where KVM works, an emulation of them elsewhere.
 
 use std::{
+    fs,
     io::Write,
     process::{Child, Command, Stdio},
 };
@@ -18,8 +19,12 @@ pub(super) enum Accelerator {
 }
 
 impl Accelerator {
-    /// The quicker one that works. /dev/kvm may be there, and refuse: so a machine without anything is begun and ended.
+    /// The quicker one that works. /dev/kvm may be there, and refuse: so a machine without anything is begun and ended. It may also be
+    /// that of a virtual machine whose CPUs cannot run another: there kernels begin, and hang.
     pub(super) fn of_this_machine() -> Self {
+        if !has_virtualisation(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()) {
+            return Self::Emulation;
+        }
         let tried = Command::new("timeout")
             .args(["10", "qemu-system-x86_64", "-accel", "kvm", "-cpu", "host", "-nodefaults", "-display", "none"])
             // Stopped before the first instruction, until it is asked to end.
@@ -61,5 +66,24 @@ impl Accelerator {
             Self::Kvm => "KVM",
             Self::Emulation => "emulation",
         }
+    }
+}
+
+/// Whether CPUs have VT-x or AMD-V, by /proc/cpuinfo.
+fn has_virtualisation(cpuinfo: &str) -> bool {
+    let mut flags = cpuinfo.lines().filter(|line| line.starts_with("flags")).flat_map(str::split_whitespace);
+    flags.any(|flag| matches!(flag, "vmx" | "svm"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn virtualisation_is_a_flag_of_its_own() {
+        assert!(has_virtualisation("processor\t: 0\nflags\t\t: fpu svm sse\n"));
+        assert!(has_virtualisation("flags\t\t: fpu vmx\n"));
+        assert!(!has_virtualisation("flags\t\t: fpu svm_lock\nvmx flags\t: vnmi\nbugs\t\t: svm\n"));
+        assert!(!has_virtualisation(""));
     }
 }
