@@ -101,9 +101,10 @@ impl LookedAt {
             Ok(mut heap) => {
                 // Its figures are of the middle of reading, as far as anybody knows.
                 let at = begun.elapsed().saturating_sub(heap.duration / 2);
+                looking.types.name(pid, &mut heap.types, heap.holders.as_mut());
+                // Nodes of one name become one.
                 heap.holders = heap.holders.take().map(|holders| looking.holders().name(pid, holders));
                 heap.duration = look_begun.elapsed();
-                looking.types.name(pid, &mut heap.types);
                 self.process.rss_bytes = usage.map(|usage| usage.rss_bytes());
                 (self.process.heap, self.process.not_read) = (Some(self.looks.add(at, heap)), None);
             }

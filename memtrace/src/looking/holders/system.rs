@@ -36,6 +36,7 @@ pub(in crate::looking) fn of(
     let known = Known {
         mappings: &look.mappings,
         found: look.found,
+        types: &look.types,
         threads: &threads,
         kernel_words: &kernel_words,
         // An image that cannot be opened is a mapping with a name.
