@@ -47,8 +47,13 @@ pub struct Asked {
     /// The types of blocks.
     pub types: bool,
     /// The holders of live blocks.
-    pub holders: bool,
-    /// The bytes that holders retain; that implies the holders.
+    pub holders: Option<AskedOfHolders>,
+}
+
+/// Questions on the holders of live blocks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskedOfHolders {
+    /// The bytes that they retain.
     pub retained: bool,
     /// The words of threads that whoever asks knows of.
     pub threads: Vec<ThreadWords>,

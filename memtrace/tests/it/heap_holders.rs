@@ -260,15 +260,25 @@ fn ten_million_blocks_have_their_holders_within_ten_seconds() {
     }
 }
 
-#[test]
-fn a_program_that_takes_an_interruption_for_fatal_is_left_alone() {
-    // It ends where a system call of its fails with EINTR.
+/// Looks so often at a program that ends where a system call of its fails with EINTR.
+fn assert_left_alone(looks: u64) {
     let mut target = Target::start(&mut Command::new(compile("holders_eintr.c", &["-O1"])));
     assert_eq!(target.line(), "ready");
-    for _ in 0..20 {
+    for _ in 0..looks {
         looked_at(target.pid(), &["--retained"]);
     }
     assert!(target.is_alive());
     target.say("go");
     assert_eq!(target.line(), "ready", "none of its calls was interrupted");
+}
+
+#[test]
+fn a_program_that_takes_an_interruption_for_fatal_is_left_alone() {
+    assert_left_alone(20);
+}
+
+#[test]
+#[ignore = "long: a thousand looks"]
+fn a_thousand_looks_interrupt_no_call() {
+    assert_left_alone(scaled(1000));
 }

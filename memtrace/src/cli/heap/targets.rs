@@ -150,8 +150,17 @@ struct Looking {
     types: TypeNames,
     /// Names of holders, once there are any.
     holders: Option<HolderNames>,
-    /// The reader of registers, once holders were asked for; nothing where it cannot be had.
-    registers: Option<Option<RegisterReader>>,
+    registers: Registers,
+}
+
+/// The registers of threads.
+enum Registers {
+    /// Nobody has asked for them yet.
+    NotRead,
+    /// They can be read.
+    Readable(RegisterReader),
+    /// They cannot, which was said.
+    Refused,
 }
 
 impl Looking {
@@ -161,21 +170,28 @@ impl Looking {
 
     /// The questions to a look at a process.
     fn asked(&mut self, pid: u32) -> Asked {
-        let threads = if self.asked.holders { self.threads(pid) } else { Vec::new() };
-        Asked { threads, ..self.asked.clone() }
+        let mut asked = self.asked.clone();
+        if let Some(holders) = &mut asked.holders {
+            holders.threads = self.threads(pid);
+        }
+        asked
     }
 
     /// The words of a process's threads, as far as the kernel tells them.
     fn threads(&mut self, pid: u32) -> Vec<ThreadWords> {
-        let load = || {
-            let warn = |why: &NoRegisters| {
-                log::warn!("blocks that only registers point to have no holder: {}", words::registers::not_read(why));
-            };
-            RegisterReader::load().inspect_err(warn).ok()
-        };
-        let reader = self.registers.get_or_insert_with(load);
-        reader.as_mut().and_then(|reader| reader.read(pid).ok()).unwrap_or_default()
+        if let Registers::NotRead = self.registers {
+            self.registers = RegisterReader::load().map_or_else(refused, Registers::Readable);
+        }
+        match &mut self.registers {
+            Registers::Readable(reader) => reader.read(pid).unwrap_or_default(),
+            Registers::NotRead | Registers::Refused => Vec::new(),
+        }
     }
+}
+
+fn refused(why: NoRegisters) -> Registers {
+    log::warn!("blocks that only registers point to have no holder: {}", words::registers::not_read(&why));
+    Registers::Refused
 }
 
 /// The processes that are selected.
@@ -187,7 +203,7 @@ pub(super) struct Targets {
 
 impl Targets {
     pub(super) fn of(selection: Selection, asked: Asked) -> Self {
-        let looking = Looking { asked, types: TypeNames::default(), holders: None, registers: None };
+        let looking = Looking { asked, types: TypeNames::default(), holders: None, registers: Registers::NotRead };
         Self { selection, looking, all: Vec::new() }
     }
 
