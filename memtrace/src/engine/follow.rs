@@ -16,7 +16,7 @@ use super::{
     error::PipelineError,
     govern::{RunGovernor, basis},
     heap_looks::{HeapLooked, UnderWay},
-    look_queue::LAST_TIME,
+    look_queue::{LAST_TIME, LAST_TIME_PLANNED},
     looks::LookEvent,
     options::Options,
     process_handle::ProcessHandle,
@@ -235,7 +235,8 @@ impl ProgramRun<'_> {
         if !self.has_looked_at_last {
             self.session.look_at_heaps_at_last()?;
         }
-        let until = Some(Deadline::now() + LAST_TIME);
+        let patience = if self.deadline.is_some() { LAST_TIME_PLANNED } else { LAST_TIME };
+        let until = Some(Deadline::now() + patience);
         while self.session.heap_looks.is_under_way() {
             tokio::select! {
                 biased;

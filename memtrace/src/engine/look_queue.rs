@@ -17,8 +17,9 @@ pub(super) const MOST_TARGETS: usize = 8;
 /// The most that the looks of one round may take together: bytes of resident memory, and time. One at a GiB takes half a second where a CPU
 /// is free, and half a minute beside a target that leaves none.
 pub(super) const ROUND: Limits = Limits { time: Duration::from_secs(120), bytes: 16 << 30 };
-/// How long a last report waits for looks at most.
-pub(super) const LAST_TIME: Duration = Duration::from_secs(10);
+/// How long a last report waits for looks at most, and one whose time was known before.
+pub(super) const LAST_TIME: Duration = Duration::from_secs(5);
+pub(super) const LAST_TIME_PLANNED: Duration = Duration::from_secs(1);
 /// Between the end of a round and the next one lies this time at least, and so many times what the round has taken.
 const PAUSE: Duration = Duration::from_secs(30);
 const PAUSES_OF_LOOKS: u32 = 30;

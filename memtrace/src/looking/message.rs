@@ -44,6 +44,8 @@ pub(super) struct Question {
 /// Questions to a look beside the figures of a heap.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
+    /// Whether a process that runs meanwhile is read several times, so that its figures are closer.
+    pub is_close: bool,
     /// The types of blocks.
     pub types: bool,
     /// The holders of live blocks.

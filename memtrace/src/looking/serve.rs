@@ -61,7 +61,8 @@ fn failed(error: String) -> Answer {
 fn look(question: &Question) -> Result<Heap, NotRead> {
     let begun = Instant::now();
     let bounds = Bounds { bytes: question.bytes, time: question.time, ..Bounds::default() };
-    let mut look = heap::look_closely(question.pid, bounds).map_err(|error| not_read(&error, question))?;
+    let read = if question.asked.is_close { heap::look_closely } else { heap::look_briefly };
+    let mut look = read(question.pid, bounds).map_err(|error| not_read(&error, question))?;
     if question.asked.types {
         let time = question.time.saturating_sub(begun.elapsed());
         let tell = AssertUnwindSafe(|| look.tell_types(question.pid, Bounds { time, ..bounds }));

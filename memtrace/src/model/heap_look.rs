@@ -49,7 +49,7 @@ pub enum NotLooked {
     UnderWay,
     /// Looks at other processes have taken what all of a run may.
     UsedUp,
-    /// A last look would have kept the report waiting for too long, judged by the first.
+    /// The last report would have waited for the look for too long.
     TooSlow,
     /// The look has failed.
     Failed(NotRead),

@@ -55,7 +55,7 @@ pub(in crate::cli) fn plan(arguments: &HeapArguments, facts: Facts) -> Result<Pl
         interval: arguments.interval.map(|interval| interval.min(LONGEST)),
         duration: arguments.duration.map(|duration| duration.min(LONGEST)),
         limits: Limits { time: arguments.timeout.min(LONGEST), bytes: MAX_BYTES },
-        asked: Asked { types: true, holders: asked_of_holders(arguments) },
+        asked: Asked { is_close: true, types: true, holders: asked_of_holders(arguments) },
         is_live: facts.has_terminal && is_table && arguments.output.is_none() && arguments.interval.is_some(),
     })
 }

@@ -24,7 +24,9 @@ pub fn not_looked(why: &NotLooked) -> String {
         }
         NotLooked::UnderWay => "the look is under way".to_owned(),
         NotLooked::UsedUp => "looks at other processes have taken the time and bytes of all".to_owned(),
-        NotLooked::TooSlow => "a last look would have kept the report waiting".to_owned(),
+        NotLooked::TooSlow => {
+            "the report would have waited for it for too long (`memtrace heap --pid N` looks at it)".to_owned()
+        }
         NotLooked::Failed(why) => heap::not_read(why),
     }
 }
@@ -71,7 +73,10 @@ mod tests {
             ),
             (NotLooked::UnderWay, "the look is under way"),
             (NotLooked::UsedUp, "looks at other processes have taken the time and bytes of all"),
-            (NotLooked::TooSlow, "a last look would have kept the report waiting"),
+            (
+                NotLooked::TooSlow,
+                "the report would have waited for it for too long (`memtrace heap --pid N` looks at it)",
+            ),
             (NotLooked::Failed(NotRead::Gone), "the process has ended"),
         ];
         let mut causes: Vec<&str> = reasons.iter().map(|(why, _)| why.cause()).collect();
