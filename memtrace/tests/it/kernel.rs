@@ -315,7 +315,7 @@ fn tells_of(report: &Value, allocator: &str) -> bool {
 #[test]
 fn large_pages_of_vmalloc_are_counted_once_and_given_back() {
     let mut watching = Watching::start(&[]);
-    // One area of a host at work was not seen to be given up, once in thousands: that is no second time at once.
+    // Beside a busy build, one area was not seen to be given up, for a reason that is not known yet. Not twice in a row.
     let is_given_back = (0..2).any(|_| are_large_pages_given_back(&mut watching));
     assert!(is_given_back, "{}", summary(&watching.next()));
 }
