@@ -98,22 +98,31 @@ fn executable(message: &str) -> Option<PathBuf> {
     (is_test && target["name"] == test::PROGRAM).then(|| Some(message["executable"].as_str()?.into()))?
 }
 
-/// The script that runs the tests, whose status is the verdict.
+/// The script that runs the tests, whose status is the verdict. It runs a module at a time: what has failed in one is told before the
+/// next begins, should the machine not come to its end.
 fn job(program: &Path, selection: &Selection, long: bool, scale: Option<u32>) -> Result<String> {
     let memtrace = target().join("release/memtrace");
-    let mut script = format!(
-        "cd {} || exit 1\nexport MEMTRACE={}{}\nexec {} --color=never",
-        quoted(&root().join("memtrace"))?,
-        quoted(&memtrace)?,
-        scale.map_or_else(String::new, |scale| format!(" MEMTRACE_TEST_SCALE={scale}")),
-        quoted(program)?
-    );
     let left_out = LEFT_OUT.iter().flat_map(|module| test::skip(module));
+    let mut selected = String::new();
     for argument in selection.arguments(long).into_iter().chain(left_out) {
-        write!(script, " {}", quoted(Path::new(&argument))?)?;
+        write!(selected, " {}", quoted(Path::new(&argument))?)?;
     }
-    script.push('\n');
-    Ok(script)
+    let scale = scale.map_or_else(String::new, |scale| format!(" MEMTRACE_TEST_SCALE={scale}"));
+    let ignored = if long { " --include-ignored" } else { "" };
+    let [folder, memtrace, program] = [&root().join("memtrace"), &memtrace, program].map(|path| quoted(path));
+    let (folder, memtrace, program) = (folder?, memtrace?, program?);
+    Ok(format!(
+        r#"cd {folder} || exit 1
+export MEMTRACE={memtrace}{scale}
+tests=$({program} --list{selected} | sed -n 's/: test$//p')
+[ -n "$tests" ]
+status=$?
+for module in $(echo "$tests" | sed 's/::.*//' | uniq); do
+    {program} --color=never --test-threads=1{ignored} --exact $(echo "$tests" | grep "^$module::") || status=1
+done
+exit $status
+"#
+    ))
 }
 
 /// A word as the shell reads it.
@@ -142,9 +151,34 @@ mod tests {
     fn the_job_runs_what_was_selected_but_for_what_is_left_out() {
         let script = job(Path::new("/it"), &Selection::of("gate").unwrap(), true, Some(25)).unwrap();
         assert!(script.contains(" MEMTRACE_TEST_SCALE=25\n"), "{script}");
-        let last = script.lines().last().unwrap();
-        assert!(last.starts_with("exec '/it' --color=never '--test-threads=1' '--include-ignored' 'gate::'"), "{last}");
-        assert!(last.ends_with("'--skip' 'verdicts::'"), "{last}");
+        let listed = script.lines().find(|line| line.starts_with("tests=")).unwrap();
+        assert!(listed.starts_with("tests=$('/it' --list '--test-threads=1' '--include-ignored' 'gate::'"), "{listed}");
+        assert!(listed.contains("'--skip' 'verdicts::' | sed "), "{listed}");
+    }
+
+    #[test]
+    fn each_module_is_run_by_itself_and_one_that_fails_fails_all() {
+        let folder = std::env::temp_dir().join(format!("memtrace-job-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let program = folder.join("it");
+        let ran = |failing: &str, list: &str| {
+            let script = format!(
+                "#!/bin/sh\n[ $1 = --list ] && {{ printf '{list}'; exit; }}\necho \"$@\"\ncase \"$*\" in *{failing}*) exit 101; esac\n"
+            );
+            // Not by this process: another thread's child might have the file open for writing still.
+            let write = r#"printf %s "$1" > "$2" && chmod +x "$2""#;
+            let written = Command::new("/bin/sh").args(["-c", write, "sh", &script]).arg(&program).status().unwrap();
+            assert!(written.success());
+            let job = job(&program, &Selection::default(), false, None).unwrap();
+            let output = Command::new("/bin/sh").args(["-c", &job]).output().unwrap();
+            (output.status.code(), String::from_utf8(output.stdout).unwrap())
+        };
+        let list = r"a::x: test\na::y: test\nbc::z: test\n\n3 tests, 0 benchmarks\n";
+        let lines = "--color=never --test-threads=1 --exact a::x a::y\n--color=never --test-threads=1 --exact bc::z\n";
+        assert_eq!(ran("none", list), (Some(0), lines.to_owned()));
+        assert_eq!(ran("a::y", list), (Some(1), lines.to_owned()));
+        assert_eq!(ran("none", ""), (Some(1), String::new()), "no test has such a name");
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

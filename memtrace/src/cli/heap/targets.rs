@@ -163,6 +163,13 @@ enum Registers {
     Refused,
 }
 
+impl Registers {
+    fn refused(why: &NoRegisters) -> Self {
+        log::warn!("blocks that only registers point to have no holder: {}", words::registers::not_read(why));
+        Self::Refused
+    }
+}
+
 impl Looking {
     fn holders(&mut self) -> &mut HolderNames {
         self.holders.get_or_insert_with(HolderNames::start)
@@ -180,18 +187,13 @@ impl Looking {
     /// The words of a process's threads, as far as the kernel tells them.
     fn threads(&mut self, pid: u32) -> Vec<ThreadWords> {
         if let Registers::NotRead = self.registers {
-            self.registers = RegisterReader::load().map_or_else(refused, Registers::Readable);
+            self.registers = RegisterReader::load().map_or_else(|why| Registers::refused(&why), Registers::Readable);
         }
         match &mut self.registers {
             Registers::Readable(reader) => reader.read(pid).unwrap_or_default(),
             Registers::NotRead | Registers::Refused => Vec::new(),
         }
     }
-}
-
-fn refused(why: NoRegisters) -> Registers {
-    log::warn!("blocks that only registers point to have no holder: {}", words::registers::not_read(&why));
-    Registers::Refused
 }
 
 /// The processes that are selected.
