@@ -109,7 +109,7 @@ fn job(program: &Path, selection: &Selection, long: bool, scale: Option<u32>) ->
     }
     let scale = scale.map_or_else(String::new, |scale| format!(" MEMTRACE_TEST_SCALE={scale}"));
     let ignored = if long { " --include-ignored" } else { "" };
-    let [folder, memtrace, program] = [&root().join("memtrace"), &memtrace, program].map(|path| quoted(path));
+    let [folder, memtrace, program] = [root().join("memtrace").as_path(), &memtrace, program].map(quoted);
     let (folder, memtrace, program) = (folder?, memtrace?, program?);
     Ok(format!(
         r#"cd {folder} || exit 1

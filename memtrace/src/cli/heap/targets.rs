@@ -15,7 +15,6 @@ use crate::{
     looking::{self, Asked, Limits, pressure},
     model::{
         heap_report::{HeapProcess, NotRead},
-        no_registers::NoRegisters,
         roots::ThreadWords,
         subject::Program,
     },
@@ -158,15 +157,21 @@ enum Registers {
     /// Nobody has asked for them yet.
     NotRead,
     /// They can be read.
-    Readable(RegisterReader),
+    Readable(Box<RegisterReader>),
     /// They cannot, which was said.
     Refused,
 }
 
 impl Registers {
-    fn refused(why: &NoRegisters) -> Self {
-        log::warn!("blocks that only registers point to have no holder: {}", words::registers::not_read(why));
-        Self::Refused
+    fn load() -> Self {
+        match RegisterReader::load() {
+            Ok(reader) => Self::Readable(Box::new(reader)),
+            Err(why) => {
+                let why = words::registers::not_read(&why);
+                log::warn!("blocks that only registers point to have no holder: {why}");
+                Self::Refused
+            }
+        }
     }
 }
 
@@ -187,7 +192,7 @@ impl Looking {
     /// The words of a process's threads, as far as the kernel tells them.
     fn threads(&mut self, pid: u32) -> Vec<ThreadWords> {
         if let Registers::NotRead = self.registers {
-            self.registers = RegisterReader::load().map_or_else(|why| Registers::refused(&why), Registers::Readable);
+            self.registers = Registers::load();
         }
         match &mut self.registers {
             Registers::Readable(reader) => reader.read(pid).unwrap_or_default(),
