@@ -14,7 +14,6 @@ use tokio::time::Instant as Deadline;
 
 use super::{
     attached::{AttachedTarget, Stopped},
-    before_attach,
     closing::ProgramEnd,
     code_copy,
     error::PipelineError,
@@ -261,9 +260,6 @@ impl Session {
     ) {
         target.slot = slot;
         let (id, is_there) = self.targets.add(target, group, beginning, self.looks_at_exit);
-        if let Some(followed) = self.targets.get_mut(slot) {
-            followed.profile.heap = before_attach::expected(beginning, self.heap_looks.why_none());
-        }
         if !is_there {
             self.over.push((id, ProgramEnd::Ended));
         }
