@@ -1,10 +1,6 @@
 //! The kernel's own memory: what a program makes the kernel hold is found by kernel stack, and goes again.
 
-use std::{
-    fs,
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::{fs, process::Command, time::Instant};
 
 use serde_json::Value;
 
@@ -32,21 +28,13 @@ impl Watching {
 
     /// The first report from now on of which `condition` holds.
     fn until(&mut self, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
-        self.within(patience(), condition)
-            .unwrap_or_else(|report| panic!("{what}: not within {:?}: {}", patience(), summary(&report)))
-    }
-
-    /// The same within a limit; the last report where there is none.
-    fn within(&mut self, limit: Duration, condition: impl Fn(&Value) -> bool) -> Result<Value, Value> {
         let begun = Instant::now();
         loop {
             let report = self.next();
             if condition(&report) {
-                return Ok(report);
+                return report;
             }
-            if begun.elapsed() > limit {
-                return Err(report);
-            }
+            assert!(begun.elapsed() < patience(), "{what}: not within {:?}: {}", patience(), summary(&report));
         }
     }
 
@@ -314,42 +302,25 @@ fn tells_of(report: &Value, allocator: &str) -> bool {
 
 #[test]
 fn large_pages_of_vmalloc_are_counted_once_and_given_back() {
-    let mut watching = Watching::start(&[]);
-    // Beside a busy build, one area was not seen to be given up, for a reason that is not known yet. Not twice in a row.
-    let is_given_back = (0..2).any(|_| are_large_pages_given_back(&mut watching));
-    assert!(is_given_back, "{}", summary(&watching.next()));
-}
-
-fn are_large_pages_given_back(watching: &mut Watching) -> bool {
     const HUGE: u64 = 2 << 20;
     let mut holder = holder();
-    let figure = |report: &Value, figure| sum_of(&report["processes"][0], "newary", figure);
-    let [live, freed] = ["live_bytes", "freed_bytes"];
-    let before = watching.next();
-    let more = |report: &Value, name| figure(report, name).saturating_sub(figure(&before, name));
+    let mut watching = Watching::start(&[]);
     // Sixty-four bytes each (`newary` of ipc/sem.c), so two pages of two mebibytes, which vmalloc splits at once and frees one
     // small page after the other: where its areas are not told, each of these must be given back.
     tell(&mut holder, "semaphores 60000");
+    let figure = |report: &Value, figure| sum_of(&report["processes"][0], "newary", figure);
     // The kernel had them before the program has answered: what these reports do not have does not come.
     let mut reports: Vec<Value> = (0..4).map(|_| watching.next()).collect();
     let report = reports.pop().unwrap();
-    if more(&report, live) < 2 * HUGE {
+    if figure(&report, "live_bytes") < 2 * HUGE {
         println!("skipped: this kernel takes no large pages for them: {}", summary(&report));
-        return true;
+        return;
     }
-    assert!(more(&report, "live_objects") < 64, "blocks, not pages: {}", summary(&report));
-    assert!(more(&report, live) < 2 * HUGE + HUGE / 2, "once: {}", summary(&report));
+    assert!(figure(&report, "live_objects") < 64, "blocks, not pages: {}", summary(&report));
+    assert!(figure(&report, "live_bytes") < 2 * HUGE + HUGE / 2, "once: {}", summary(&report));
     tell(&mut holder, "close");
-    match watching.within(patience() / 3, |report| more(report, live) < HUGE / 16) {
-        Ok(last) => {
-            assert!(more(&last, freed) >= 2 * HUGE - HUGE / 16);
-            true
-        }
-        Err(last) => {
-            println!("not given back: {}", summary(&last));
-            false
-        }
-    }
+    let last = watching.until("they are gone", |report| figure(report, "live_bytes") < HUGE / 16);
+    assert!(figure(&last, "freed_bytes") >= 2 * HUGE - HUGE / 16);
 }
 
 #[test]
