@@ -13,7 +13,7 @@ use memtrace::{
         heap::{
             self, Bounds, Hints, Look,
             bytes::{Memory, Page, Reader},
-            smaps,
+            smaps, types,
         },
         kernel_words::{KernelWord, KernelWords},
         thread_words::Thread,
@@ -135,9 +135,11 @@ fn hold(memory: &mut Forged<'_>, look: Look, bounds: Bounds, seed: u64) {
     let word = first.unwrap_or(seed << 12);
     let words = ThreadWords { tid: 7, stack_pointer: Some(word ^ seed), registers: Some(vec![word, seed]) };
     let kernel_words = KernelWords { words: vec![KernelWord { descriptor: 3, word }], left_out: 0 };
+    let types = types::read(&mut Reader::new(memory, bounds), &look.mappings, &look.found).unwrap_or_default();
     let known = Known {
         mappings: &look.mappings,
         found: look.found,
+        types: &types,
         threads: &[Thread { words, own_tid: 7 }],
         kernel_words: &kernel_words,
         open: &mut |_| None,

@@ -66,7 +66,8 @@ fn holders() -> Holders {
     let blocks = [(0, 24), (5, 1 << 20), (6, 104)];
     let roots = roots.map(|root| node(None, HolderLabel::Root(root)));
     let blocks = blocks.map(|(parent, size)| node(Some(parent), HolderLabel::Block(BlockLabel::of(size))));
-    let nodes = roots.into_iter().chain(blocks).collect();
+    let class = node(Some(0), HolderLabel::Type(TypeName::Class("3zoo3Dog".into())));
+    let nodes = roots.into_iter().chain(blocks).chain([class]).collect();
     Holders { reached: amount, unreached: amount, nodes, has_retained: true, ..Holders::default() }
 }
 

@@ -3,6 +3,7 @@
 //! In: histories, counts, readings. Out: verdicts, marks and outcomes. Knows nothing of BPF, symbols or output.
 
 pub mod at_exit;
+mod before_attach;
 mod before_end;
 pub mod finished;
 pub mod gate;

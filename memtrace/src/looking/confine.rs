@@ -39,6 +39,7 @@ const CALLS: Calls<'_> = Calls {
         libc::SYS_clock_nanosleep,
         libc::SYS_nanosleep,
         libc::SYS_sched_yield,
+        libc::SYS_sched_getaffinity,
         libc::SYS_getrusage,
         libc::SYS_clock_getres,
     ],

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use crate::{
     model::{
+        heap_types::TypeName,
         holders::{BlockLabel, HolderLabel, HolderNode, HolderRoot, Holders, MAX_NODES, NoHolders, ThreadName},
         roots::WordKind,
         survival::Amount,
@@ -18,6 +19,7 @@ use crate::{
             found::Found,
             resident::Resident,
             smaps::MappedMemory,
+            types::Types,
         },
         kernel_words::KernelWords,
         maps::Mapping,
@@ -52,6 +54,8 @@ pub struct Known<'a> {
     pub mappings: &'a [MappedMemory],
     /// Its allocators, as they were read right before.
     pub found: Vec<Found>,
+    /// The types of their blocks, as far as they are known.
+    pub types: &'a Types,
     /// Its threads.
     pub threads: &'a [Thread],
     /// The words that the kernel keeps for it.
@@ -94,7 +98,7 @@ impl From<MarkingError> for NoHolders {
 /// # Errors
 /// Where there are too many, a bound of the reader's is reached, or the process has ended.
 pub fn holders(reader: &mut Reader<'_>, mut known: Known<'_>, wanted: Wanted) -> Result<Holders, NoHolders> {
-    let (extents, layout, areas) = blocks(std::mem::take(&mut known.found), wanted)?;
+    let Blocks { extents, labels, layout, areas } = blocks(std::mem::take(&mut known.found), known.types, wanted)?;
     let mut places = Places::new(known.mappings, known.threads);
     let mut reach = Reach::new(extents, layout);
     let swapped_bytes = scan(reader, &known, &areas, &mut places, &mut reach)?;
@@ -109,8 +113,8 @@ pub fn holders(reader: &mut Reader<'_>, mut known: Known<'_>, wanted: Wanted) ->
     let mut goes_on = || reader.budget().draw(0).is_ok();
     let reached = reach.follow(&mut goes_on)?;
     let dominators = if wanted.retained { Some(Dominators::of(&reached, &mut goes_on)?) } else { None };
-    let roots = Roots::of(&reached, &mut places, &mut known);
-    let label = |block: usize| label_of(reached.extents()[block].bytes());
+    let label = |block: usize| labels.get(block).copied().unwrap_or(0);
+    let roots = Roots::of(&reached, &label, &mut places, &mut known);
     let place = |root: usize| roots.places.get(root).copied().unwrap_or(0);
     let shape = Shape { kept: MAX_NODES, ..SHAPE };
     let tree = HolderTree::of(&reached, &place, &label, dominators.as_ref(), shape, &mut goes_on)?;
@@ -133,44 +137,72 @@ fn one(block: Extent) -> Amount {
     Amount { bytes: block.bytes(), objects: 1 }
 }
 
-/// The number of the label of blocks of a size, and what it stands for: sizes up to a KiB are their own numbers.
-fn label_of(size_bytes: u64) -> u32 {
+/// The number of the label of a block by its type, where that is known: a class, a table of functions, a pattern. Text has its size,
+/// which says more.
+fn label_of_type(types: &Types, block: usize) -> Option<u32> {
+    let label = types.label(block).filter(|label| label & (LARGE | TYPE) == 0)?;
+    let is_told = match types.name(label)? {
+        TypeName::Class(_) | TypeName::Around { .. } | TypeName::Pattern(_) => true,
+        TypeName::Table(table) => table.is_sure,
+        TypeName::Text => false,
+    };
+    is_told.then_some(TYPE | label)
+}
+
+/// The number of the label of blocks of a size: sizes up to a KiB are their own numbers.
+fn label_of_size(size_bytes: u64) -> u32 {
     match BlockLabel::of(size_bytes) {
         BlockLabel::Size(bytes) => u32::try_from(bytes).unwrap_or(u32::MAX),
         BlockLabel::UpTo(bytes) => LARGE | bytes.trailing_zeros(),
     }
 }
 
-/// The bit of a label's number that tells powers of two from sizes.
+/// The bits of a label's number that tell powers of two, and types, from sizes.
 const LARGE: u32 = 1 << 31;
+const TYPE: u32 = 1 << 30;
 
-fn block_label(label: u32) -> BlockLabel {
-    if label & LARGE == 0 { BlockLabel::Size(label.into()) } else { BlockLabel::UpTo(1 << ((label & !LARGE) % 64)) }
+/// The label that a number stands for.
+fn label_of(number: u32, types: &Types) -> HolderLabel {
+    match types.name(number & !TYPE).filter(|_| number & TYPE != 0) {
+        Some(name) => HolderLabel::Type(name.clone()),
+        None if number & LARGE != 0 => HolderLabel::Block(BlockLabel::UpTo(1 << ((number & !LARGE) % 64))),
+        None => HolderLabel::Block(BlockLabel::Size((number & !TYPE).into())),
+    }
 }
 
-/// Blocks in order of their addresses, how they are placed, and the areas that they lie in.
-type Blocks = (Vec<Extent>, Layout, Vec<(u64, u64)>);
+/// All live blocks, in order of their addresses.
+struct Blocks {
+    extents: Vec<Extent>,
+    /// The number of each one's label.
+    labels: Vec<u32>,
+    layout: Layout,
+    /// The areas that they lie in.
+    areas: Vec<(u64, u64)>,
+}
 
-/// All live blocks.
-fn blocks(found: Vec<Found>, wanted: Wanted) -> Result<Blocks, NoHolders> {
+fn blocks(found: Vec<Found>, types: &Types, wanted: Wanted) -> Result<Blocks, NoHolders> {
     let count: u64 = found.iter().map(|one| one.allocator.live_objects).sum();
     let bytes_a_block = BYTES_A_BLOCK + if wanted.retained { RETAINED_BYTES_A_BLOCK } else { 0 };
     let most = wanted.memory_bytes / bytes_a_block;
     if count > most {
         return Err(NoHolders::TooManyBlocks { most });
     }
-    let mut extents = Vec::with_capacity(usize::try_from(count).unwrap_or(0));
+    let mut blocks: Vec<(Extent, u32)> = Vec::with_capacity(usize::try_from(count).unwrap_or(0));
     let (mut areas, mut glibc) = (Vec::new(), Vec::new());
     for one in found {
         if one.allocator.name == "glibc" {
             glibc.extend(&one.areas);
         }
         areas.extend(&one.areas);
-        one.blocks.visit(&mut |block| extents.push(Extent::new(block.address, block.usable_bytes)));
+        one.blocks.visit(&mut |block| {
+            let label = label_of_type(types, blocks.len()).unwrap_or_else(|| label_of_size(block.usable_bytes));
+            blocks.push((Extent::new(block.address, block.usable_bytes), label));
+        });
     }
     // Those of one allocator are nearly in order already.
-    extents.sort();
-    Ok((extents, Layout::GlibcWithin(disjoint(glibc)), disjoint(areas)))
+    blocks.sort();
+    let (extents, labels) = blocks.into_iter().unzip();
+    Ok(Blocks { extents, labels, layout: Layout::GlibcWithin(disjoint(glibc)), areas: disjoint(areas) })
 }
 
 /// Ranges in order, joined where they overlap.
@@ -245,7 +277,7 @@ struct Roots {
 }
 
 impl Roots {
-    fn of(reached: &Reached, places: &mut Places<'_>, known: &mut Known<'_>) -> Self {
+    fn of(reached: &Reached, label: &dyn Fn(usize) -> u32, places: &mut Places<'_>, known: &mut Known<'_>) -> Self {
         let mut keys = Vec::with_capacity(reached.roots().len());
         let mut unnamed: Vec<(u64, usize)> = Vec::new();
         for (index, root) in reached.roots().iter().enumerate() {
@@ -264,7 +296,7 @@ impl Roots {
             keys.push(if let Key::Spot(Spot::Thread(tid)) = key { Key::Thread(tid) } else { key });
         }
         unnamed.sort_unstable();
-        join_rows(&unnamed, reached, &mut keys);
+        join_rows(&unnamed, &|root| reached.roots().get(root).map(|root| label(root.block as usize)), &mut keys);
         let mut numbers: HashMap<Key, u32> = HashMap::new();
         let mut distinct = Vec::new();
         let number = |key: &Key| {
@@ -280,12 +312,9 @@ impl Roots {
 }
 
 /// Joins words in a row that lead to blocks with the same label, as in an array, and all of an image that are beyond the most that are
-/// told apart. `unnamed` has words in data without symbols, in order of addresses, each with the index of its key.
-fn join_rows(unnamed: &[(u64, usize)], reached: &Reached, keys: &mut [Key]) {
-    let label = |index: usize| {
-        let block = reached.roots().get(index).and_then(|root| reached.extents().get(root.block as usize));
-        block.map(|block| label_of(block.bytes()))
-    };
+/// told apart. `unnamed` has words in data without symbols, in order of addresses, each with the index of its root; `label` has the label
+/// of what a root leads to.
+fn join_rows(unnamed: &[(u64, usize)], label: &dyn Fn(usize) -> Option<u32>, keys: &mut [Key]) {
     let is_next = |one: &(u64, usize), other: &(u64, usize)| {
         one.0.checked_add(8) == Some(other.0) && label(one.1) == label(other.1)
     };
@@ -315,7 +344,7 @@ fn nodes(tree: &HolderTree, roots: &Roots, places: &Places<'_>, known: &Known<'_
         parent: node.parent,
         label: match node.label {
             Label::Place(place) => HolderLabel::Root(root(place)),
-            Label::Block(label) => HolderLabel::Block(block_label(label)),
+            Label::Block(label) => label_of(label, known.types),
         },
         own: node.own,
         below: node.below,

@@ -44,11 +44,18 @@ pub(super) struct Question {
 /// Questions to a look beside the figures of a heap.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
+    /// Whether a process that runs meanwhile is read several times, so that its figures are closer.
+    pub is_close: bool,
     /// The types of blocks.
     pub types: bool,
     /// The holders of live blocks.
-    pub holders: bool,
-    /// The bytes that holders retain; that implies the holders.
+    pub holders: Option<AskedOfHolders>,
+}
+
+/// Questions on the holders of live blocks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskedOfHolders {
+    /// The bytes that they retain.
     pub retained: bool,
     /// The words of threads that whoever asks knows of.
     pub threads: Vec<ThreadWords>,
@@ -117,6 +124,7 @@ fn are_holders(holders: &Holders) -> bool {
 fn texts_of(label: &mut HolderLabel) -> Vec<&mut String> {
     match label {
         HolderLabel::Block(_) | HolderLabel::Root(HolderRoot::Epoll { .. }) => Vec::new(),
+        HolderLabel::Type(name) => texts_of_type(name),
         HolderLabel::Root(HolderRoot::Data { image, symbol, .. }) => symbol.iter_mut().chain([image]).collect(),
         HolderLabel::Root(HolderRoot::ThreadLocal { thread, image, symbol, .. }) => {
             symbol.iter_mut().chain([image, &mut thread.name]).collect()
@@ -155,8 +163,9 @@ mod tests {
         let root = (None, thread("a"));
         let right = holders(&[root.clone(), (Some(0), block.clone()), (Some(1), block.clone())]);
         assert_eq!(sent(&right), Some(right));
-        let shown = holders(&[(None, thread("a\u{fffd}b"))]);
-        assert_eq!(sent(&holders(&[(None, thread("a\x1bb"))])), Some(shown));
+        let class = |name: &str| HolderLabel::Type(TypeName::Class(name.into()));
+        let shown = holders(&[(None, thread("a\u{fffd}b")), (Some(0), class("3\u{fffd}Dog"))]);
+        assert_eq!(sent(&holders(&[(None, thread("a\x1bb")), (Some(0), class("3\x1bDog"))])), Some(shown));
         for wrong in [
             holders(&[root.clone(), (Some(1), block.clone())]),
             holders(&[root.clone(), (Some(2), block.clone()), root.clone()]),

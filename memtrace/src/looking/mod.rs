@@ -22,8 +22,8 @@ use rustix::{
     io::Errno,
 };
 
-pub use message::Asked;
 use message::{Answer, MAX_ANSWER_BYTES, Question};
+pub use message::{Asked, AskedOfHolders};
 pub use serve::serve;
 
 use crate::{

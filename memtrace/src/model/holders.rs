@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::survival::Amount;
+use super::{heap_types::TypeName, survival::Amount};
 
 /// The most nodes of a tree.
 pub const MAX_NODES: usize = 4096;
@@ -48,7 +48,9 @@ pub struct HolderNode {
 pub enum HolderLabel {
     /// A root.
     Root(HolderRoot),
-    /// Blocks.
+    /// Blocks of a type.
+    Type(TypeName),
+    /// Blocks whose type is not known.
     Block(BlockLabel),
 }
 
@@ -95,7 +97,7 @@ pub struct ThreadName {
     pub name: String,
 }
 
-/// The common trait of the blocks of a node.
+/// The size of the blocks of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum BlockLabel {
     /// Their usable size in bytes.
@@ -138,7 +140,7 @@ impl HolderLabel {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Root(root) => root.kind(),
-            Self::Block(_) => "block",
+            Self::Type(_) | Self::Block(_) => "block",
         }
     }
 }

@@ -9,6 +9,7 @@ use super::{
     finding::{Finding, OneSided},
     frame::Stack,
     health::HealthCounter,
+    heap_look::LookedAtHeap,
     memory::Memory,
     outcome::Outcome,
     run::Run,
@@ -130,6 +131,8 @@ pub struct Process {
     /// Its memory over time, and which way that goes: resident memory, or the kernel's own. Nothing where it
     /// could not be read.
     pub memory: Option<Memory>,
+    /// Its heap, as looks from outside have seen it.
+    pub heap: LookedAtHeap,
     /// Its figures, by what was looked at.
     pub figures: Figures,
     /// The findings about it, beside its figures.

@@ -28,6 +28,7 @@ use super::{
     allocated::{Allocated, check},
     before_end::Past,
     cpu_clock::{Beginning, CpuClock},
+    heap_history::HeapHistory,
     left_blocks::LeftBlocks,
     reading::{AllSides, Asked, Basis, Counted, Counters, Placed, Reading, Sampling},
     rss_history::RssHistory,
@@ -66,6 +67,7 @@ pub(crate) struct SubjectProfile {
     pub(crate) at_exit: Option<AtExit>,
     /// Whether it has ended.
     pub(crate) ended: bool,
+    pub(crate) heap: HeapHistory,
     pub(crate) stacks: HashMap<StackId, PlacedStack>,
     #[serde(skip)]
     has_tentative: bool,

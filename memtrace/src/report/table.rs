@@ -17,6 +17,8 @@ use crate::model::{
     finding::Finding,
     frame::{Frame, KERNEL_IMAGE, Place, base_name},
     health::{HealthCounter, HealthKind},
+    heap_look::LookedAtHeap,
+    ledger::Ledger,
     outcome::Tally,
     report::{FreedAt, Process, Report, Site},
     stats::estimate::Intervals,
@@ -88,6 +90,7 @@ fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Resul
     memory::render(process, out)?;
     if let Some(ledger) = blocks.and_then(|blocks| blocks.ledger.as_ref()) {
         writeln!(out, "ledger     {}", words::figures::ledger(ledger))?;
+        before_attach(ledger, process, out)?;
     }
     if let Some(peak) = process.figures.peak().filter(|peak| is_worth_a_word(peak, process)) {
         writeln!(out, "peak       {}", peak_line(&peak, process))?;
@@ -103,6 +106,25 @@ fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Resul
         writeln!(out, "not seen   {}", words::not_seen::not_seen(not_seen))?;
     }
     Ok(())
+}
+
+/// Writes the parts of what was resident at attach, or why they are not told where that is worth a word.
+fn before_attach(ledger: &Ledger, process: &Process, out: &mut dyn Write) -> io::Result<()> {
+    let LookedAtHeap { heap, not_looked } = &process.heap;
+    let told = match (&ledger.before_attach, heap) {
+        (Some(before), _) => Some(words::figures::before_attach(before)),
+        (None, Some(heap)) => Some(words::heap_look::not_recognised(heap)),
+        (None, None) => None,
+    };
+    let why = not_looked.as_ref().filter(|why| why.is_worth_a_word()).map(words::heap_look::not_looked);
+    if let Some(told) = &told {
+        writeln!(out, "before     {told}")?;
+    }
+    match (told, why) {
+        (_, None) => Ok(()),
+        (None, Some(why)) => writeln!(out, "before     not looked at: {why}"),
+        (Some(_), Some(why)) => writeln!(out, "           not looked at again: {why}"),
+    }
 }
 
 /// Writes the findings whose line has this label.

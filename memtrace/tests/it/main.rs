@@ -4,6 +4,7 @@
 
 mod agreement;
 mod allocators;
+mod before_attach;
 mod budget;
 mod budget_apart;
 mod bursts;
@@ -20,6 +21,7 @@ mod headroom;
 mod heap;
 mod heap_holders;
 mod heap_jemalloc;
+mod heap_pace;
 mod heap_reader;
 mod heap_types;
 mod host;

@@ -55,7 +55,7 @@ pub(crate) struct HeapArguments {
     #[arg(long)]
     pub(crate) retained: bool,
 
-    /// The longest that a look at one process may take: 10s or 2min
+    /// The longest that a look at one process may take: 10s or 2min; looks at several take ten times that together at most
     #[arg(long, value_name = "TIME", default_value = "1min", value_parser = positive_duration)]
     pub(crate) timeout: Duration,
 

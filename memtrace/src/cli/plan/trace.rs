@@ -71,6 +71,7 @@ pub(in crate::cli) fn plan(arguments: &TraceArguments, facts: Facts) -> Result<P
         writes_a_file: report.output.is_some(),
         has_empty_probes: arguments.empty_probes,
         at_exit: table::looks_at_exit(arguments),
+        seed: !arguments.no_seed,
     };
     let notes = choice.map(Note::Choice).into_iter().chain(warning).collect();
     Ok(Plan { options, report, is_live, gate: &arguments.gate, question: question(arguments), notes })

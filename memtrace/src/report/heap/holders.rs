@@ -93,7 +93,7 @@ fn json_step(node: &HolderNode) -> JsonStep {
     let (image, offset) = match &node.label {
         HolderLabel::Root(HolderRoot::Data { image, offset, .. }) => (Some(image.clone()), *offset),
         HolderLabel::Root(HolderRoot::ThreadLocal { image, offset, .. }) => (Some(image.clone()), Some(*offset)),
-        HolderLabel::Root(_) | HolderLabel::Block(_) => (None, None),
+        HolderLabel::Root(_) | HolderLabel::Type(_) | HolderLabel::Block(_) => (None, None),
     };
     JsonStep {
         label: words::holders::label(&node.label),

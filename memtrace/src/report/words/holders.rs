@@ -1,6 +1,6 @@
 //! The words on who holds live blocks.
 
-use super::units;
+use super::{heap_types::type_name, units};
 use crate::model::{
     frame::base_name,
     holders::{BlockLabel, HolderLabel, HolderNode, HolderRoot, Holders, NoHolders, ThreadName},
@@ -11,6 +11,7 @@ use crate::model::{
 pub fn label(label: &HolderLabel) -> String {
     match label {
         HolderLabel::Root(root) => root_name(root),
+        HolderLabel::Type(name) => type_name(name),
         HolderLabel::Block(BlockLabel::Size(bytes)) => format!("{bytes} B"),
         HolderLabel::Block(BlockLabel::UpTo(bytes)) => format!("up to {}", units::bytes(*bytes)),
     }
@@ -51,11 +52,11 @@ pub fn line(node: &HolderNode, depth: usize) -> String {
             format!("{} in {}", root_name(root), base_name(image))
         }
         HolderLabel::Root(root) => root_name(root),
-        HolderLabel::Block(size) => {
-            let blocks = match (node.own.objects, size) {
-                (1, BlockLabel::UpTo(_)) => units::bytes(node.own.bytes),
-                (1, BlockLabel::Size(bytes)) => format!("{bytes} B"),
-                (objects, _) => format!("{} x {}", units::count(objects), label(&node.label)),
+        of_blocks @ (HolderLabel::Type(_) | HolderLabel::Block(_)) => {
+            let blocks = match (node.own.objects, of_blocks) {
+                (1, HolderLabel::Block(BlockLabel::UpTo(_))) => units::bytes(node.own.bytes),
+                (1, _) => label(of_blocks),
+                (objects, _) => format!("{} x {}", units::count(objects), label(of_blocks)),
             };
             format!("{indent}├─ {blocks}")
         }
@@ -114,7 +115,7 @@ pub fn not_told(why: NoHolders) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::survival::Amount;
+    use crate::model::{heap_types::TypeName, survival::Amount};
 
     fn data(offset: Option<u64>, symbol: Option<&str>) -> HolderRoot {
         HolderRoot::Data { image: "/opt/app".into(), offset, symbol: symbol.map(str::to_owned) }
@@ -159,6 +160,9 @@ mod tests {
         assert_eq!(line(&block(1 << 20, 1, 1 << 20), 2), "│  ├─ 1.00 MiB");
         assert_eq!(line(&block(104, 5_000_000, 520_000_000), 3), "│  │  ├─ 5,000,000 x 104 B");
         assert_eq!(line(&block(3000, 2, 6000), 1), "├─ 2 x up to 4.00 KiB");
+        let class = |objects| node(HolderLabel::Type(TypeName::Class("zoo::Dog".into())), objects, 24 * objects);
+        assert_eq!(line(&class(1), 1), "├─ zoo::Dog");
+        assert_eq!(line(&class(3000), 1), "├─ 3,000 x zoo::Dog");
     }
 
     #[test]
