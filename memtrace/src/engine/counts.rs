@@ -7,21 +7,22 @@ use memtrace_common::ids::{ProcessSlot, SiteIndex};
 use super::attached::AttachedTarget;
 use crate::{
     bpf::{Bpf, BpfError},
-    model::target_id::BudgetGroup,
     profile::reading::Counted,
 };
 
-/// Does something with each target of these groups and what the kernel side has counted of it by now.
+/// Does something with each of these targets and what the kernel side has counted of it by now.
 pub(super) fn each_counted(
     live: &mut BTreeMap<ProcessSlot, AttachedTarget>,
     bpf: &Bpf,
-    of: impl Fn(BudgetGroup) -> bool,
+    of: impl Fn(&AttachedTarget) -> bool,
     mut with: impl FnMut(&mut AttachedTarget, &Counted) -> Result<(), BpfError>,
 ) -> Result<(), BpfError> {
-    let slots = live.iter().filter(|(_, followed)| of(followed.group)).map(|(slot, _)| *slot);
-    let mut counted = counted(bpf, slots)?;
-    let mut chosen = live.iter_mut().filter(|(_, followed)| of(followed.group));
-    chosen.try_for_each(|(slot, followed)| with(followed, &counted.remove(slot).unwrap_or_default()))
+    let mut chosen: Vec<&mut AttachedTarget> = live.values_mut().filter(|followed| of(followed)).collect();
+    let mut counted = counted(bpf, chosen.iter().map(|followed| followed.target.slot))?;
+    chosen.iter_mut().try_for_each(|followed| {
+        let counted = counted.remove(&followed.target.slot).unwrap_or_default();
+        with(followed, &counted)
+    })
 }
 
 /// The counts of the kernel side by now, of these targets.

@@ -312,13 +312,16 @@ impl Targets {
     }
 
     /// Takes in what the kernel side has counted by now; `basis` tells that of a group's figures.
+    ///
+    /// Those that have ended are read when they are closed: after what they have told of their mappings was taken in, without which
+    /// their stacks have no places.
     pub(crate) fn read(&mut self, bpf: &Bpf, time: Time, basis: impl Fn(BudgetGroup) -> Basis) -> Result<(), BpfError> {
         let Self { live, images, sources, .. } = self;
         let reader = Reader { bpf, images, sources, time };
         each_counted(
             live,
             bpf,
-            |_| true,
+            |followed| !followed.has_ended(),
             |AttachedTarget { target, group, profile, .. }, counted| {
                 reader.read(profile, counted, target, basis(*group))
             },
@@ -335,7 +338,8 @@ impl Targets {
 
     /// Windows begin, or begin again, of these groups.
     pub(crate) fn begin_windows(&mut self, bpf: &Bpf, of: impl Fn(BudgetGroup) -> bool) -> Result<(), BpfError> {
-        each_counted(&mut self.live, bpf, of, |followed, counted| {
+        let is_one = |followed: &AttachedTarget| of(followed.group);
+        each_counted(&mut self.live, bpf, is_one, |followed, counted| {
             followed.profile.begin_windows(counted);
             Ok(())
         })
@@ -343,7 +347,8 @@ impl Targets {
 
     /// Half of the time is over in which the present window's blocks are followed.
     pub(crate) fn note_halfway(&mut self, bpf: &Bpf, of: impl Fn(BudgetGroup) -> bool) -> Result<(), BpfError> {
-        each_counted(&mut self.live, bpf, of, |followed, counted| {
+        let is_one = |followed: &AttachedTarget| of(followed.group);
+        each_counted(&mut self.live, bpf, is_one, |followed, counted| {
             followed.profile.note_halfway(counted);
             Ok(())
         })
@@ -357,7 +362,8 @@ impl Targets {
         of: impl Fn(BudgetGroup) -> bool,
         mut window: impl FnMut((TargetId, Life), &Cohort) -> Window,
     ) -> Result<(), BpfError> {
-        each_counted(&mut self.live, bpf, of, |followed, counted| {
+        let is_one = |followed: &AttachedTarget| of(followed.group);
+        each_counted(&mut self.live, bpf, is_one, |followed, counted| {
             let who = (followed.id, followed.life(bpf, started));
             followed.profile.judge(counted, |cohort| window(who, cohort));
             Ok(())

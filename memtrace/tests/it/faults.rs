@@ -15,7 +15,7 @@ use nix::{sys::ptrace, unistd::Pid};
 
 use crate::support::{
     self, FRAME_POINTERS, InTime, Signal, Target, Tracing, assert_nothing_stays_in_the_kernel, compile, eventually,
-    run, scaled, scratch,
+    run, scaled, scratch, state,
 };
 
 /// A program that has work to do once it is told to, and knows what comes of it.
@@ -32,12 +32,6 @@ fn assert_untouched(mut target: Target) {
     assert!(target.line().starts_with('{'));
     assert!(target.is_alive());
     assert_nothing_stays_in_the_kernel();
-}
-
-/// The state of a process: the third field of proc_pid_stat(5).
-fn state(pid: u32) -> char {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
 }
 
 /// A file system of 64 KiB that goes with the test.
@@ -85,12 +79,12 @@ fn a_target_that_is_stopped_is_traced_and_stays_stopped() {
     let target = worker();
     let pid = target.pid().to_string();
     target.signal(Signal::STOP);
-    eventually("the target stops", || state(target.pid()) == 'T');
+    eventually("the target stops", || state(target.pid()) == Some('T'));
     let (status, output, messages) = run(&["--pid", &pid, "--duration", "500ms", "--format", "json"]);
     assert_eq!(status, 0, "{messages}");
     let report: serde_json::Value = serde_json::from_str(&output).unwrap();
     assert_eq!(support::process(&report)["alloc_objects"], 0);
-    assert_eq!(state(target.pid()), 'T');
+    assert_eq!(state(target.pid()), Some('T'));
     target.signal(Signal::CONT);
     assert_untouched(target);
 }

@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::support::{
     FRAME_POINTERS, InTime, Signal, Target, Tracing,
     cgroup::{Cgroup, inside},
-    compile, eventually, memtrace, process, report, reports_so_far, scratch, signal, sum_at,
+    compile, eventually, memtrace, process, report, reports_so_far, scratch, signal, state, sum_at,
 };
 
 /// The program of two phases in a folder of one's own.
@@ -51,12 +51,6 @@ fn status_of(pid: u32, name: &str) -> String {
     line.unwrap().trim().to_owned()
 }
 
-/// The state of a process; `None` where it is gone.
-fn state(pid: u32) -> Option<char> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(") ")?.1.chars().next()
-}
-
 /// The process that reads symbols for a memtrace.
 fn reader_of(tracing: &Tracing) -> u32 {
     let pid = tracing.pid();
@@ -86,8 +80,7 @@ fn trace_the_dead(name: &str, replace: impl FnOnce(&Path)) -> Value {
     let folder = scratch();
     let (program, output) = (phases_as(folder.path(), name), folder.path().join("report.json"));
     let tracing = Tracing::start(&["--comm", name, "--format", "json", "-o", output.to_str().unwrap()]);
-    tracing.signal(Signal::STOP);
-    eventually("memtrace stops", || state(tracing.pid()) == Some('T'));
+    tracing.hold();
     assert!(Command::new(&program).status_in_time().success());
     fs::rename(&program, folder.path().join("gone")).unwrap();
     replace(&program);
@@ -293,8 +286,7 @@ fn an_image_that_is_shortened_while_it_is_read_costs_its_names() {
     go(&mut target, "first");
     // Once the reading process has the image, its first phase is named.
     eventually("the first phase is named", || reports_so_far(&output, tracing.pid()).contains("first_phase"));
-    tracing.signal(Signal::STOP);
-    eventually("memtrace stops", || state(tracing.pid()) == Some('T'));
+    tracing.hold();
     go(&mut target, "second");
     target.say("end");
     eventually("the target ends", || state(target.pid()).is_none_or(|state| state == 'Z'));

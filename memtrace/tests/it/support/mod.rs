@@ -26,7 +26,7 @@ pub(crate) use self::{
     bpf::{assert_nothing_stays_in_the_kernel, programs_held_by},
     compile::{FRAME_POINTERS, changed, compile, compile_by, programs},
     figures::{FIGURES, Tally, assert_sums, assert_truth, assert_truth_of, losses, process, sites_at, sum_at},
-    running::{InTime, Running, Stream, eventually, patience, signal},
+    running::{InTime, Running, Stream, eventually, patience, signal, state},
     tracing::{EXACT_TIERS, Target, Tracing, run, told},
 };
 

@@ -1,7 +1,7 @@
 //! Processes that tests start. Every wait for one has a limit, and each ends with what holds it.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{Read, Write},
     mem,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -36,6 +36,12 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(begun.elapsed() < patience(), "{what}: not within {:?}", patience());
         thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// The state of a process: the third field of proc_pid_stat(5). Nothing where it is gone.
+pub(crate) fn state(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
 }
 
 /// Sends a signal to a process, which must be there.

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{
     is_emulated, memtrace,
-    running::{InTime, Running, Stream, signal},
+    running::{InTime, Running, Stream, eventually, signal, state},
 };
 
 /// How long memtrace may take to let go of everything where nobody waits for its report.
@@ -120,6 +120,12 @@ impl Tracing {
 
     pub(crate) fn signal(&self, name: Signal) {
         signal(self.pid(), name);
+    }
+
+    /// Stops memtrace, until it is told to go on.
+    pub(crate) fn hold(&self) {
+        self.signal(Signal::STOP);
+        eventually("memtrace stops", || state(self.pid()) == Some('T'));
     }
 
     /// Lets what memtrace runs as a command read the end of its input.
