@@ -5,7 +5,7 @@ use std::time::Duration;
 use memtrace::{
     looking::holders::{Known, Wanted, holders},
     model::{
-        holders::{NoHolders, ThreadName},
+        holders::{Mark, NoHolders, ThreadName},
         roots::ThreadWords,
         survival::Amount,
     },
@@ -146,7 +146,9 @@ fn hold(memory: &mut Forged<'_>, look: Look, bounds: Bounds, seed: u64) {
         thread_name: &|tid| ThreadName { tid, name: String::new() },
     };
     let mut reader = Reader::new(memory, bounds);
-    match holders(&mut reader, known, Wanted { retained: true, memory_bytes: 1 << 30 }) {
+    let marks = [Mark { address: word, number: 1 }, Mark { address: seed, number: 2 }];
+    let marks = if seed & 1 == 0 { &marks[..] } else { &[] };
+    match holders(&mut reader, known, Wanted { retained: true, marks, memory_bytes: 1 << 30 }) {
         Ok(holders) => {
             let parts = holders.nodes.iter().map(|node| node.own.plus(node.below));
             assert_eq!(parts.fold(holders.elsewhere, Amount::plus), holders.reached);

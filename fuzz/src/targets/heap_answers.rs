@@ -53,7 +53,8 @@ fn render(report: &HeapReport) {
 /// A root of each kind, with blocks below the first.
 fn holders() -> Holders {
     let amount = Amount { bytes: 2_080, objects: 20 };
-    let node = |parent, label| HolderNode { parent, label, own: amount, below: amount, retained_bytes: 2_080 };
+    let node =
+        |parent, label| HolderNode { parent, label, mark: None, own: amount, below: amount, retained_bytes: 2_080 };
     let thread = ThreadName { tid: 7, name: "worker".into() };
     let (image, symbol) = ("/usr/bin/app".to_owned(), Some("g_table".to_owned()));
     let roots = [

@@ -13,6 +13,7 @@ pub(crate) mod identity;
 mod merging;
 mod one_sided;
 pub(crate) mod process;
+mod site_holders;
 pub(crate) mod sites;
 pub mod unexplained;
 pub mod verdict;

@@ -14,6 +14,7 @@ use super::{
     identity::site_id,
     merging::{MergedSite, merged},
     one_sided::one_sided,
+    site_holders,
     sites::judged,
     unexplained::{grown_most, unexplained_rss_bytes},
     view::View,
@@ -259,6 +260,7 @@ impl Analysis<'_> {
                 inferred: parts.iter().any(|part| self.is_inferred(part)),
                 stack: places.iter().map(|place| self.symbols.frames(*place)).collect(),
                 freed_at: self.freed_at(&indices),
+                holders: site_holders::holders(&self.profile.heap, &indices),
                 ..judged(category, &parts)
             }
         };

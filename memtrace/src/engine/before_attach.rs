@@ -9,7 +9,8 @@ use super::{
     closing::ProgramEnd,
     error::PipelineError,
     heap_looks::{HeapLooked, Known, UnderWay},
-    look_queue::{LAST_TIME, MOST_TARGETS, ROUND},
+    look_queue::{MOST_TARGETS, ROUND},
+    marks::Marks,
     session::Session,
 };
 use crate::{
@@ -73,8 +74,9 @@ impl Session {
         if self.heap_looks.is_under_way() {
             return Ok(());
         }
-        if self.heap_looks.queue.is_quick() {
-            return self.begin_round(Limits { time: LAST_TIME, ..ROUND });
+        let time = self.heap_looks.last_time();
+        if self.heap_looks.queue.is_quick(time) {
+            return self.begin_round(Limits { time, ..ROUND });
         }
         let looked: Vec<TargetId> = self.looked_at().collect();
         looked.into_iter().for_each(|id| self.note_not_looked(id, NotLooked::TooSlow));
@@ -92,7 +94,7 @@ impl Session {
     pub(super) fn handle_heap_look(&mut self, begun: UnderWay, looked: HeapLooked) -> Result<(), PipelineError> {
         // As of now; and if it runs another program by now, that was told.
         self.read()?;
-        let UnderWay { id, known } = begun;
+        let UnderWay { id, known, marked } = begun;
         let elapsed = self.started.elapsed();
         let is_over = self.over.iter().any(|(over, why)| *over == id && *why == ProgramEnd::Replaced);
         let HeapLooked { outcome, took } = looked;
@@ -105,7 +107,7 @@ impl Session {
                     let at = elapsed.saturating_sub(heap.duration / 2);
                     let Known { rss_bytes, since_attach, older_freed_objects } =
                         known.between(self::known(&followed.profile));
-                    let look = HeapLook { at, heap, rss_bytes, since_attach, older_freed_objects };
+                    let look = HeapLook { at, heap, rss_bytes, since_attach, older_freed_objects, marked };
                     followed.profile.heap.note(look);
                 }
                 Err(why) => followed.profile.heap.not_looked = Some(NotLooked::Failed(why)),
@@ -135,9 +137,15 @@ impl Session {
             let Some((id, limits)) = self.heap_looks.queue.next() else { return };
             let Some(followed) = self.targets.get(id.slot).filter(|followed| followed.id == id) else { continue };
             let (pid, known) = (followed.target.pid.get(), known(&followed.profile));
+            // A first look comes too soon for suspects.
+            let is_first = followed.profile.heap.first.is_none();
+            let is_told = self.heap_looks.tell_holders() && !is_first;
             let begun = limits.and_then(|limits| {
                 refusal(pid, limits).map_or(Ok(()), Err)?;
-                self.heap_looks.begin(UnderWay { id, known }, pid, limits).map_err(NotLooked::Failed)
+                let Marks { sites: marked, marks } =
+                    if is_told { self.targets.marks(id.slot, &self.bpf) } else { Marks::default() };
+                let under_way = UnderWay { id, known, marked };
+                self.heap_looks.begin(under_way, pid, limits, marks).map_err(NotLooked::Failed)
             });
             if let Err(why) = begun {
                 self.note_not_looked(id, why);

@@ -16,7 +16,7 @@ use super::{
     error::PipelineError,
     govern::{RunGovernor, basis},
     heap_looks::{HeapLooked, UnderWay},
-    look_queue::{LAST_TIME, LAST_TIME_PLANNED},
+    look_queue::LAST_TIME_PLANNED,
     looks::LookEvent,
     options::Options,
     process_handle::ProcessHandle,
@@ -235,7 +235,9 @@ impl ProgramRun<'_> {
         if !self.has_looked_at_last {
             self.session.look_at_heaps_at_last()?;
         }
-        let patience = if self.deadline.is_some() { LAST_TIME_PLANNED } else { LAST_TIME };
+        let heap_looks = &self.session.heap_looks;
+        let is_planned = self.deadline.is_some() && !heap_looks.tell_holders();
+        let patience = if is_planned { LAST_TIME_PLANNED } else { heap_looks.last_time() };
         let until = Some(Deadline::now() + patience);
         while self.session.heap_looks.is_under_way() {
             tokio::select! {

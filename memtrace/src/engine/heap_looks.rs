@@ -9,12 +9,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use memtrace_common::ids::SiteIndex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::look_queue::LookQueue;
+use super::look_queue::{LAST_TIME, LAST_TIME_HOLDERS, LookQueue};
 use crate::{
-    looking::{self, Limits},
-    model::{heap::Heap, heap_look::NotLooked, heap_report::NotRead, survival::Amount, target_id::TargetId},
+    bpf::registers::RegisterReader,
+    looking::{self, Asked, AskedOfHolders, Limits},
+    model::{
+        heap::Heap, heap_look::NotLooked, heap_report::NotRead, holders::Mark, survival::Amount, target_id::TargetId,
+    },
+    symbolize::HeapNames,
 };
 
 /// The facts that readings have told of a target by a moment.
@@ -50,17 +55,28 @@ pub(super) struct HeapLooked {
 }
 
 /// The look that is under way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct UnderWay {
     pub(super) id: TargetId,
     /// At its beginning.
     pub(super) known: Known,
+    /// The sites whose blocks are marked, by the number of the mark.
+    pub(super) marked: Vec<SiteIndex>,
+}
+
+/// A question to the thread.
+struct Question {
+    pid: u32,
+    limits: Limits,
+    asked: Asked,
 }
 
 /// The looks of a run.
 pub(super) struct HeapLooks {
     /// Why the run makes none; nothing where it does.
     why_none: Option<NotLooked>,
+    /// The question about holders, but for marks and threads; nothing where it is not asked.
+    holders: Option<AskedOfHolders>,
     pub(super) queue: LookQueue,
     under_way: Option<UnderWay>,
     thread: Option<LookThread>,
@@ -70,9 +86,19 @@ pub(super) struct HeapLooks {
 
 impl HeapLooks {
     /// None is under way.
-    pub(super) fn new(why_none: Option<NotLooked>) -> Self {
+    pub(super) fn new(why_none: Option<NotLooked>, holders: Option<AskedOfHolders>) -> Self {
         let (sender, events) = unbounded_channel();
-        Self { why_none, queue: LookQueue::default(), under_way: None, thread: None, sender, events }
+        Self { why_none, holders, queue: LookQueue::default(), under_way: None, thread: None, sender, events }
+    }
+
+    /// Whether holders are asked for.
+    pub(super) fn tell_holders(&self) -> bool {
+        self.holders.is_some()
+    }
+
+    /// How long a last report waits at most.
+    pub(super) fn last_time(&self) -> Duration {
+        if self.tell_holders() { LAST_TIME_HOLDERS } else { LAST_TIME }
     }
 
     /// Why the run makes no looks; nothing where it does.
@@ -82,7 +108,7 @@ impl HeapLooks {
 
     /// The target that is being looked at.
     pub(super) fn under_way(&self) -> Option<TargetId> {
-        self.under_way.map(|under_way| under_way.id)
+        self.under_way.as_ref().map(|under_way| under_way.id)
     }
 
     /// Whether a look is under way.
@@ -90,17 +116,26 @@ impl HeapLooks {
         self.under_way.is_some()
     }
 
-    /// Begins a look at the process `pid`. None is under way.
+    /// Begins a look at the process `pid`, and for the holders of blocks with these marks where there are any. None is under way.
     ///
     /// # Errors
     /// Where there is no thread to be had.
-    pub(super) fn begin(&mut self, under_way: UnderWay, pid: u32, limits: Limits) -> Result<(), NotRead> {
+    pub(super) fn begin(
+        &mut self,
+        under_way: UnderWay,
+        pid: u32,
+        limits: Limits,
+        marks: Vec<Mark>,
+    ) -> Result<(), NotRead> {
         let failed = |error: io::Error| NotRead::Failed { error: format!("no thread of memtrace can look: {error}") };
         let thread = match self.thread.take() {
             Some(thread) => thread,
             None => LookThread::start(self.sender.clone()).map_err(failed)?,
         };
-        let asked = thread.asked.send((pid, limits));
+        let holders = self.holders.clone().filter(|_| !marks.is_empty());
+        let holders = holders.map(|asked| AskedOfHolders { marks, ..asked });
+        let asked = Asked { is_close: false, types: holders.is_some(), holders };
+        let asked = thread.asked.send(Question { pid, limits, asked });
         self.thread = Some(thread);
         // Gone: it has panicked.
         asked.map_err(|_| failed(io::ErrorKind::BrokenPipe.into()))?;
@@ -131,7 +166,7 @@ impl HeapLooks {
 
 /// The thread that waits for the process that looks. It ends that process, and itself, once this is gone.
 struct LookThread {
-    asked: Sender<(u32, Limits)>,
+    asked: Sender<Question>,
     _stop: UnixStream,
 }
 
@@ -145,10 +180,21 @@ impl LookThread {
 }
 
 /// Looks at each process that is asked for, until nobody can ask any more.
-fn answer(questions: &Receiver<(u32, Limits)>, sender: &UnboundedSender<HeapLooked>, stop: &UnixStream) {
-    while let Ok((pid, limits)) = questions.recv() {
+fn answer(questions: &Receiver<Question>, sender: &UnboundedSender<HeapLooked>, stop: &UnixStream) {
+    let mut names = HeapNames::default();
+    while let Ok(Question { pid, limits, mut asked }) = questions.recv() {
         let begun = Instant::now();
-        let outcome = looking::look(pid, limits, Some(stop.as_fd()));
+        if let Some(holders) = &mut asked.holders {
+            let read = RegisterReader::load().and_then(|mut reader| reader.read(pid));
+            holders.threads = read.unwrap_or_else(|why| {
+                log::info!("process {pid}: no registers of its threads are told: {why:?}");
+                Vec::new()
+            });
+        }
+        let mut outcome = looking::look_for(pid, limits, asked, Some(stop.as_fd()));
+        if let Ok(heap) = &mut outcome {
+            names.name(pid, heap);
+        }
         // Nobody listens any more where the run is over.
         _ = sender.send(HeapLooked { outcome, took: begun.elapsed() });
     }
@@ -172,16 +218,20 @@ mod tests {
 
     #[test]
     fn a_look_that_nobody_waits_for_ends_and_the_next_is_another() {
-        let mut looks = HeapLooks::new(None);
+        let mut looks = HeapLooks::new(None, None);
         // This program is not memtrace: whatever it is asked for, it gives no answer that makes sense.
         let limits = Limits { time: Duration::from_secs(60), bytes: 1 };
-        let under_way = |serial| UnderWay { id: TargetId { slot: ProcessSlot(1), serial }, known: Known::default() };
-        looks.begin(under_way(1), std::process::id(), limits).unwrap();
+        let under_way = |serial| UnderWay {
+            id: TargetId { slot: ProcessSlot(1), serial },
+            known: Known::default(),
+            marked: Vec::new(),
+        };
+        looks.begin(under_way(1), std::process::id(), limits, Vec::new()).unwrap();
         looks.queue.want(under_way(2).id);
         assert_eq!(looks.under_way(), Some(under_way(1).id));
         assert_eq!(looks.give_up(), [under_way(1).id, under_way(2).id]);
         assert!(!looks.is_under_way() && looks.queue.is_empty());
-        looks.begin(under_way(3), std::process::id(), limits).unwrap();
+        looks.begin(under_way(3), std::process::id(), limits, Vec::new()).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (over, looked) = runtime.block_on(looks.next());
         assert_eq!(over.id, under_way(3).id);

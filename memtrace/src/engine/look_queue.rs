@@ -20,6 +20,8 @@ pub(super) const ROUND: Limits = Limits { time: Duration::from_secs(120), bytes:
 /// How long a last report waits for looks at most, and one whose time was known before.
 pub(super) const LAST_TIME: Duration = Duration::from_secs(5);
 pub(super) const LAST_TIME_PLANNED: Duration = Duration::from_secs(1);
+/// The same where holders are asked for, planned or not: all memory is looked through for them.
+pub(super) const LAST_TIME_HOLDERS: Duration = Duration::from_secs(30);
 /// Between the end of a round and the next one lies this time at least, and so many times what the round has taken.
 const PAUSE: Duration = Duration::from_secs(30);
 const PAUSES_OF_LOOKS: u32 = 30;
@@ -99,9 +101,9 @@ impl LookQueue {
         self.longest.saturating_add(self.longest / 2).saturating_add(MORE)
     }
 
-    /// Whether a last report can wait for a round.
-    pub(super) fn is_quick(&self) -> bool {
-        self.longest <= LAST_TIME
+    /// Whether a round is expected to be over within this time.
+    pub(super) fn is_quick(&self, time: Duration) -> bool {
+        self.longest <= time
     }
 }
 
@@ -146,7 +148,7 @@ mod tests {
         assert_eq!(queue.expected(), SECOND * 45 / 100);
         queue.looked(1, 20 * SECOND, begun);
         assert!(!queue.may_begin_again(begun + 602 * SECOND) && queue.may_begin_again(begun + 603 * SECOND));
-        assert!(!queue.is_quick());
+        assert!(!queue.is_quick(LAST_TIME) && queue.is_quick(LAST_TIME_HOLDERS));
         queue.want(target(1));
         assert!(!queue.may_begin_again(begun + 603 * SECOND));
         assert_eq!(queue.give_up().collect::<Vec<_>>(), [target(1)]);

@@ -25,6 +25,7 @@ mod look_budget;
 mod look_queue;
 mod looks;
 mod mailbox;
+mod marks;
 mod notices;
 pub mod options;
 pub(crate) mod process_handle;

@@ -6,6 +6,7 @@ use crate::{
     bpf::{Asked, AttachMethod, Capacities, Unwind},
     capture::{allocators::custom::CustomFunction, attach::ProbePrograms, returns::Returns, selection::Selection},
     governor::budget::Budget,
+    looking::AskedOfHolders,
     model::{
         category::Category, figures::FigureKind, heap_look::NotLooked, report::Report, sample_gap::SampleGap,
         tier::Tier,
@@ -51,6 +52,8 @@ pub struct Options {
     pub at_exit: bool,
     /// Whether heaps are looked at for what was there before attach.
     pub seed: bool,
+    /// The question about holders of blocks, where it is asked.
+    pub holders: Option<AskedOfHolders>,
     /// Whether reports go to a file, which takes a privilege that tracing does not.
     pub writes_a_file: bool,
 }

@@ -149,7 +149,7 @@ impl Session {
             ending: Vec::new(),
             postponed: Vec::new(),
             looks: Looks::default(),
-            heap_looks: HeapLooks::new(options.why_no_looks()),
+            heap_looks: HeapLooks::new(options.why_no_looks(), options.holders.clone()),
             lost_events: 0,
             snapshots,
         }

@@ -1,14 +1,16 @@
 //! The holders of the blocks that a look has found: their memory and that of roots is looked through once, and pointers are
 //! followed. Pure but for [`system`]: memory comes through the same trait as for the readers of allocators.
 
+mod labels;
 pub(super) mod system;
 
 use std::collections::HashMap;
 
+use labels::Labels;
+
 use crate::{
     model::{
-        heap_types::TypeName,
-        holders::{BlockLabel, HolderLabel, HolderNode, HolderRoot, Holders, MAX_NODES, NoHolders, ThreadName},
+        holders::{HolderLabel, HolderNode, HolderRoot, Holders, MAX_NODES, Mark, NoHolders, ThreadName},
         roots::WordKind,
         survival::Amount,
     },
@@ -30,7 +32,7 @@ use crate::{
     reach::{
         Extent,
         dominators::Dominators,
-        holder_tree::{HolderTree, Label, SHAPE, Shape},
+        holder_tree::{HolderTree, Label, SHAPE, Shape, Traits},
         marking::{Layout, MarkingError, Rank, Reach, Reached},
     },
 };
@@ -68,9 +70,11 @@ pub struct Known<'a> {
 
 /// The wanted figures, and the memory that they may take beside the reader's bounds.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted {
+pub struct Wanted<'a> {
     /// Whether the bytes that nodes retain are wanted.
     pub retained: bool,
+    /// Marks on blocks whose holders are wanted; those of all are where there is none.
+    pub marks: &'a [Mark],
     /// The most bytes of own memory.
     pub memory_bytes: u64,
 }
@@ -97,8 +101,10 @@ impl From<MarkingError> for NoHolders {
 ///
 /// # Errors
 /// Where there are too many, a bound of the reader's is reached, or the process has ended.
-pub fn holders(reader: &mut Reader<'_>, mut known: Known<'_>, wanted: Wanted) -> Result<Holders, NoHolders> {
-    let Blocks { extents, labels, layout, areas } = blocks(std::mem::take(&mut known.found), known.types, wanted)?;
+pub fn holders(reader: &mut Reader<'_>, mut known: Known<'_>, wanted: Wanted<'_>) -> Result<Holders, NoHolders> {
+    let Blocks { extents, numbers, layout, areas } = blocks(std::mem::take(&mut known.found), known.types, wanted)?;
+    let mut labels = Labels::new(known.types, numbers);
+    labels.mark(&extents, wanted.marks);
     let mut places = Places::new(known.mappings, known.threads);
     let mut reach = Reach::new(extents, layout);
     let swapped_bytes = scan(reader, &known, &areas, &mut places, &mut reach)?;
@@ -113,23 +119,25 @@ pub fn holders(reader: &mut Reader<'_>, mut known: Known<'_>, wanted: Wanted) ->
     let mut goes_on = || reader.budget().draw(0).is_ok();
     let reached = reach.follow(&mut goes_on)?;
     let dominators = if wanted.retained { Some(Dominators::of(&reached, &mut goes_on)?) } else { None };
-    let label = |block: usize| labels.get(block).copied().unwrap_or(0);
+    let label = |block: usize| labels.number(block);
     let roots = Roots::of(&reached, &label, &mut places, &mut known);
     let place = |root: usize| roots.places.get(root).copied().unwrap_or(0);
     let shape = Shape { kept: MAX_NODES, ..SHAPE };
-    let tree = HolderTree::of(&reached, &place, &label, dominators.as_ref(), shape, &mut goes_on)?;
+    let traits = Traits { place: &place, label: &label, is_wanted: &|block| labels.is_wanted(block) };
+    let tree = HolderTree::of(&reached, traits, dominators.as_ref(), shape, &mut goes_on)?;
     let all = reached.extents().iter().fold(Amount::default(), |sum, block| sum.plus(one(*block)));
     let by_way = reached.order().iter().filter_map(|block| reached.extents().get(*block as usize));
     let by_way = by_way.fold(Amount::default(), |sum, block| sum.plus(one(*block)));
     Ok(Holders {
         reached: by_way,
         unreached: all.less(by_way),
-        nodes: nodes(&tree, &roots, &places, &known),
+        nodes: nodes(&tree, &labels, &roots, &places, &known),
         elsewhere: tree.elsewhere,
         joined: tree.joined,
         swapped_bytes,
         kernel_words_left_out: known.kernel_words.left_out,
         has_retained: dominators.is_some(),
+        marked: labels.found(&reached),
     })
 }
 
@@ -137,50 +145,17 @@ fn one(block: Extent) -> Amount {
     Amount { bytes: block.bytes(), objects: 1 }
 }
 
-/// The number of the label of a block by its type, where that is known: a class, a table of functions, a pattern. Text has its size,
-/// which says more.
-fn label_of_type(types: &Types, block: usize) -> Option<u32> {
-    let label = types.label(block).filter(|label| label & (LARGE | TYPE) == 0)?;
-    let is_told = match types.name(label)? {
-        TypeName::Class(_) | TypeName::Around { .. } | TypeName::Pattern(_) => true,
-        TypeName::Table(table) => table.is_sure,
-        TypeName::Text => false,
-    };
-    is_told.then_some(TYPE | label)
-}
-
-/// The number of the label of blocks of a size: sizes up to a KiB are their own numbers.
-fn label_of_size(size_bytes: u64) -> u32 {
-    match BlockLabel::of(size_bytes) {
-        BlockLabel::Size(bytes) => u32::try_from(bytes).unwrap_or(u32::MAX),
-        BlockLabel::UpTo(bytes) => LARGE | bytes.trailing_zeros(),
-    }
-}
-
-/// The bits of a label's number that tell powers of two, and types, from sizes.
-const LARGE: u32 = 1 << 31;
-const TYPE: u32 = 1 << 30;
-
-/// The label that a number stands for.
-fn label_of(number: u32, types: &Types) -> HolderLabel {
-    match types.name(number & !TYPE).filter(|_| number & TYPE != 0) {
-        Some(name) => HolderLabel::Type(name.clone()),
-        None if number & LARGE != 0 => HolderLabel::Block(BlockLabel::UpTo(1 << ((number & !LARGE) % 64))),
-        None => HolderLabel::Block(BlockLabel::Size((number & !TYPE).into())),
-    }
-}
-
 /// All live blocks, in order of their addresses.
 struct Blocks {
     extents: Vec<Extent>,
     /// The number of each one's label.
-    labels: Vec<u32>,
+    numbers: Vec<u32>,
     layout: Layout,
     /// The areas that they lie in.
     areas: Vec<(u64, u64)>,
 }
 
-fn blocks(found: Vec<Found>, types: &Types, wanted: Wanted) -> Result<Blocks, NoHolders> {
+fn blocks(found: Vec<Found>, types: &Types, wanted: Wanted<'_>) -> Result<Blocks, NoHolders> {
     let count: u64 = found.iter().map(|one| one.allocator.live_objects).sum();
     let bytes_a_block = BYTES_A_BLOCK + if wanted.retained { RETAINED_BYTES_A_BLOCK } else { 0 };
     let most = wanted.memory_bytes / bytes_a_block;
@@ -195,14 +170,14 @@ fn blocks(found: Vec<Found>, types: &Types, wanted: Wanted) -> Result<Blocks, No
         }
         areas.extend(&one.areas);
         one.blocks.visit(&mut |block| {
-            let label = label_of_type(types, blocks.len()).unwrap_or_else(|| label_of_size(block.usable_bytes));
-            blocks.push((Extent::new(block.address, block.usable_bytes), label));
+            let number = labels::number(types, blocks.len(), block.usable_bytes);
+            blocks.push((Extent::new(block.address, block.usable_bytes), number));
         });
     }
     // Those of one allocator are nearly in order already.
     blocks.sort();
-    let (extents, labels) = blocks.into_iter().unzip();
-    Ok(Blocks { extents, labels, layout: Layout::GlibcWithin(disjoint(glibc)), areas: disjoint(areas) })
+    let (extents, numbers) = blocks.into_iter().unzip();
+    Ok(Blocks { extents, numbers, layout: Layout::GlibcWithin(disjoint(glibc)), areas: disjoint(areas) })
 }
 
 /// Ranges in order, joined where they overlap.
@@ -335,20 +310,24 @@ fn join_rows(unnamed: &[(u64, usize)], label: &dyn Fn(usize) -> Option<u32>, key
 }
 
 /// The nodes of a tree, as reports have them.
-fn nodes(tree: &HolderTree, roots: &Roots, places: &Places<'_>, known: &Known<'_>) -> Vec<HolderNode> {
+fn nodes(
+    tree: &HolderTree,
+    labels: &Labels<'_>,
+    roots: &Roots,
+    places: &Places<'_>,
+    known: &Known<'_>,
+) -> Vec<HolderNode> {
     let root = |place: u32| {
         let key = usize::try_from(place).ok().and_then(|place| roots.keys.get(place)).copied();
         described(key.unwrap_or(Key::Nowhere), places, known)
     };
-    let node = |node: &crate::reach::holder_tree::Node| HolderNode {
-        parent: node.parent,
-        label: match node.label {
-            Label::Place(place) => HolderLabel::Root(root(place)),
-            Label::Block(label) => label_of(label, known.types),
-        },
-        own: node.own,
-        below: node.below,
-        retained_bytes: node.retained_bytes,
+    let node = |node: &crate::reach::holder_tree::Node| {
+        let (label, mark) = match node.label {
+            Label::Place(place) => (HolderLabel::Root(root(place)), None),
+            Label::Block(number) => labels.label(number),
+        };
+        let crate::reach::holder_tree::Node { parent, own, below, retained_bytes, .. } = *node;
+        HolderNode { parent, label, mark, own, below, retained_bytes }
     };
     tree.nodes.iter().map(node).collect()
 }

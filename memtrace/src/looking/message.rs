@@ -11,13 +11,13 @@ use crate::{
         heap::Heap,
         heap_report::NotRead,
         heap_types::TypeName,
-        holders::{HolderLabel, HolderRoot, Holders, MAX_NODES},
+        holders::{HolderLabel, HolderRoot, Holders, MAX_MARK_NUMBERS, MAX_NODES, Mark},
         roots::ThreadWords,
     },
     process::status::printable,
 };
 
-/// The longest question, in bytes: a KiB for each of 65,536 threads.
+/// The longest question, in bytes: a KiB for each of 65,536 threads, or 50 for each mark.
 pub(super) const MAX_QUESTION_BYTES: u64 = 64 << 20;
 /// The longest answer, in bytes: a hundred a size class, of which there is one a multiple of 16 bytes at most.
 pub(super) const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -59,6 +59,8 @@ pub struct AskedOfHolders {
     pub retained: bool,
     /// The words of threads that whoever asks knows of.
     pub threads: Vec<ThreadWords>,
+    /// Marks on blocks whose holders are asked for; those of all are where there is none.
+    pub marks: Vec<Mark>,
 }
 
 /// The answer to a question.
@@ -118,7 +120,8 @@ fn are_holders(holders: &Holders) -> bool {
         let is_root = matches!(node.label, HolderLabel::Root(_));
         node.parent.is_none_or(|parent| (parent as usize) < index) && node.parent.is_none() == is_root
     };
-    holders.nodes.len() <= MAX_NODES && holders.nodes.iter().enumerate().all(is_node)
+    let has_bounds = holders.nodes.len() <= MAX_NODES && holders.marked.len() <= MAX_MARK_NUMBERS;
+    has_bounds && holders.nodes.iter().enumerate().all(is_node)
 }
 
 fn texts_of(label: &mut HolderLabel) -> Vec<&mut String> {
@@ -148,6 +151,7 @@ mod tests {
         let node = |(parent, label): &(Option<u32>, HolderLabel)| HolderNode {
             parent: *parent,
             label: label.clone(),
+            mark: None,
             own: Amount::default(),
             below: Amount::default(),
             retained_bytes: 0,

@@ -74,7 +74,7 @@ fn look(question: &Question) -> Result<Heap, NotRead> {
     }
     let mut heap = std::mem::take(&mut look.heap);
     if let Some(asked) = &question.asked.holders {
-        let wanted = Wanted { retained: asked.retained, memory_bytes: question.memory_bytes };
+        let wanted = Wanted { retained: asked.retained, marks: &asked.marks, memory_bytes: question.memory_bytes };
         let bounds = Bounds { time: question.time.saturating_sub(begun.elapsed()), ..bounds };
         let (holders, without) = system::of(question.pid, look, &asked.threads, wanted, bounds);
         heap.consistency.threads_without_registers = without;

@@ -10,6 +10,7 @@ use super::{
     frame::Stack,
     health::HealthCounter,
     heap_look::LookedAtHeap,
+    holders::SiteHolders,
     memory::Memory,
     outcome::Outcome,
     run::Run,
@@ -105,6 +106,8 @@ pub struct Site {
     /// Where blocks of it are freed, most often first, of those frees that were looked at: only at sites whose old blocks
     /// accumulate.
     pub freed_at: Vec<FreedAt>,
+    /// Who holds its blocks; nothing where that was not looked at.
+    pub holders: Option<SiteHolders>,
     /// The age of its oldest live block.
     pub oldest_age: Option<Duration>,
     /// Why outer frames of its stack are missing; nothing where none is.

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use memtrace_common::ids::SiteIndex;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{heap::Heap, heap_look::NotLooked, survival::Amount};
@@ -19,6 +20,8 @@ pub(crate) struct HeapLook {
     pub(crate) since_attach: Amount,
     /// How many blocks from before attach were freed by then.
     pub(crate) older_freed_objects: u64,
+    /// The sites whose blocks were marked, by the number of the mark.
+    pub(crate) marked: Vec<SiteIndex>,
 }
 
 /// The looks at one heap: the first and the latest.

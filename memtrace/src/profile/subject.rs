@@ -291,6 +291,18 @@ impl SubjectProfile {
         sites.into_iter().take(FOLLOWED_FREES).map(|(_, index)| index)
     }
 
+    /// The sites of an allocator's functions whose holders are worth knowing: those whose old blocks accumulate, fastest first, then those
+    /// that hold most.
+    pub(crate) fn worth_holders(&self) -> Vec<SiteIndex> {
+        let of_heap = self.sites.iter().filter(|(_, site)| site.category == Category::Heap);
+        let mut sites: Vec<(u64, u64, SiteIndex)> = of_heap
+            .filter(|(_, site)| site.totals.live_objects() > 0)
+            .map(|(index, site)| (site.aged_growth(), site.totals.live_bytes(), *index))
+            .collect();
+        sites.sort_unstable_by(|a, b| b.cmp(a));
+        sites.into_iter().map(|(.., index)| index).collect()
+    }
+
     /// Windows begin, or begin again.
     pub(crate) fn begin_windows(&mut self, counted: &Counted) {
         self.windows.begin(&counted.sites);

@@ -15,6 +15,7 @@ use crate::model::{
     health::{HealthCounter, HealthKind},
     heap::{self, Arena, Free, FreeKind, Heap, Resident, SizeClass},
     heap_look::LookedAtHeap,
+    holders::{BlockLabel, HolderLabel, HolderNode, HolderRoot, Marked, SiteHolders, Way},
     ledger::{BeforeAttach, Ledger},
     memory::{Limit, Memory, Series, Usage},
     overhead::{Hits, Overhead},
@@ -135,6 +136,24 @@ fn block_figures(totals: Totals) -> BlockFigures {
     }
 }
 
+/// A table that holds the blocks of a site but one.
+fn held() -> SiteHolders {
+    let step = |label, objects, bytes| HolderNode {
+        parent: None,
+        label,
+        mark: None,
+        own: Amount { bytes, objects },
+        below: Amount::default(),
+        retained_bytes: 0,
+    };
+    let table = HolderRoot::Data { image: "/usr/bin/demo".into(), offset: Some(64), symbol: Some("g_table".into()) };
+    let blocks = HolderLabel::Block(BlockLabel::Size(1024));
+    let steps = vec![step(HolderLabel::Root(table), 0, 0), step(blocks, 7, 7168)];
+    let amount = |objects| Amount { bytes: objects * 1024, objects };
+    let marked = Marked { reached: amount(7), unreached: amount(1) };
+    SiteHolders { ways: vec![Way { steps, has_retained: false }], marked }
+}
+
 /// The figures of the report's process.
 pub(crate) fn blocks(process: &mut Process) -> &mut BlockFigures {
     match &mut process.figures {
@@ -175,6 +194,7 @@ pub(crate) fn report() -> Report {
         short_lived_objects: Some(2),
         at_peak_bytes: 4000,
         sizes: sizes(),
+        holders: Some(held()),
         freed_at: vec![FreedAt {
             samples: 97,
             stack: [vec![resolved("free", 20, false)], vec![resolved("conn_close", 60, false)]]
@@ -207,6 +227,7 @@ pub(crate) fn report() -> Report {
         short_lived_objects: None,
         at_peak_bytes: 100,
         sizes: SizeHistogram::default(),
+        holders: None,
         freed_at: Vec::new(),
         truncation: Some(Truncation::NoRule),
         inferred: true,

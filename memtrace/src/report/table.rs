@@ -96,6 +96,7 @@ fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Resul
         writeln!(out, "peak       {}", peak_line(&peak, process))?;
     }
     suspects(process, out)?;
+    holders(process, out)?;
     findings(process, "exit", out)?;
     if let Some(overhead) = blocks.and_then(|blocks| blocks.overhead).filter(|overhead| !overhead.cost.is_zero()) {
         writeln!(out, "cost       {}", words::figures::cost(&overhead))?;
@@ -186,6 +187,24 @@ fn suspects(process: &Process, out: &mut dyn Write) -> io::Result<()> {
         surest.judgement.confidence * 100.0,
         words::outcome::passed(&Tally::of(&process.sites)).map_or_else(String::new, |passed| format!("; {passed}"))
     )
+}
+
+/// The holders of the blocks of the first suspects and sites that grow, where they were asked for.
+fn holders(process: &Process, out: &mut dyn Write) -> io::Result<()> {
+    /// The most sites that are told.
+    const TOLD: usize = 3;
+    if let Some(why) = process.heap.heap.as_ref().and_then(|heap| heap.no_holders) {
+        return writeln!(out, "held by    not told: {}", words::holders::not_told(why));
+    }
+    let is_worth_a_line = |site: &&Site| matches!(site.judgement.verdict, Verdict::LeakSuspect | Verdict::Growing);
+    let told = process.sites.iter().filter(is_worth_a_line).filter_map(|site| {
+        let place = suspects::place(suspects::culprit(process, &site.stack)?);
+        Some((place, words::holders::of_site(site.holders.as_ref()?)))
+    });
+    for (place, held) in told.take(TOLD) {
+        writeln!(out, "held by    {place}: one way, {held}")?;
+    }
+    Ok(())
 }
 
 /// The source of an estimate.

@@ -40,7 +40,7 @@ struct TableImage {
 
 /// Names types, and remembers the names. The process that reads symbols is begun when it is needed first.
 #[derive(Default)]
-pub struct TypeNames {
+pub(super) struct TypeNames {
     reader: Option<Reader>,
     begun: u32,
     /// Nothing for those that could not be opened or read.
@@ -52,7 +52,7 @@ pub struct TypeNames {
 impl TypeNames {
     /// Gives the types of a process, and those of its holders, names as their sources have them. Types that turn out to be none are
     /// left out.
-    pub fn name(&mut self, pid: u32, types: &mut Types, holders: Option<&mut Holders>) {
+    pub(super) fn name(&mut self, pid: u32, types: &mut Types, holders: Option<&mut Holders>) {
         let of_holders = holders.map(|holders| holders.nodes.iter_mut()).unwrap_or_default();
         let of_holders = of_holders.filter_map(|node| match &mut node.label {
             HolderLabel::Type(name) => Some(name),

@@ -42,6 +42,7 @@ mod recorded;
 mod registers;
 mod returns;
 mod sampled;
+mod site_holders;
 mod slow_reader;
 mod stacks;
 mod support;

@@ -191,6 +191,15 @@ pub(crate) struct TraceArguments {
     #[arg(long)]
     pub(crate) no_seed: bool,
 
+    /// Tell who holds the blocks of suspects and of sites that grow, one way each, in processes that ran before: the last report
+    /// waits up to 30s for that
+    #[arg(long, conflicts_with = "no_seed")]
+    pub(crate) holders: bool,
+
+    /// The same, and how many bytes would go with them
+    #[arg(long, conflicts_with = "no_seed")]
+    pub(crate) retained: bool,
+
     #[command(flatten)]
     pub(crate) report: ReportArguments,
 
@@ -248,7 +257,7 @@ impl Arguments {
 
 /// Options without a meaning for the kernel's own memory, which must not look as if they had one: as they are called here, and
 /// by users.
-const NOT_OF_KERNEL: [(&str, &str); 9] = [
+const NOT_OF_KERNEL: [(&str, &str); 11] = [
     ("max_overhead", "--max-overhead"),
     ("sample_bytes", "--sample-bytes"),
     ("unwind", "--unwind"),
@@ -258,6 +267,8 @@ const NOT_OF_KERNEL: [(&str, &str); 9] = [
     ("max_threads", "--max-threads"),
     ("empty_probes", "--empty-probes"),
     ("no_seed", "--no-seed"),
+    ("holders", "--holders"),
+    ("retained", "--retained"),
 ];
 
 /// Whether somebody has asked for it: it may have a default.
@@ -313,7 +324,7 @@ mod tests {
             assert_eq!(refused(&["--category", "kernel", given]), ErrorKind::ArgumentConflict, "{given}");
             assert!(Arguments::parse(["memtrace", "--pid", "1", given]).is_ok(), "{given}");
         }
-        for flag in ["--empty-probes", "--no-seed"] {
+        for flag in ["--empty-probes", "--no-seed", "--holders", "--retained"] {
             assert_eq!(refused(&["--category", "kernel", flag]), ErrorKind::ArgumentConflict, "{flag}");
         }
         assert!(Arguments::parse(["memtrace", "--category", "kernel", "--max-blocks", "1"]).is_ok());

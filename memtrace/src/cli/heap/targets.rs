@@ -20,7 +20,7 @@ use crate::{
     },
     process::{leader, memory, status},
     report::words,
-    symbolize::{TypeNames, holders::HolderNames},
+    symbolize::HeapNames,
 };
 
 /// The most processes that have ended and stay in the report.
@@ -100,9 +100,7 @@ impl LookedAt {
             Ok(mut heap) => {
                 // Its figures are of the middle of reading, as far as anybody knows.
                 let at = begun.elapsed().saturating_sub(heap.duration / 2);
-                looking.types.name(pid, &mut heap.types, heap.holders.as_mut());
-                // Nodes of one name become one.
-                heap.holders = heap.holders.take().map(|holders| looking.holders().name(pid, holders));
+                looking.names.name(pid, &mut heap);
                 heap.duration = look_begun.elapsed();
                 self.process.rss_bytes = usage.map(|usage| usage.rss_bytes());
                 (self.process.heap, self.process.not_read) = (Some(self.looks.add(at, heap)), None);
@@ -146,9 +144,7 @@ impl Left {
 /// The means of looks.
 struct Looking {
     asked: Asked,
-    types: TypeNames,
-    /// Names of holders, once there are any.
-    holders: Option<HolderNames>,
+    names: HeapNames,
     registers: Registers,
 }
 
@@ -176,10 +172,6 @@ impl Registers {
 }
 
 impl Looking {
-    fn holders(&mut self) -> &mut HolderNames {
-        self.holders.get_or_insert_with(HolderNames::start)
-    }
-
     /// The questions to a look at a process.
     fn asked(&mut self, pid: u32) -> Asked {
         let mut asked = self.asked.clone();
@@ -210,7 +202,7 @@ pub(super) struct Targets {
 
 impl Targets {
     pub(super) fn of(selection: Selection, asked: Asked) -> Self {
-        let looking = Looking { asked, types: TypeNames::default(), holders: None, registers: Registers::NotRead };
+        let looking = Looking { asked, names: HeapNames::default(), registers: Registers::NotRead };
         Self { selection, looking, all: Vec::new() }
     }
 

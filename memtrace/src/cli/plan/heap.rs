@@ -55,15 +55,14 @@ pub(in crate::cli) fn plan(arguments: &HeapArguments, facts: Facts) -> Result<Pl
         interval: arguments.interval.map(|interval| interval.min(LONGEST)),
         duration: arguments.duration.map(|duration| duration.min(LONGEST)),
         limits: Limits { time: arguments.timeout.min(LONGEST), bytes: MAX_BYTES },
-        asked: Asked { is_close: true, types: true, holders: asked_of_holders(arguments) },
+        asked: Asked { is_close: true, types: true, holders: asked_of_holders(arguments.holders, arguments.retained) },
         is_live: facts.has_terminal && is_table && arguments.output.is_none() && arguments.interval.is_some(),
     })
 }
 
-/// Retained bytes are those of holders.
-fn asked_of_holders(arguments: &HeapArguments) -> Option<AskedOfHolders> {
-    let retained = arguments.retained;
-    (arguments.holders || retained).then(|| AskedOfHolders { retained, ..AskedOfHolders::default() })
+/// The question about holders. Retained bytes are those of holders.
+pub(super) fn asked_of_holders(holders: bool, retained: bool) -> Option<AskedOfHolders> {
+    (holders || retained).then(|| AskedOfHolders { retained, ..AskedOfHolders::default() })
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub(in crate::looking) fn of(
     pid: u32,
     look: Look,
     told: &[ThreadWords],
-    wanted: Wanted,
+    wanted: Wanted<'_>,
     bounds: Bounds,
 ) -> (Result<Holders, NoHolders>, u32) {
     let threads = thread_words::read(pid, told);

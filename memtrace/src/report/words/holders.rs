@@ -3,7 +3,7 @@
 use super::{heap_types::type_name, units};
 use crate::model::{
     frame::base_name,
-    holders::{BlockLabel, HolderLabel, HolderNode, HolderRoot, Holders, NoHolders, ThreadName},
+    holders::{BlockLabel, HolderLabel, HolderNode, HolderRoot, Holders, Marked, NoHolders, SiteHolders, ThreadName},
 };
 
 /// The label of a node, as scripts get it.
@@ -48,19 +48,46 @@ fn thread(thread: &ThreadName) -> String {
 pub fn line(node: &HolderNode, depth: usize) -> String {
     let indent = "│  ".repeat(depth.saturating_sub(1));
     match &node.label {
+        HolderLabel::Root(_) => step(node),
+        HolderLabel::Type(_) | HolderLabel::Block(_) => format!("{indent}├─ {}", step(node)),
+    }
+}
+
+/// A node by itself.
+fn step(node: &HolderNode) -> String {
+    match &node.label {
         HolderLabel::Root(root @ HolderRoot::Data { image, symbol: Some(_), .. }) => {
             format!("{} in {}", root_name(root), base_name(image))
         }
         HolderLabel::Root(root) => root_name(root),
-        of_blocks @ (HolderLabel::Type(_) | HolderLabel::Block(_)) => {
-            let blocks = match (node.own.objects, of_blocks) {
-                (1, HolderLabel::Block(BlockLabel::UpTo(_))) => units::bytes(node.own.bytes),
-                (1, _) => label(of_blocks),
-                (objects, _) => format!("{} x {}", units::count(objects), label(of_blocks)),
-            };
-            format!("{indent}├─ {blocks}")
+        of_blocks @ (HolderLabel::Type(_) | HolderLabel::Block(_)) => match (node.own.objects, of_blocks) {
+            (1, HolderLabel::Block(BlockLabel::UpTo(_))) => units::bytes(node.own.bytes),
+            (1, _) => label(of_blocks),
+            (objects, _) => format!("{} x {}", units::count(objects), label(of_blocks)),
+        },
+    }
+}
+
+/// The holders of the blocks of a site: the way to most of them, and the rest.
+#[must_use]
+pub fn of_site(holders: &SiteHolders) -> String {
+    let Marked { reached, unreached } = holders.marked;
+    let objects = reached.objects.saturating_add(unreached.objects);
+    let blocks =
+        |objects: u64| if objects == 1 { "1 block".to_owned() } else { format!("{} blocks", units::count(objects)) };
+    let mut parts = Vec::new();
+    if let Some(way) = holders.ways.first() {
+        let steps: Vec<String> = way.steps.iter().map(step).collect();
+        parts.push(steps.join(" > "));
+        let others = reached.objects.saturating_sub(way.own().objects);
+        if others > 0 {
+            parts.push(format!("{} in other ways", blocks(others)));
         }
     }
+    if unreached.objects > 0 {
+        parts.push(format!("nothing was seen to point to {} of {}", units::count(unreached.objects), blocks(objects)));
+    }
+    parts.join("; ")
 }
 
 /// Sentences on what a tree leaves out, and on blocks that nothing holds.
@@ -115,7 +142,7 @@ pub fn not_told(why: NoHolders) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{heap_types::TypeName, survival::Amount};
+    use crate::model::{heap_types::TypeName, holders::Way, survival::Amount};
 
     fn data(offset: Option<u64>, symbol: Option<&str>) -> HolderRoot {
         HolderRoot::Data { image: "/opt/app".into(), offset, symbol: symbol.map(str::to_owned) }
@@ -150,7 +177,7 @@ mod tests {
 
     fn node(label: HolderLabel, objects: u64, bytes: u64) -> HolderNode {
         let (own, below) = (Amount { bytes, objects }, Amount::default());
-        HolderNode { parent: None, label, own, below, retained_bytes: 0 }
+        HolderNode { parent: None, label, mark: None, own, below, retained_bytes: 0 }
     }
 
     #[test]
@@ -163,6 +190,21 @@ mod tests {
         let class = |objects| node(HolderLabel::Type(TypeName::Class("zoo::Dog".into())), objects, 24 * objects);
         assert_eq!(line(&class(1), 1), "├─ zoo::Dog");
         assert_eq!(line(&class(3000), 1), "├─ 3,000 x zoo::Dog");
+    }
+
+    #[test]
+    fn a_site_is_told_by_the_way_to_most_of_its_blocks() {
+        let block = |size, objects, bytes| node(HolderLabel::Block(BlockLabel::of(size)), objects, bytes);
+        let root = node(HolderLabel::Root(data(Some(0x5120), Some("g_sessions"))), 0, 0);
+        let way = Way { steps: vec![root, block(24, 1, 24), block(104, 4990, 518_960)], has_retained: false };
+        let amount = |objects| Amount { bytes: objects * 104, objects };
+        let held = |ways, reached, unreached| {
+            of_site(&SiteHolders { ways, marked: Marked { reached: amount(reached), unreached: amount(unreached) } })
+        };
+        assert_eq!(held(vec![way.clone()], 4990, 0), "g_sessions in app > 24 B > 4,990 x 104 B");
+        let rest = "g_sessions in app > 24 B > 4,990 x 104 B; 1 block in other ways; nothing was seen to point to 9 of 5,000 blocks";
+        assert_eq!(held(vec![way], 4991, 9), rest);
+        assert_eq!(held(Vec::new(), 0, 1), "nothing was seen to point to 1 of 1 block");
     }
 
     #[test]
