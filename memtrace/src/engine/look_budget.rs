@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 /// The share of a CPU that looks at one target may take for good, as one in so many.
 const SHARE: u32 = 20;
 /// The CPU time that is there at first, and the most that is saved up: a program that loads a thousand plug-ins when it starts is
-/// looked at each time.
-const MOST: Duration = Duration::from_millis(500);
+/// looked at each time. First looks compile the unwind tables of large images, some hundred milliseconds each on a busy machine.
+const MOST: Duration = Duration::from_secs(2);
 
 /// The CPU time that looks at a target may take still.
 #[derive(Clone, Copy, Debug)]

@@ -93,7 +93,7 @@ impl Look {
     }
 
     /// Waits for the heap, until the look takes too long or `stop` can be read. Its duration is that of reading alone, which ends with
-    /// the look: on a busy machine, a process of the lowest priority waits before.
+    /// the look: on a busy machine, a process of low priority waits before.
     ///
     /// # Errors
     /// Where it was not read. The process is ended then.

@@ -189,15 +189,14 @@ fn suspects(process: &Process, out: &mut dyn Write) -> io::Result<()> {
     )
 }
 
-/// The holders of the blocks of the first suspects and sites that grow, where they were asked for.
+/// The holders of the blocks of the first sites, where they were asked for.
 fn holders(process: &Process, out: &mut dyn Write) -> io::Result<()> {
     /// The most sites that are told.
     const TOLD: usize = 3;
     if let Some(why) = process.heap.heap.as_ref().and_then(|heap| heap.no_holders) {
         return writeln!(out, "held by    not told: {}", words::holders::not_told(why));
     }
-    let is_worth_a_line = |site: &&Site| matches!(site.judgement.verdict, Verdict::LeakSuspect | Verdict::Growing);
-    let told = process.sites.iter().filter(is_worth_a_line).filter_map(|site| {
+    let told = process.sites.iter().filter_map(|site| {
         let place = suspects::place(suspects::culprit(process, &site.stack)?);
         Some((place, words::holders::of_site(site.holders.as_ref()?)))
     });

@@ -9,13 +9,15 @@ use std::{
         process::CommandExt,
     },
     process::Command,
+    thread,
+    time::Duration,
 };
 
 use serde_json::Value;
 
 use crate::support::{
     self, InTime, Signal, Target, Tracing, cgroup::Cgroup, compile, eventually, gate::assert_keeps_to, load, scratch,
-    told,
+    state, told,
 };
 
 /// Blocks of the C library itself (buffers of streams, tables of threads), at most.
@@ -271,11 +273,14 @@ fn held_look(target: &Target, more: &[&str]) -> (Tracing, u32) {
         let helper: Option<u32> = helpers.split_whitespace().next().and_then(|pid| pid.parse().ok());
         let Some(helper) = helper else { return false };
         let process = i32::try_from(helper).ok().and_then(rustix::process::Pid::from_raw).unwrap();
-        // It may have ended meanwhile.
+        // It may have ended meanwhile, and does not stop while it waits for a CPU.
         if rustix::process::kill_process(process, Signal::STOP).is_err() {
             return false;
         }
-        let is_stopped = fs::read_to_string(format!("/proc/{helper}/stat")).is_ok_and(|stat| stat.contains(") T "));
+        while state(helper).is_some_and(|state| matches!(state, 'R' | 'S' | 'D')) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let is_stopped = state(helper) == Some('T');
         // Confined, it ends with memtrace. Before, it is hardly there.
         let status = fs::read_to_string(format!("/proc/{helper}/status")).unwrap_or_default();
         let is_held = is_stopped && status.contains("Seccomp:\t2");

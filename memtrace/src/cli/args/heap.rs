@@ -17,7 +17,7 @@ Examples:
 
 The whole heap is told, also what was there before memtrace came. Nothing is
 attached, stopped or written to: memory that is resident is read from outside,
-by a process of the lowest priority. It needs no BPF; for processes of others
+by a process of low priority. It needs no BPF; for processes of others
 it needs CAP_SYS_PTRACE.
 
 Types are told by what blocks hold: C++ classes by their descriptions, also in

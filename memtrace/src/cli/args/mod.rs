@@ -191,7 +191,7 @@ pub(crate) struct TraceArguments {
     #[arg(long)]
     pub(crate) no_seed: bool,
 
-    /// Tell who holds the blocks of suspects and of sites that grow, one way each, in processes that ran before: the last report
+    /// Tell who holds the blocks of suspects and of other sites, one way each, in processes that ran before: the last report
     /// waits up to 30s for that
     #[arg(long, conflicts_with = "no_seed")]
     pub(crate) holders: bool,

@@ -1,6 +1,6 @@
 //! The pace of a look: where no CPU is free, it works for a small share of one, in short pieces, and rests in between.
 //!
-//! The lowest priority does not see to that by itself. The kernel weighs tasks within a session or a group only
+//! A low priority does not see to that by itself. The kernel weighs tasks within a session or a group only
 //! (CONFIG_SCHED_AUTOGROUP, cgroups), so that a look from another session would get as much as all of the target.
 
 use std::{
@@ -13,7 +13,7 @@ use std::{
 use crate::process::status;
 
 /// The part of a CPU that a look takes where none is free: one in so many.
-const SHARE: u32 = 25;
+const SHARE: u32 = 20;
 /// CPU time between two looks at the machine, and the least wall time between two looks at the clock of CPU time.
 const PIECE: Duration = Duration::from_millis(1);
 const LEAST: Duration = Duration::from_micros(300);
