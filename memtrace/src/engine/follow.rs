@@ -239,6 +239,12 @@ impl ProgramRun<'_> {
         let is_planned = self.deadline.is_some() && !heap_looks.tell_holders();
         let patience = if is_planned { LAST_TIME_PLANNED } else { heap_looks.last_time() };
         let until = Some(Deadline::now() + patience);
+        if heap_looks.tell_holders() && heap_looks.is_under_way() {
+            let seconds = patience.as_secs();
+            eprintln!(
+                "memtrace: looking for who holds the blocks, for {seconds} s at most (Ctrl-C: the report without)"
+            );
+        }
         while self.session.heap_looks.is_under_way() {
             tokio::select! {
                 biased;

@@ -106,7 +106,7 @@ pub struct Site {
     /// Where blocks of it are freed, most often first, of those frees that were looked at: only at sites whose old blocks
     /// accumulate.
     pub freed_at: Vec<FreedAt>,
-    /// Who holds its blocks; nothing where that was not looked at.
+    /// The holders of its blocks; nothing where that was not looked at.
     pub holders: Option<SiteHolders>,
     /// The age of its oldest live block.
     pub oldest_age: Option<Duration>,
