@@ -5,7 +5,7 @@ use std::time::Duration;
 use memtrace::{
     looking::holders::{Known, Wanted, holders},
     model::{
-        holders::{Mark, NoHolders, ThreadName},
+        holders::{NoHolders, ThreadName},
         roots::ThreadWords,
         survival::Amount,
     },
@@ -13,7 +13,7 @@ use memtrace::{
         heap::{
             self, Bounds, Hints, Look,
             bytes::{Memory, Page, Reader},
-            smaps, types,
+            smaps,
         },
         kernel_words::{KernelWord, KernelWords},
         thread_words::Thread,
@@ -135,20 +135,16 @@ fn hold(memory: &mut Forged<'_>, look: Look, bounds: Bounds, seed: u64) {
     let word = first.unwrap_or(seed << 12);
     let words = ThreadWords { tid: 7, stack_pointer: Some(word ^ seed), registers: Some(vec![word, seed]) };
     let kernel_words = KernelWords { words: vec![KernelWord { descriptor: 3, word }], left_out: 0 };
-    let types = types::read(&mut Reader::new(memory, bounds), &look.mappings, &look.found).unwrap_or_default();
     let known = Known {
         mappings: &look.mappings,
         found: look.found,
-        types: &types,
         threads: &[Thread { words, own_tid: 7 }],
         kernel_words: &kernel_words,
         open: &mut |_| None,
         thread_name: &|tid| ThreadName { tid, name: String::new() },
     };
     let mut reader = Reader::new(memory, bounds);
-    let marks = [Mark { address: word, number: 1 }, Mark { address: seed, number: 2 }];
-    let marks = if seed & 1 == 0 { &marks[..] } else { &[] };
-    match holders(&mut reader, known, Wanted { retained: true, marks, memory_bytes: 1 << 30 }) {
+    match holders(&mut reader, known, Wanted { retained: true, memory_bytes: 1 << 30 }) {
         Ok(holders) => {
             let parts = holders.nodes.iter().map(|node| node.own.plus(node.below));
             assert_eq!(parts.fold(holders.elsewhere, Amount::plus), holders.reached);

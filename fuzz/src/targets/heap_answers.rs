@@ -53,8 +53,7 @@ fn render(report: &HeapReport) {
 /// A root of each kind, with blocks below the first.
 fn holders() -> Holders {
     let amount = Amount { bytes: 2_080, objects: 20 };
-    let node =
-        |parent, label| HolderNode { parent, label, mark: None, own: amount, below: amount, retained_bytes: 2_080 };
+    let node = |parent, label| HolderNode { parent, label, own: amount, below: amount, retained_bytes: 2_080 };
     let thread = ThreadName { tid: 7, name: "worker".into() };
     let (image, symbol) = ("/usr/bin/app".to_owned(), Some("g_table".to_owned()));
     let roots = [
@@ -67,8 +66,7 @@ fn holders() -> Holders {
     let blocks = [(0, 24), (5, 1 << 20), (6, 104)];
     let roots = roots.map(|root| node(None, HolderLabel::Root(root)));
     let blocks = blocks.map(|(parent, size)| node(Some(parent), HolderLabel::Block(BlockLabel::of(size))));
-    let class = node(Some(0), HolderLabel::Type(TypeName::Class("3zoo3Dog".into())));
-    let nodes = roots.into_iter().chain(blocks).chain([class]).collect();
+    let nodes = roots.into_iter().chain(blocks).collect();
     Holders { reached: amount, unreached: amount, nodes, has_retained: true, ..Holders::default() }
 }
 

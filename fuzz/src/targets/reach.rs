@@ -5,7 +5,7 @@ use memtrace::{
     reach::{
         Extent,
         dominators::Dominators,
-        holder_tree::{HolderTree, SHAPE, Traits},
+        holder_tree::{HolderTree, SHAPE},
         marking::{Layout, Rank, Reach},
     },
 };
@@ -33,9 +33,7 @@ fn run(input: &[u8]) {
     assert_eq!(reached.extents().len(), count);
     let dominators = Dominators::of(&reached, &mut || true).expect("nobody interrupts it");
     let label = |block: usize| u32::try_from(block % 3).unwrap_or(0);
-    let is_wanted = |block: usize| kind & 4 == 0 || block.is_multiple_of(5);
-    let traits = Traits { place: &|_| 0, label: &label, is_wanted: &is_wanted };
-    let tree = HolderTree::of(&reached, traits, Some(&dominators), SHAPE, &mut || true);
+    let tree = HolderTree::of(&reached, &|_| 0, &label, Some(&dominators), SHAPE, &mut || true);
     let tree = tree.expect("nobody interrupts it");
     let objects = tree.nodes.iter().map(|node| node.own.objects + node.below.objects).sum::<u64>();
     assert_eq!(objects + tree.elsewhere.objects, reached.order().len() as u64);

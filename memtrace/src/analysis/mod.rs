@@ -3,7 +3,6 @@
 //! In: histories, counts, readings. Out: verdicts, marks and outcomes. Knows nothing of BPF, symbols or output.
 
 pub mod at_exit;
-mod before_attach;
 mod before_end;
 pub mod finished;
 pub mod gate;
@@ -13,7 +12,6 @@ pub(crate) mod identity;
 mod merging;
 mod one_sided;
 pub(crate) mod process;
-mod site_holders;
 pub(crate) mod sites;
 pub mod unexplained;
 pub mod verdict;

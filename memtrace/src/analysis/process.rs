@@ -9,12 +9,10 @@ use memtrace_common::{
 };
 
 use super::{
-    before_attach::{self, before_attach, explained},
     health::health,
     identity::site_id,
     merging::{MergedSite, merged},
     one_sided::one_sided,
-    site_holders,
     sites::judged,
     unexplained::{grown_most, unexplained_rss_bytes},
     view::View,
@@ -24,8 +22,8 @@ use crate::{
         category::Category,
         code_place::{CodePlace, Symbols},
         figures::{BlockFigures, FigureKind, Figures, KernelFigures, PageFigures},
-        finding::{Finding, ResidentKind},
-        ledger::{Explained, Ledger},
+        finding::Finding,
+        ledger::Ledger,
         overhead::{Hits, Overhead},
         report::{self, FreedAt, Process, Site},
         stats::{
@@ -74,7 +72,6 @@ impl Analysis<'_> {
         Process {
             subject: profile.subject.clone(),
             memory,
-            heap: before_attach::heap(&profile.heap),
             figures,
             findings,
             health: health(&profile.counters, Counter::is_of_process),
@@ -115,27 +112,18 @@ impl Analysis<'_> {
     fn findings(&self, figures: &BlockFigures, together: &Together) -> Vec<Finding> {
         // Where live bytes are not known from above, they may explain all of it.
         let is_hardly_met = figures.uncertainty.is_some_and(|uncertainty| uncertainty.is_hardly_met());
-        let explained = figures.ledger.as_ref().and_then(|ledger| ledger.explained);
-        let unexplained = if is_hardly_met { None } else { self.unexplained_growth(together, explained) };
+        let unexplained = if is_hardly_met { None } else { self.unexplained_growth(together) };
         let before_end = self.profile.ended.then(|| Finding::BeforeEnd(together.report()));
         unexplained.into_iter().chain(before_end).collect()
     }
 
-    fn unexplained_growth(&self, together: &Together, explained: Option<Explained>) -> Option<Finding> {
+    fn unexplained_growth(&self, together: &Together) -> Option<Finding> {
         let history = &self.profile.memory.history;
         let (first, latest) = (history.first()?, history.latest()?);
         let goes_on = history.judge().trend == Trend::Increasing;
-        let explained_bytes = explained.map_or(0, |explained| explained.bytes());
-        let rss_bytes = together.rss_bytes.saturating_add_signed(explained_bytes.saturating_neg());
-        let bytes = unexplained_rss_bytes(first.rss_bytes(), rss_bytes, together.live_bytes(), goes_on)?;
-        let (with_mappings, with_looks) = (self.follows_mappings(), explained.is_some());
-        // Looks tell files and shared memory apart.
-        let kind = if with_looks { ResidentKind::Anonymous } else { grown_most(&first, &latest) };
-        Some(Finding::UnexplainedGrowth { bytes, kind, with_mappings, with_looks })
-    }
-
-    fn follows_mappings(&self) -> bool {
-        self.view.categories.contains(&Category::Mmap)
+        let bytes = unexplained_rss_bytes(first.rss_bytes(), together.rss_bytes, together.live_bytes(), goes_on)?;
+        let with_mappings = self.view.categories.contains(&Category::Mmap);
+        Some(Finding::UnexplainedGrowth { bytes, kind: grown_most(&first, &latest), with_mappings })
     }
 
     fn one_sided(&self) -> Option<Finding> {
@@ -225,19 +213,13 @@ impl Analysis<'_> {
 
     fn ledger(&self, together: &Together) -> Option<Ledger> {
         let lost = Counter::ALL.iter().filter(|counter| counter.kind() == CounterKind::Loss);
-        let rss_at_attach_bytes = self.profile.memory.history.first()?.rss_bytes();
-        let before_attach = before_attach(&self.profile.heap, rss_at_attach_bytes);
-        let explained =
-            before_attach.and_then(|before| explained(&self.profile.heap, &before, self.follows_mappings()));
         Some(Ledger {
-            rss_at_attach_bytes,
+            rss_at_attach_bytes: self.profile.memory.history.first()?.rss_bytes(),
             rss_bytes: together.rss_bytes,
             live_heap_bytes: together.heap.live_bytes(),
             live_mmap_bytes: together.mapped.live_bytes(),
             lost_events: lost.map(|counter| self.profile.count(*counter)).sum(),
             unmatched_frees: self.profile.count(Counter::UnmatchedFrees),
-            before_attach,
-            explained,
         })
     }
 
@@ -260,7 +242,6 @@ impl Analysis<'_> {
                 inferred: parts.iter().any(|part| self.is_inferred(part)),
                 stack: places.iter().map(|place| self.symbols.frames(*place)).collect(),
                 freed_at: self.freed_at(&indices),
-                holders: site_holders::holders(&self.profile.heap, &indices),
                 ..judged(category, &parts)
             }
         };

@@ -120,7 +120,6 @@ pub(crate) fn merged_site(
             sum
         }),
         freed_at: Vec::new(),
-        holders: None,
         short_lived_objects: survival.is_some().then(|| parts.iter().map(|part| part.short_lived_objects).sum()),
         survival,
         oldest_age: oldest.map(|born_ms| now.saturating_sub(Duration::from_millis(born_ms))),

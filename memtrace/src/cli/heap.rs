@@ -114,9 +114,6 @@ fn hint(pid: u32, why: &NotRead) -> String {
         NotRead::Died { .. } => {
             "is memory short in memtrace's own cgroup? run it elsewhere; else please report this".into()
         }
-        NotRead::UsedUp => {
-            "name fewer processes, or give it more time with --timeout: all may take ten times that".into()
-        }
         NotRead::Stopped => "let it run to its end".into(),
         NotRead::Failed { .. } => "run `memtrace doctor`; if it finds nothing wrong, please report this".into(),
     }
@@ -226,7 +223,6 @@ mod tests {
             NotRead::Late { limit: SECOND },
             NotRead::TooMuch { error: error.clone() },
             NotRead::Died { signal: None, memory_bytes: 0 },
-            NotRead::UsedUp,
             NotRead::Stopped,
             NotRead::Failed { error },
         ];

@@ -13,8 +13,6 @@ use crate::{
     capture::{allocator_mappings::AllocatorMappings, images::Images, target::Target},
     model::{
         at_exit::{AtExit, Checked},
-        heap_look::NotLooked,
-        heap_report::NotRead,
         life::Life,
         subject::{Program, Subject},
         target_id::{BudgetGroup, TargetId},
@@ -130,9 +128,6 @@ impl AttachedTarget {
     /// All that is left of it once it has ended.
     pub(super) fn finish(&mut self) -> EndedTarget {
         self.profile.ended = true;
-        if self.profile.heap.waits() {
-            self.profile.heap.not_looked = Some(NotLooked::Failed(NotRead::Gone));
-        }
         self.describe();
         let is_unchecked = self.is_unchecked();
         EndedTarget { profile: Arc::new(std::mem::take(&mut self.profile)), is_unchecked }

@@ -15,8 +15,6 @@ use super::{
     daemons::CommandSession,
     error::PipelineError,
     govern::{RunGovernor, basis},
-    heap_looks::{HeapLooked, UnderWay},
-    look_queue::LAST_TIME_PLANNED,
     looks::LookEvent,
     options::Options,
     process_handle::ProcessHandle,
@@ -52,9 +50,6 @@ struct ProgramRun<'a> {
     next_scan: Option<Deadline>,
     /// When the governor has something to do.
     next_act: Option<Deadline>,
-    /// When time is up, and whether heaps are looked at for the last report by now.
-    deadline: Option<Deadline>,
-    has_looked_at_last: bool,
     /// When events were handled last.
     handled: Deadline,
 }
@@ -67,8 +62,6 @@ enum ProgramEvent {
     MappingEvents,
     /// A look has come to a step.
     Look(LookEvent),
-    /// A look at a heap is over.
-    HeapLook(Box<(UnderWay, HeapLooked)>),
     /// The process of a target has ended.
     End(TargetId),
     /// Targets that have ended have waited for others.
@@ -88,20 +81,9 @@ impl Session {
         let child = child.map(|(pid, process)| (session(pid), process));
         let next_scan = self.scan.as_ref().map(|_| schedule::due_again(Duration::ZERO));
         self.read()?;
-        self.look_at_heaps();
         let next_act = self.next_act();
         let handled = Deadline::now();
-        let deadline = options.duration.map(|duration| handled + duration);
-        let mut run = ProgramRun {
-            session: self,
-            child,
-            closing: None,
-            next_scan,
-            next_act,
-            deadline,
-            has_looked_at_last: false,
-            handled,
-        };
+        let mut run = ProgramRun { session: self, child, closing: None, next_scan, next_act, handled };
         schedule::follow(&mut run, options.into(), signals, commands).await
     }
 
@@ -191,7 +173,6 @@ impl Session {
         let read = self.read_until(Generation::at(now_ms))?;
         self.control.follows_frees = u32::from(self.targets.want_frees(&mut self.bpf));
         self.set_time(now_ms)?;
-        self.look_at_heaps();
         Ok(read)
     }
 
@@ -222,42 +203,6 @@ impl Session {
     }
 }
 
-impl ProgramRun<'_> {
-    /// When heaps are to be looked at for a last report whose time is known, so that it does not wait for them.
-    fn last_looks_due(&self) -> Option<Deadline> {
-        let heap_looks = &self.session.heap_looks;
-        let is_to_come = !self.has_looked_at_last && !heap_looks.is_under_way() && heap_looks.queue.has_looked();
-        self.deadline.filter(|_| is_to_come)?.checked_sub(heap_looks.queue.expected())
-    }
-
-    /// Waits for looks at heaps, for the last report: not for long, nor where a signal asks not to.
-    async fn finish_heap_looks(&mut self, signals: &mut Signals) -> Result<(), PipelineError> {
-        if !self.has_looked_at_last {
-            self.session.look_at_heaps_at_last()?;
-        }
-        let heap_looks = &self.session.heap_looks;
-        let is_planned = self.deadline.is_some() && !heap_looks.tell_holders();
-        let patience = if is_planned { LAST_TIME_PLANNED } else { heap_looks.last_time() };
-        let until = Some(Deadline::now() + patience);
-        if heap_looks.tell_holders() && heap_looks.is_under_way() {
-            let seconds = patience.as_secs();
-            eprintln!(
-                "memtrace: looking for who holds the blocks, for {seconds} s at most (Ctrl-C: the report without)"
-            );
-        }
-        while self.session.heap_looks.is_under_way() {
-            tokio::select! {
-                biased;
-                _ = signals.next() => break,
-                () = wait::until(until) => break,
-                event = self.next() => self.handle(event?)?,
-            }
-        }
-        self.session.leave_heap_looks();
-        Ok(())
-    }
-}
-
 impl Run for ProgramRun<'_> {
     type Event = ProgramEvent;
 
@@ -277,7 +222,7 @@ impl Run for ProgramRun<'_> {
         let failed = |source| PipelineError::Wait { what: "events", source };
         // A target that maps code all the time does not keep memtrace awake all the time.
         let rests = self.session.next_look().map(|_| self.handled + REST);
-        let Session { events, mapping_events, looks, heap_looks, ends, .. } = &mut *self.session;
+        let Session { events, mapping_events, looks, ends, .. } = &mut *self.session;
         let ready = async {
             if let Some(rested) = rests {
                 tokio::time::sleep_until(rested).await;
@@ -295,7 +240,6 @@ impl Run for ProgramRun<'_> {
                 Ok(ProgramEvent::MappingEvents)
             }
             look = looks.next() => Ok(ProgramEvent::Look(look)),
-            looked = heap_looks.next() => Ok(ProgramEvent::HeapLook(Box::new(looked))),
             Some(id) = ends.recv() => Ok(ProgramEvent::End(id)),
             () = wait::until(self.closing) => Ok(ProgramEvent::Closing),
         }
@@ -309,10 +253,6 @@ impl Run for ProgramRun<'_> {
             }
             ProgramEvent::MappingEvents => self.session.handle_mapping_events()?,
             ProgramEvent::Look(look) => self.session.handle_look(look),
-            ProgramEvent::HeapLook(looked) => {
-                let (begun, looked) = *looked;
-                self.session.handle_heap_look(begun, looked)?;
-            }
             ProgramEvent::End(id) => {
                 self.session.targets.note_end(id);
                 self.session.over.push((id, ProgramEnd::Ended));
@@ -343,8 +283,7 @@ impl Run for ProgramRun<'_> {
     }
 
     fn next_work(&self) -> Option<Deadline> {
-        let dues = [self.next_scan, self.next_act, self.session.next_look(), self.last_looks_due()];
-        dues.into_iter().flatten().min()
+        self.next_scan.into_iter().chain(self.next_act).chain(self.session.next_look()).min()
     }
 
     fn work(&mut self) -> Result<(), PipelineError> {
@@ -353,10 +292,6 @@ impl Run for ProgramRun<'_> {
             self.next_scan = Some(schedule::due_again(self.session.take_scan()?));
         }
         self.session.make_up_for_looks()?;
-        if is_due(self.last_looks_due()) {
-            self.has_looked_at_last = true;
-            self.session.look_at_heaps_ahead()?;
-        }
         if is_due(self.next_act) {
             self.session.govern(RunGovernor::act)?;
             self.next_act = self.session.next_act();
@@ -368,13 +303,11 @@ impl Run for ProgramRun<'_> {
         self.session.finish_targets()?;
         self.session.read()?;
         self.session.take_scan()?;
-        self.session.put_snapshot(self.session.started.elapsed(), false)?;
-        self.session.look_at_heaps_again()
+        Ok(self.session.put_snapshot(self.session.started.elapsed(), false)?)
     }
 
     async fn finish(&mut self, signals: &mut Signals) -> Result<(), PipelineError> {
         self.session.finish_looks(signals).await;
-        self.finish_heap_looks(signals).await?;
         self.session.finish(self.child.as_ref().map(|(command, _)| command))
     }
 }

@@ -14,7 +14,6 @@ use tokio::time::Instant as Deadline;
 
 use super::{
     attached::{AttachedTarget, Stopped},
-    before_attach,
     closing::ProgramEnd,
     code_copy,
     error::PipelineError,
@@ -205,8 +204,7 @@ impl Session {
     /// A process runs another program.
     pub(super) fn begin_program(&mut self, event: &Event) -> Result<(), PipelineError> {
         let Some(pid) = NonZeroU32::new(event.tgid) else { return Ok(()) };
-        // None is a target's child. To ask may take as long as the start of one.
-        if event.slot != ProcessSlot::NONE && event.previous == ProcessSlot::NONE && is_helper(event.tgid) {
+        if is_helper(event.tgid) && event.slot != ProcessSlot::NONE {
             // It was begun anew, and is no target, whatever is selected.
             self.bpf.close_processes(&[event.slot])?;
             self.bpf.sweep();
@@ -262,9 +260,6 @@ impl Session {
     ) {
         target.slot = slot;
         let (id, is_there) = self.targets.add(target, group, beginning, self.looks_at_exit);
-        if let Some(followed) = self.targets.get_mut(slot) {
-            followed.profile.heap = before_attach::expected(beginning, self.heap_looks.why_none());
-        }
         if !is_there {
             self.over.push((id, ProgramEnd::Ended));
         }

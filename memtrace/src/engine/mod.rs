@@ -3,7 +3,6 @@
 //! In: options, and commands while it runs. Out: snapshots, of which its client makes reports. Judges nothing.
 
 pub(crate) mod attached;
-mod before_attach;
 mod closing;
 mod code_copy;
 mod commands;
@@ -17,15 +16,12 @@ mod govern;
 mod growth;
 mod growth_looks;
 mod headroom;
-mod heap_looks;
 mod kernel_memory;
 mod lifecycle;
 mod loaded;
 mod look_budget;
-mod look_queue;
 mod looks;
 mod mailbox;
-mod marks;
 mod notices;
 pub mod options;
 pub(crate) mod process_handle;

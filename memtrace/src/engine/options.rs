@@ -6,11 +6,7 @@ use crate::{
     bpf::{Asked, AttachMethod, Capacities, Unwind},
     capture::{allocators::custom::CustomFunction, attach::ProbePrograms, returns::Returns, selection::Selection},
     governor::budget::Budget,
-    looking::AskedOfHolders,
-    model::{
-        category::Category, figures::FigureKind, heap_look::NotLooked, report::Report, sample_gap::SampleGap,
-        tier::Tier,
-    },
+    model::{category::Category, report::Report, sample_gap::SampleGap, tier::Tier},
 };
 
 /// How to trace.
@@ -50,10 +46,6 @@ pub struct Options {
     pub has_empty_probes: bool,
     /// Whether blocks that nothing points to any more are looked for when a command ends.
     pub at_exit: bool,
-    /// Whether heaps are looked at for what was there before attach.
-    pub seed: bool,
-    /// The question about holders of blocks, where it is asked.
-    pub holders: Option<AskedOfHolders>,
     /// Whether reports go to a file, which takes a privilege that tracing does not.
     pub writes_a_file: bool,
 }
@@ -77,17 +69,6 @@ impl Options {
             Tier::Growth => ProbePrograms::Nothing,
             Tier::Exact | Tier::Sampled { .. } | Tier::Windowed if self.has_empty_probes => ProbePrograms::Empty,
             Tier::Exact | Tier::Sampled { .. } | Tier::Windowed => ProbePrograms::Tracing,
-        }
-    }
-
-    /// Why no heap is looked at for what was there before attach; nothing where some are.
-    pub(crate) fn why_no_looks(&self) -> Option<NotLooked> {
-        match self.selection {
-            _ if FigureKind::of(&self.categories) != FigureKind::Blocks => Some(NotLooked::NoBlocks),
-            _ if !self.seed => Some(NotLooked::NotWanted),
-            // It begins under our eyes, at its exec.
-            Selection::Command(_) => Some(NotLooked::BegunTraced),
-            Selection::Pids(_) | Selection::Comm(_) | Selection::Cgroup(_) | Selection::All => None,
         }
     }
 

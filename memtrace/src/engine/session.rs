@@ -26,7 +26,6 @@ use super::{
     error::PipelineError,
     govern::{RunGovernor, RunParts, basis},
     growth_looks::GrowthLooks,
-    heap_looks::HeapLooks,
     loaded::{Loaded, adoption},
     looks::Looks,
     mailbox::Mailbox,
@@ -86,8 +85,6 @@ pub(super) struct Session {
     pub(super) postponed: Vec<(ProcessSlot, u32, Stopped)>,
     /// Looks at those, under way.
     pub(super) looks: Looks,
-    /// Looks at heaps from before attach.
-    pub(super) heap_looks: HeapLooks,
     /// Every process that is selected, where probes find none of them: those that grow become targets.
     pub(super) scan: Option<ProcessScan>,
     /// Which of them are looked at by stack.
@@ -149,7 +146,6 @@ impl Session {
             ending: Vec::new(),
             postponed: Vec::new(),
             looks: Looks::default(),
-            heap_looks: HeapLooks::new(options.why_no_looks(), options.holders.clone()),
             lost_events: 0,
             snapshots,
         }

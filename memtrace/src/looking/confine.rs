@@ -14,9 +14,8 @@ use rustix::{
 
 use crate::process::confinement::{self, Calls};
 
-/// A low priority: a seventh of a CPU beside two others that want it. The lowest would leave it hardly any, so that a small heap takes
-/// ten seconds beside busy programs; what it takes for longer, its pace bounds.
-const NICE: i32 = 5;
+/// The lowest priority there is.
+const NICE: i32 = 19;
 /// Descriptors: files of /proc, and images one by one.
 const MAX_DESCRIPTORS: u64 = 256;
 
@@ -40,7 +39,6 @@ const CALLS: Calls<'_> = Calls {
         libc::SYS_clock_nanosleep,
         libc::SYS_nanosleep,
         libc::SYS_sched_yield,
-        libc::SYS_sched_getaffinity,
         libc::SYS_getrusage,
         libc::SYS_clock_getres,
     ],

@@ -1,16 +1,13 @@
 //! The holders of the blocks that a look has found: their memory and that of roots is looked through once, and pointers are
 //! followed. Pure but for [`system`]: memory comes through the same trait as for the readers of allocators.
 
-mod labels;
 pub(super) mod system;
 
 use std::collections::HashMap;
 
-use labels::Labels;
-
 use crate::{
     model::{
-        holders::{HolderLabel, HolderNode, HolderRoot, Holders, MAX_NODES, Mark, NoHolders, ThreadName},
+        holders::{BlockLabel, HolderLabel, HolderNode, HolderRoot, Holders, MAX_NODES, NoHolders, ThreadName},
         roots::WordKind,
         survival::Amount,
     },
@@ -21,7 +18,6 @@ use crate::{
             found::Found,
             resident::Resident,
             smaps::MappedMemory,
-            types::Types,
         },
         kernel_words::KernelWords,
         maps::Mapping,
@@ -32,7 +28,7 @@ use crate::{
     reach::{
         Extent,
         dominators::Dominators,
-        holder_tree::{HolderTree, Label, SHAPE, Shape, Traits},
+        holder_tree::{HolderTree, Label, SHAPE, Shape},
         marking::{Layout, MarkingError, Rank, Reach, Reached},
     },
 };
@@ -56,8 +52,6 @@ pub struct Known<'a> {
     pub mappings: &'a [MappedMemory],
     /// Its allocators, as they were read right before.
     pub found: Vec<Found>,
-    /// The types of their blocks, as far as they are known.
-    pub types: &'a Types,
     /// Its threads.
     pub threads: &'a [Thread],
     /// The words that the kernel keeps for it.
@@ -70,11 +64,9 @@ pub struct Known<'a> {
 
 /// The wanted figures, and the memory that they may take beside the reader's bounds.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
+pub struct Wanted {
     /// Whether the bytes that nodes retain are wanted.
     pub retained: bool,
-    /// Marks on blocks whose holders are wanted; those of all are where there is none.
-    pub marks: &'a [Mark],
     /// The most bytes of own memory.
     pub memory_bytes: u64,
 }
@@ -101,10 +93,8 @@ impl From<MarkingError> for NoHolders {
 ///
 /// # Errors
 /// Where there are too many, a bound of the reader's is reached, or the process has ended.
-pub fn holders(reader: &mut Reader<'_>, mut known: Known<'_>, wanted: Wanted<'_>) -> Result<Holders, NoHolders> {
-    let Blocks { extents, numbers, layout, areas } = blocks(std::mem::take(&mut known.found), known.types, wanted)?;
-    let mut labels = Labels::new(known.types, numbers);
-    labels.mark(&extents, wanted.marks);
+pub fn holders(reader: &mut Reader<'_>, mut known: Known<'_>, wanted: Wanted) -> Result<Holders, NoHolders> {
+    let (extents, layout, areas) = blocks(std::mem::take(&mut known.found), wanted)?;
     let mut places = Places::new(known.mappings, known.threads);
     let mut reach = Reach::new(extents, layout);
     let swapped_bytes = scan(reader, &known, &areas, &mut places, &mut reach)?;
@@ -119,25 +109,23 @@ pub fn holders(reader: &mut Reader<'_>, mut known: Known<'_>, wanted: Wanted<'_>
     let mut goes_on = || reader.budget().draw(0).is_ok();
     let reached = reach.follow(&mut goes_on)?;
     let dominators = if wanted.retained { Some(Dominators::of(&reached, &mut goes_on)?) } else { None };
-    let label = |block: usize| labels.number(block);
-    let roots = Roots::of(&reached, &label, &mut places, &mut known);
+    let roots = Roots::of(&reached, &mut places, &mut known);
+    let label = |block: usize| label_of(reached.extents()[block].bytes());
     let place = |root: usize| roots.places.get(root).copied().unwrap_or(0);
     let shape = Shape { kept: MAX_NODES, ..SHAPE };
-    let traits = Traits { place: &place, label: &label, is_wanted: &|block| labels.is_wanted(block) };
-    let tree = HolderTree::of(&reached, traits, dominators.as_ref(), shape, &mut goes_on)?;
+    let tree = HolderTree::of(&reached, &place, &label, dominators.as_ref(), shape, &mut goes_on)?;
     let all = reached.extents().iter().fold(Amount::default(), |sum, block| sum.plus(one(*block)));
     let by_way = reached.order().iter().filter_map(|block| reached.extents().get(*block as usize));
     let by_way = by_way.fold(Amount::default(), |sum, block| sum.plus(one(*block)));
     Ok(Holders {
         reached: by_way,
         unreached: all.less(by_way),
-        nodes: nodes(&tree, &labels, &roots, &places, &known),
+        nodes: nodes(&tree, &roots, &places, &known),
         elsewhere: tree.elsewhere,
         joined: tree.joined,
         swapped_bytes,
         kernel_words_left_out: known.kernel_words.left_out,
         has_retained: dominators.is_some(),
-        marked: labels.found(&reached),
     })
 }
 
@@ -145,39 +133,44 @@ fn one(block: Extent) -> Amount {
     Amount { bytes: block.bytes(), objects: 1 }
 }
 
-/// All live blocks, in order of their addresses.
-struct Blocks {
-    extents: Vec<Extent>,
-    /// The number of each one's label.
-    numbers: Vec<u32>,
-    layout: Layout,
-    /// The areas that they lie in.
-    areas: Vec<(u64, u64)>,
+/// The number of the label of blocks of a size, and what it stands for: sizes up to a KiB are their own numbers.
+fn label_of(size_bytes: u64) -> u32 {
+    match BlockLabel::of(size_bytes) {
+        BlockLabel::Size(bytes) => u32::try_from(bytes).unwrap_or(u32::MAX),
+        BlockLabel::UpTo(bytes) => LARGE | bytes.trailing_zeros(),
+    }
 }
 
-fn blocks(found: Vec<Found>, types: &Types, wanted: Wanted<'_>) -> Result<Blocks, NoHolders> {
+/// The bit of a label's number that tells powers of two from sizes.
+const LARGE: u32 = 1 << 31;
+
+fn block_label(label: u32) -> BlockLabel {
+    if label & LARGE == 0 { BlockLabel::Size(label.into()) } else { BlockLabel::UpTo(1 << ((label & !LARGE) % 64)) }
+}
+
+/// Blocks in order of their addresses, how they are placed, and the areas that they lie in.
+type Blocks = (Vec<Extent>, Layout, Vec<(u64, u64)>);
+
+/// All live blocks.
+fn blocks(found: Vec<Found>, wanted: Wanted) -> Result<Blocks, NoHolders> {
     let count: u64 = found.iter().map(|one| one.allocator.live_objects).sum();
     let bytes_a_block = BYTES_A_BLOCK + if wanted.retained { RETAINED_BYTES_A_BLOCK } else { 0 };
     let most = wanted.memory_bytes / bytes_a_block;
     if count > most {
         return Err(NoHolders::TooManyBlocks { most });
     }
-    let mut blocks: Vec<(Extent, u32)> = Vec::with_capacity(usize::try_from(count).unwrap_or(0));
+    let mut extents = Vec::with_capacity(usize::try_from(count).unwrap_or(0));
     let (mut areas, mut glibc) = (Vec::new(), Vec::new());
     for one in found {
         if one.allocator.name == "glibc" {
             glibc.extend(&one.areas);
         }
         areas.extend(&one.areas);
-        one.blocks.visit(&mut |block| {
-            let number = labels::number(types, blocks.len(), block.usable_bytes);
-            blocks.push((Extent::new(block.address, block.usable_bytes), number));
-        });
+        one.blocks.visit(&mut |block| extents.push(Extent::new(block.address, block.usable_bytes)));
     }
     // Those of one allocator are nearly in order already.
-    blocks.sort();
-    let (extents, numbers) = blocks.into_iter().unzip();
-    Ok(Blocks { extents, numbers, layout: Layout::GlibcWithin(disjoint(glibc)), areas: disjoint(areas) })
+    extents.sort();
+    Ok((extents, Layout::GlibcWithin(disjoint(glibc)), disjoint(areas)))
 }
 
 /// Ranges in order, joined where they overlap.
@@ -252,7 +245,7 @@ struct Roots {
 }
 
 impl Roots {
-    fn of(reached: &Reached, label: &dyn Fn(usize) -> u32, places: &mut Places<'_>, known: &mut Known<'_>) -> Self {
+    fn of(reached: &Reached, places: &mut Places<'_>, known: &mut Known<'_>) -> Self {
         let mut keys = Vec::with_capacity(reached.roots().len());
         let mut unnamed: Vec<(u64, usize)> = Vec::new();
         for (index, root) in reached.roots().iter().enumerate() {
@@ -271,7 +264,7 @@ impl Roots {
             keys.push(if let Key::Spot(Spot::Thread(tid)) = key { Key::Thread(tid) } else { key });
         }
         unnamed.sort_unstable();
-        join_rows(&unnamed, &|root| reached.roots().get(root).map(|root| label(root.block as usize)), &mut keys);
+        join_rows(&unnamed, reached, &mut keys);
         let mut numbers: HashMap<Key, u32> = HashMap::new();
         let mut distinct = Vec::new();
         let number = |key: &Key| {
@@ -287,9 +280,12 @@ impl Roots {
 }
 
 /// Joins words in a row that lead to blocks with the same label, as in an array, and all of an image that are beyond the most that are
-/// told apart. `unnamed` has words in data without symbols, in order of addresses, each with the index of its root; `label` has the label
-/// of what a root leads to.
-fn join_rows(unnamed: &[(u64, usize)], label: &dyn Fn(usize) -> Option<u32>, keys: &mut [Key]) {
+/// told apart. `unnamed` has words in data without symbols, in order of addresses, each with the index of its key.
+fn join_rows(unnamed: &[(u64, usize)], reached: &Reached, keys: &mut [Key]) {
+    let label = |index: usize| {
+        let block = reached.roots().get(index).and_then(|root| reached.extents().get(root.block as usize));
+        block.map(|block| label_of(block.bytes()))
+    };
     let is_next = |one: &(u64, usize), other: &(u64, usize)| {
         one.0.checked_add(8) == Some(other.0) && label(one.1) == label(other.1)
     };
@@ -310,24 +306,20 @@ fn join_rows(unnamed: &[(u64, usize)], label: &dyn Fn(usize) -> Option<u32>, key
 }
 
 /// The nodes of a tree, as reports have them.
-fn nodes(
-    tree: &HolderTree,
-    labels: &Labels<'_>,
-    roots: &Roots,
-    places: &Places<'_>,
-    known: &Known<'_>,
-) -> Vec<HolderNode> {
+fn nodes(tree: &HolderTree, roots: &Roots, places: &Places<'_>, known: &Known<'_>) -> Vec<HolderNode> {
     let root = |place: u32| {
         let key = usize::try_from(place).ok().and_then(|place| roots.keys.get(place)).copied();
         described(key.unwrap_or(Key::Nowhere), places, known)
     };
-    let node = |node: &crate::reach::holder_tree::Node| {
-        let (label, mark) = match node.label {
-            Label::Place(place) => (HolderLabel::Root(root(place)), None),
-            Label::Block(number) => labels.label(number),
-        };
-        let crate::reach::holder_tree::Node { parent, own, below, retained_bytes, .. } = *node;
-        HolderNode { parent, label, mark, own, below, retained_bytes }
+    let node = |node: &crate::reach::holder_tree::Node| HolderNode {
+        parent: node.parent,
+        label: match node.label {
+            Label::Place(place) => HolderLabel::Root(root(place)),
+            Label::Block(label) => HolderLabel::Block(block_label(label)),
+        },
+        own: node.own,
+        below: node.below,
+        retained_bytes: node.retained_bytes,
     };
     tree.nodes.iter().map(node).collect()
 }

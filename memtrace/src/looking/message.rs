@@ -11,13 +11,13 @@ use crate::{
         heap::Heap,
         heap_report::NotRead,
         heap_types::TypeName,
-        holders::{HolderLabel, HolderRoot, Holders, MAX_MARK_NUMBERS, MAX_NODES, Mark},
+        holders::{HolderLabel, HolderRoot, Holders, MAX_NODES},
         roots::ThreadWords,
     },
     process::status::printable,
 };
 
-/// The longest question, in bytes: a KiB for each of 65,536 threads, or 50 for each mark.
+/// The longest question, in bytes: a KiB for each of 65,536 threads.
 pub(super) const MAX_QUESTION_BYTES: u64 = 64 << 20;
 /// The longest answer, in bytes: a hundred a size class, of which there is one a multiple of 16 bytes at most.
 pub(super) const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -44,23 +44,14 @@ pub(super) struct Question {
 /// Questions to a look beside the figures of a heap.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
-    /// Whether a process that runs meanwhile is read several times, so that its figures are closer.
-    pub is_close: bool,
     /// The types of blocks.
     pub types: bool,
     /// The holders of live blocks.
-    pub holders: Option<AskedOfHolders>,
-}
-
-/// Questions on the holders of live blocks.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AskedOfHolders {
-    /// The bytes that they retain.
+    pub holders: bool,
+    /// The bytes that holders retain; that implies the holders.
     pub retained: bool,
     /// The words of threads that whoever asks knows of.
     pub threads: Vec<ThreadWords>,
-    /// Marks on blocks whose holders are asked for; those of all are where there is none.
-    pub marks: Vec<Mark>,
 }
 
 /// The answer to a question.
@@ -120,14 +111,12 @@ fn are_holders(holders: &Holders) -> bool {
         let is_root = matches!(node.label, HolderLabel::Root(_));
         node.parent.is_none_or(|parent| (parent as usize) < index) && node.parent.is_none() == is_root
     };
-    let has_bounds = holders.nodes.len() <= MAX_NODES && holders.marked.len() <= MAX_MARK_NUMBERS;
-    has_bounds && holders.nodes.iter().enumerate().all(is_node)
+    holders.nodes.len() <= MAX_NODES && holders.nodes.iter().enumerate().all(is_node)
 }
 
 fn texts_of(label: &mut HolderLabel) -> Vec<&mut String> {
     match label {
         HolderLabel::Block(_) | HolderLabel::Root(HolderRoot::Epoll { .. }) => Vec::new(),
-        HolderLabel::Type(name) => texts_of_type(name),
         HolderLabel::Root(HolderRoot::Data { image, symbol, .. }) => symbol.iter_mut().chain([image]).collect(),
         HolderLabel::Root(HolderRoot::ThreadLocal { thread, image, symbol, .. }) => {
             symbol.iter_mut().chain([image, &mut thread.name]).collect()
@@ -151,7 +140,6 @@ mod tests {
         let node = |(parent, label): &(Option<u32>, HolderLabel)| HolderNode {
             parent: *parent,
             label: label.clone(),
-            mark: None,
             own: Amount::default(),
             below: Amount::default(),
             retained_bytes: 0,
@@ -167,9 +155,8 @@ mod tests {
         let root = (None, thread("a"));
         let right = holders(&[root.clone(), (Some(0), block.clone()), (Some(1), block.clone())]);
         assert_eq!(sent(&right), Some(right));
-        let class = |name: &str| HolderLabel::Type(TypeName::Class(name.into()));
-        let shown = holders(&[(None, thread("a\u{fffd}b")), (Some(0), class("3\u{fffd}Dog"))]);
-        assert_eq!(sent(&holders(&[(None, thread("a\x1bb")), (Some(0), class("3\x1bDog"))])), Some(shown));
+        let shown = holders(&[(None, thread("a\u{fffd}b"))]);
+        assert_eq!(sent(&holders(&[(None, thread("a\x1bb"))])), Some(shown));
         for wrong in [
             holders(&[root.clone(), (Some(1), block.clone())]),
             holders(&[root.clone(), (Some(2), block.clone()), root.clone()]),

@@ -22,8 +22,8 @@ use rustix::{
     io::Errno,
 };
 
+pub use message::Asked;
 use message::{Answer, MAX_ANSWER_BYTES, Question};
-pub use message::{Asked, AskedOfHolders};
 pub use serve::serve;
 
 use crate::{
@@ -93,7 +93,7 @@ impl Look {
     }
 
     /// Waits for the heap, until the look takes too long or `stop` can be read. Its duration is that of reading alone, which ends with
-    /// the look: on a busy machine, a process of low priority waits before.
+    /// the look: on a busy machine, a process of the lowest priority waits before.
     ///
     /// # Errors
     /// Where it was not read. The process is ended then.

@@ -3,7 +3,7 @@
 //! A look that somebody has asked for is made all the same, with a warning. One that memtrace makes by itself is not.
 
 use crate::{
-    model::{heap_look::Pressure, memory::Limit},
+    model::memory::Limit,
     process::cgroup::{self, memory_limit},
 };
 
@@ -11,6 +11,18 @@ use crate::{
 const MUCH_WAITING: f64 = 10.0;
 /// The part of its limit, in percent, from which on a group has hardly any room.
 const NEARLY_ALL: u64 = 95;
+
+/// A sign of memory pressure.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Pressure {
+    /// Tasks of the group wait for memory.
+    Waits {
+        /// For this part of the last ten seconds, in percent.
+        percent: f64,
+    },
+    /// The group is close to its limit.
+    NearLimit(Limit),
+}
 
 /// The memory pressure on the group of a process; nothing where there is none, or the kernel tells of none.
 #[must_use]

@@ -61,8 +61,7 @@ fn failed(error: String) -> Answer {
 fn look(question: &Question) -> Result<Heap, NotRead> {
     let begun = Instant::now();
     let bounds = Bounds { bytes: question.bytes, time: question.time, ..Bounds::default() };
-    let read = if question.asked.is_close { heap::look_closely } else { heap::look_briefly };
-    let mut look = read(question.pid, bounds).map_err(|error| not_read(&error, question))?;
+    let mut look = heap::look_closely(question.pid, bounds).map_err(|error| not_read(&error, question))?;
     if question.asked.types {
         let time = question.time.saturating_sub(begun.elapsed());
         let tell = AssertUnwindSafe(|| look.tell_types(question.pid, Bounds { time, ..bounds }));
@@ -73,10 +72,10 @@ fn look(question: &Question) -> Result<Heap, NotRead> {
         look.heap.types = Types::not_told(NotTold::NotAsked);
     }
     let mut heap = std::mem::take(&mut look.heap);
-    if let Some(asked) = &question.asked.holders {
-        let wanted = Wanted { retained: asked.retained, marks: &asked.marks, memory_bytes: question.memory_bytes };
+    if question.asked.holders || question.asked.retained {
+        let wanted = Wanted { retained: question.asked.retained, memory_bytes: question.memory_bytes };
         let bounds = Bounds { time: question.time.saturating_sub(begun.elapsed()), ..bounds };
-        let (holders, without) = system::of(question.pid, look, &asked.threads, wanted, bounds);
+        let (holders, without) = system::of(question.pid, look, &question.asked.threads, wanted, bounds);
         heap.consistency.threads_without_registers = without;
         heap.no_holders = holders.as_ref().err().copied();
         heap.holders = holders.ok();

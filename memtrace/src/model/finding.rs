@@ -57,8 +57,6 @@ pub enum Finding {
         kind: ResidentKind,
         /// Whether memory that the program maps by itself was looked at.
         with_mappings: bool,
-        /// Whether memory that is free inside allocators was, by looks at its heap: it is none of this then.
-        with_looks: bool,
     },
     /// It was to be looked at when it was about to end, and this came of it.
     AtExit(AtExit),

@@ -63,8 +63,6 @@ pub enum NotRead {
         /// The memory that it might take, in bytes.
         memory_bytes: u64,
     },
-    /// Looks at other processes have taken all that looks may take together.
-    UsedUp,
     /// memtrace was asked to stop first.
     Stopped,
     /// Something else was in the way.
@@ -85,7 +83,6 @@ impl NotRead {
             Self::Late { .. } => "late",
             Self::TooMuch { .. } => "too-much",
             Self::Died { .. } => "died",
-            Self::UsedUp => "used-up",
             Self::Stopped => "stopped",
             Self::Failed { .. } => "failed",
         }

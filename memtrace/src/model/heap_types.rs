@@ -100,7 +100,7 @@ pub enum TypeKind {
 }
 
 /// The name of a type, as data.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum TypeName {
     /// A C++ class: as linkers see it (the name in its `type_info`) until it is named, then as its source has it.
     Class(String),
@@ -162,7 +162,7 @@ impl TypeName {
 }
 
 /// A table of functions.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Table {
     /// The path of its image, as the process has it.
     pub image: String,

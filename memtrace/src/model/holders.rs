@@ -2,32 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{heap_types::TypeName, survival::Amount};
+use super::survival::Amount;
 
 /// The most nodes of a tree.
 pub const MAX_NODES: usize = 4096;
-/// The most marks of a look.
-pub const MAX_MARKS: usize = 1 << 19;
-/// The most different numbers of marks, which are smaller than this.
-pub const MAX_MARK_NUMBERS: usize = 64;
-
-/// A mark on a block: its holders are told apart from those of others. Blocks with the same number are of one kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
-    /// Where the block begins.
-    pub address: u64,
-    /// The number of the kind.
-    pub number: u32,
-}
-
-/// The blocks with a mark of one number that a look has found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Marked {
-    /// Those to which roots lead.
-    pub reached: Amount,
-    /// Those to which nothing was seen to point that can be reached itself.
-    pub unreached: Amount,
-}
 
 /// The holders of all live blocks at one look. The amounts of the nodes and `elsewhere` add up to `reached`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,8 +26,6 @@ pub struct Holders {
     pub kernel_words_left_out: u64,
     /// Whether nodes have the bytes that they retain.
     pub has_retained: bool,
-    /// The marked blocks, by the number of their mark. Where there are any, only ways to these have nodes.
-    pub marked: Vec<Marked>,
 }
 
 /// A node: a root, or blocks that are held in the same way.
@@ -59,8 +35,6 @@ pub struct HolderNode {
     pub parent: Option<u32>,
     /// The root, or the common trait of its blocks.
     pub label: HolderLabel,
-    /// The number of the mark of its blocks; nothing where they have none.
-    pub mark: Option<u32>,
     /// Its blocks; none for a root.
     pub own: Amount,
     /// Blocks below it that are in none of the nodes: small branches.
@@ -74,9 +48,7 @@ pub struct HolderNode {
 pub enum HolderLabel {
     /// A root.
     Root(HolderRoot),
-    /// Blocks of a type.
-    Type(TypeName),
-    /// Blocks whose type is not known.
+    /// Blocks.
     Block(BlockLabel),
 }
 
@@ -123,7 +95,7 @@ pub struct ThreadName {
     pub name: String,
 }
 
-/// The size of the blocks of a node.
+/// The common trait of the blocks of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum BlockLabel {
     /// Their usable size in bytes.
@@ -166,41 +138,9 @@ impl HolderLabel {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Root(root) => root.kind(),
-            Self::Type(_) | Self::Block(_) => "block",
+            Self::Block(_) => "block",
         }
     }
-}
-
-/// The way to blocks: from a root through all that holds them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Way {
-    /// The nodes, of which the last stands for the blocks.
-    pub steps: Vec<HolderNode>,
-    /// Whether nodes have the bytes that they retain.
-    pub has_retained: bool,
-}
-
-impl Way {
-    /// The node of the blocks.
-    #[must_use]
-    pub fn last(&self) -> Option<&HolderNode> {
-        self.steps.last()
-    }
-
-    /// The blocks.
-    #[must_use]
-    pub fn own(&self) -> Amount {
-        self.last().map(|last| last.own).unwrap_or_default()
-    }
-}
-
-/// The holders of the blocks of one site.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SiteHolders {
-    /// The ways to them, those to most bytes first.
-    pub ways: Vec<Way>,
-    /// The blocks that were looked for in the heap, and found.
-    pub marked: Marked,
 }
 
 /// Why it is not told who holds blocks.
@@ -266,22 +206,6 @@ impl Holders {
         path
     }
 
-    /// The way to one of the nodes.
-    #[must_use]
-    pub fn way(&self, node: usize) -> Way {
-        let steps = self.path(node).into_iter().filter_map(|step| self.nodes.get(step)).cloned();
-        Way { steps: steps.collect(), has_retained: self.has_retained }
-    }
-
-    /// The ways to blocks with a mark of this number, those to most bytes first.
-    #[must_use]
-    pub fn ways_to(&self, mark: u32) -> Vec<Way> {
-        let marked = self.nodes.iter().enumerate().filter(|(_, node)| node.mark == Some(mark));
-        let mut ways: Vec<Way> = marked.map(|(index, _)| self.way(index)).collect();
-        ways.sort_by_key(|way| std::cmp::Reverse(way.own().bytes));
-        ways
-    }
-
     /// Joins nodes that have the same holder and the same label, as they have where names came later.
     #[must_use]
     pub fn joined(mut self) -> Self {
@@ -291,7 +215,7 @@ impl Holders {
         for mut node in std::mem::take(&mut self.nodes) {
             node.parent = node.parent.and_then(|parent| places.get(parent as usize).copied());
             let next = u32::try_from(new.len()).unwrap_or(u32::MAX);
-            let place = *known.entry((node.parent, node.label.clone(), node.mark)).or_insert(next);
+            let place = *known.entry((node.parent, node.label.clone())).or_insert(next);
             match new.get_mut(place as usize) {
                 Some(same) => {
                     same.own = same.own.plus(node.own);
@@ -316,7 +240,7 @@ mod tests {
     }
 
     fn node(parent: Option<u32>, label: HolderLabel, own: u64, below: u64) -> HolderNode {
-        HolderNode { parent, label, mark: None, own: amount(own), below: amount(below), retained_bytes: own * 10 }
+        HolderNode { parent, label, own: amount(own), below: amount(below), retained_bytes: own * 10 }
     }
 
     fn data(offset: u64, symbol: &str) -> HolderLabel {
@@ -361,18 +285,6 @@ mod tests {
         assert_eq!(joined.totals(), [amount(21), amount(18), amount(6)]);
         assert_eq!((joined.path(2), joined.path(0)), (vec![0, 1, 2], vec![0]));
         assert_eq!(holders.totals()[0].objects + holders.totals()[1].objects, 21);
-    }
-
-    #[test]
-    fn blocks_with_a_mark_stay_apart_from_others_of_their_type() {
-        let marked = |mark: u32| HolderNode { mark: Some(mark), ..node(Some(0), blocks(24), 2, 0) };
-        let nodes = vec![node(None, data(8, "slots"), 0, 0), node(Some(0), blocks(24), 1, 0), marked(0), marked(1)];
-        let holders = Holders { nodes, ..Holders::default() };
-        assert_eq!(holders.clone().joined(), holders);
-        let ways = holders.ways_to(1);
-        assert_eq!(ways.iter().map(|way| way.steps.len()).collect::<Vec<_>>(), [2]);
-        assert_eq!(ways[0].last().map(|step| step.mark), Some(Some(1)));
-        assert!(holders.ways_to(2).is_empty());
     }
 
     #[test]

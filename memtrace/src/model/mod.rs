@@ -9,7 +9,6 @@ pub mod frame;
 pub mod headroom;
 pub mod health;
 pub mod heap;
-pub mod heap_look;
 pub mod heap_report;
 pub mod heap_types;
 pub mod holders;

@@ -9,8 +9,6 @@ use super::{
     finding::{Finding, OneSided},
     frame::Stack,
     health::HealthCounter,
-    heap_look::LookedAtHeap,
-    holders::SiteHolders,
     memory::Memory,
     outcome::Outcome,
     run::Run,
@@ -106,8 +104,6 @@ pub struct Site {
     /// Where blocks of it are freed, most often first, of those frees that were looked at: only at sites whose old blocks
     /// accumulate.
     pub freed_at: Vec<FreedAt>,
-    /// The holders of its blocks; nothing where that was not looked at.
-    pub holders: Option<SiteHolders>,
     /// The age of its oldest live block.
     pub oldest_age: Option<Duration>,
     /// Why outer frames of its stack are missing; nothing where none is.
@@ -134,8 +130,6 @@ pub struct Process {
     /// Its memory over time, and which way that goes: resident memory, or the kernel's own. Nothing where it
     /// could not be read.
     pub memory: Option<Memory>,
-    /// Its heap, as looks from outside have seen it.
-    pub heap: LookedAtHeap,
     /// Its figures, by what was looked at.
     pub figures: Figures,
     /// The findings about it, beside its figures.

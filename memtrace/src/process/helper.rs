@@ -31,21 +31,15 @@ impl Helper {
     /// Where it cannot be started.
     pub fn start(command: &str) -> io::Result<(Self, UnixStream)> {
         let (socket, other) = UnixStream::pair()?;
-        let mut program = Command::new("/proc/self/exe");
-        program
+        let child = Command::new("/proc/self/exe")
             .arg(command)
             .env_clear()
             .stdin(OwnedFd::from(other))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .process_group(0);
-        // A thread that is told of it before its pid is known here waits for that.
-        let own = OWN.lock();
-        let child = program.spawn()?;
-        if let Ok(mut own) = own {
-            own.push(child.id());
-        }
-        Ok((Self(child), socket))
+            .process_group(0)
+            .spawn()?;
+        Ok((Self::of(child), socket))
     }
 
     /// The same for a process that was started.

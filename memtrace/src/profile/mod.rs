@@ -7,7 +7,6 @@ pub(crate) mod age_cohorts;
 mod allocated;
 pub(crate) mod before_end;
 pub(crate) mod cpu_clock;
-pub(crate) mod heap_history;
 pub(crate) mod left_blocks;
 pub(crate) mod reading;
 pub(crate) mod rss_history;
@@ -24,7 +23,7 @@ use self::{reading::Counters, subject::SubjectProfile};
 use crate::model::{category::Category, code_place::CodePlace, frame::ImageName, overhead::TrapCost, run::Run};
 
 /// The version of what [`Profile`] holds.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 3;
 
 /// All that was measured in a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]

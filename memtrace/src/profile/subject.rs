@@ -28,7 +28,6 @@ use super::{
     allocated::{Allocated, check},
     before_end::Past,
     cpu_clock::{Beginning, CpuClock},
-    heap_history::HeapHistory,
     left_blocks::LeftBlocks,
     reading::{AllSides, Asked, Basis, Counted, Counters, Placed, Reading, Sampling},
     rss_history::RssHistory,
@@ -67,7 +66,6 @@ pub(crate) struct SubjectProfile {
     pub(crate) at_exit: Option<AtExit>,
     /// Whether it has ended.
     pub(crate) ended: bool,
-    pub(crate) heap: HeapHistory,
     pub(crate) stacks: HashMap<StackId, PlacedStack>,
     #[serde(skip)]
     has_tentative: bool,
@@ -289,18 +287,6 @@ impl SubjectProfile {
             .collect();
         sites.sort_unstable_by(|a, b| b.cmp(a));
         sites.into_iter().take(FOLLOWED_FREES).map(|(_, index)| index)
-    }
-
-    /// The sites of an allocator's functions whose holders are worth knowing: those whose old blocks accumulate, fastest first, then those
-    /// that hold most.
-    pub(crate) fn worth_holders(&self) -> Vec<SiteIndex> {
-        let of_heap = self.sites.iter().filter(|(_, site)| site.category == Category::Heap);
-        let mut sites: Vec<(u64, u64, SiteIndex)> = of_heap
-            .filter(|(_, site)| site.totals.live_objects() > 0)
-            .map(|(index, site)| (site.aged_growth(), site.totals.live_bytes(), *index))
-            .collect();
-        sites.sort_unstable_by(|a, b| b.cmp(a));
-        sites.into_iter().map(|(.., index)| index).collect()
     }
 
     /// Windows begin, or begin again.

@@ -54,17 +54,6 @@ pub struct Node {
     pub retained_bytes: u64,
 }
 
-/// The traits of roots and blocks by which a tree is made.
-#[derive(Clone, Copy)]
-pub struct Traits<'a> {
-    /// The place of each of [`Reached::roots`], by its index.
-    pub place: &'a dyn Fn(usize) -> u32,
-    /// The label of each block, by its number.
-    pub label: &'a dyn Fn(usize) -> u32,
-    /// Whether nodes are kept for the sake of a block, by its number.
-    pub is_wanted: &'a dyn Fn(usize) -> bool,
-}
-
 /// A tree of holders. All amounts together are those of the blocks that are reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HolderTree {
@@ -76,19 +65,10 @@ pub struct HolderTree {
     pub joined: Amount,
 }
 
-/// A node while blocks are put into it.
-#[derive(Clone, Copy)]
-struct GrowingNode {
-    node: Node,
-    depth: u32,
-    /// The bytes of its blocks for the sake of which it is kept.
-    wanted_bytes: u64,
-}
-
 /// Nodes while blocks are put into them.
 struct Growing {
     shape: Shape,
-    nodes: Vec<GrowingNode>,
+    nodes: Vec<(Node, u32)>,
     by_label: HashMap<(u32, Label), u32>,
     /// The node that was found last: neighbours in the order of marking often have the same.
     last: Option<((u32, Label), u32)>,
@@ -108,8 +88,7 @@ impl Growing {
                 let new = u32::try_from(self.nodes.len()).ok().filter(|new| *new != NONE)?;
                 let parent = (parent != NONE).then_some(parent);
                 let (own, below) = (Amount::default(), Amount::default());
-                let node = Node { parent, label, own, below, retained_bytes: 0 };
-                self.nodes.push(GrowingNode { node, depth, wanted_bytes: 0 });
+                self.nodes.push((Node { parent, label, own, below, retained_bytes: 0 }, depth));
                 self.by_label.insert(key, new);
                 new
             }
@@ -120,18 +99,19 @@ impl Growing {
 }
 
 impl HolderTree {
-    /// The tree of all blocks that are reached. `goes_on` is asked now and then.
+    /// The tree of all blocks that are reached. `place` has the place of each of [`Reached::roots`], by its index, and `label` the label
+    /// of each block, by its number. `goes_on` is asked now and then.
     ///
     /// # Errors
     /// Where that says no.
     pub fn of(
         reached: &Reached,
-        traits: Traits<'_>,
+        place: &dyn Fn(usize) -> u32,
+        label: &dyn Fn(usize) -> u32,
         dominators: Option<&Dominators>,
         shape: Shape,
         goes_on: &mut dyn FnMut() -> bool,
     ) -> Result<Self, MarkingError> {
-        let Traits { place, label, is_wanted } = traits;
         let mut growing = Growing { shape, nodes: Vec::new(), by_label: HashMap::new(), last: None };
         let (mut elsewhere, mut joined) = (Amount::default(), Amount::default());
         let mut node_of = vec![NONE; reached.extents().len()];
@@ -146,7 +126,7 @@ impl HolderTree {
                 Parent::Root(root) => growing.node(NONE, Label::Place(place(root)), 0).unwrap_or(NONE),
                 Parent::Block(parent) => node_of[parent],
             };
-            let Some(GrowingNode { node: held_by, depth, .. }) = growing.nodes.get(holder as usize).copied() else {
+            let Some((held_by, depth)) = growing.nodes.get(holder as usize).copied() else {
                 elsewhere = elsewhere.plus(amount);
                 continue;
             };
@@ -158,16 +138,14 @@ impl HolderTree {
             }
             let node = new.unwrap_or(holder);
             node_of[block] = node;
-            let GrowingNode { node, wanted_bytes, .. } = &mut growing.nodes[node as usize];
+            let (node, _) = &mut growing.nodes[node as usize];
             node.own = node.own.plus(amount);
-            *wanted_bytes = wanted_bytes.saturating_add(if is_wanted(block) { amount.bytes } else { 0 });
         }
-        let (mut nodes, wanted_bytes): (Vec<Node>, Vec<u64>) =
-            growing.nodes.into_iter().map(|growing| (growing.node, growing.wanted_bytes)).unzip();
+        let mut nodes: Vec<Node> = growing.nodes.into_iter().map(|(node, _)| node).collect();
         if let Some(dominators) = dominators {
             retain(reached, dominators, &node_of, &mut nodes);
         }
-        let nodes = prune(nodes, wanted_bytes, shape.kept, &mut elsewhere);
+        let nodes = prune(nodes, shape.kept, &mut elsewhere);
         Ok(Self { nodes, elsewhere, joined })
     }
 }
@@ -185,16 +163,16 @@ fn retain(reached: &Reached, dominators: &Dominators, node_of: &[u32], nodes: &m
     }
 }
 
-/// Keeps the nodes below which most bytes are of those that are wanted, and sums up the others in what is above them. `totals` has the
-/// wanted bytes of each node alone.
-fn prune(mut nodes: Vec<Node>, mut totals: Vec<u64>, kept: usize, elsewhere: &mut Amount) -> Vec<Node> {
+/// Keeps the nodes below which most bytes are, and sums up the others in what is above them.
+fn prune(mut nodes: Vec<Node>, kept: usize, elsewhere: &mut Amount) -> Vec<Node> {
+    let mut totals: Vec<u64> = nodes.iter().map(|node| node.own.bytes).collect();
     for index in (0..nodes.len()).rev() {
         if let Some(parent) = nodes[index].parent {
             totals[parent as usize] = totals[parent as usize].saturating_add(totals[index]);
         }
     }
     // A node has no fewer bytes than those below it, and comes first: what is kept has its parents.
-    let mut order: Vec<usize> = (0..nodes.len()).filter(|index| totals[*index] > 0).collect();
+    let mut order: Vec<usize> = (0..nodes.len()).collect();
     order.sort_by_key(|index| (Reverse(totals[*index]), *index));
     let mut is_kept = vec![false; nodes.len()];
     order.iter().take(kept).for_each(|index| is_kept[*index] = true);

@@ -13,10 +13,7 @@ use crate::model::{
     finding::{Finding, ResidentKind},
     frame::{Frame, Function, ImageName, Place, Reason},
     health::{HealthCounter, HealthKind},
-    heap::{self, Arena, Free, FreeKind, Heap, Resident, SizeClass},
-    heap_look::LookedAtHeap,
-    holders::{BlockLabel, HolderLabel, HolderNode, HolderRoot, Marked, SiteHolders, Way},
-    ledger::{BeforeAttach, Ledger},
+    ledger::Ledger,
     memory::{Limit, Memory, Series, Usage},
     overhead::{Hits, Overhead},
     report::{FreedAt, Process, Report, Site},
@@ -72,35 +69,6 @@ fn survival() -> Survival {
     survival
 }
 
-/// A heap of 400 KiB in blocks of two sizes.
-fn heap() -> Heap {
-    let glibc = heap::Allocator {
-        name: "glibc".into(),
-        version: Some("2.36".into()),
-        image: Some("/lib/libc.so.6".into()),
-        live_bytes: 390 << 10,
-        live_objects: 2,
-        free: vec![Free { kind: FreeKind::Bin, bytes: 124 << 10 }],
-        returnable_bytes: 24 << 10,
-        fragmented_bytes: 4 << 10,
-        resident_bytes: 524 << 10,
-        growth_bytes_per_s: None,
-        arenas: vec![Arena { live_bytes: 390 << 10, live_objects: 2, free_bytes: 124 << 10 }],
-        size_classes: vec![SizeClass::new(90 << 10, 1), SizeClass::new(300 << 10, 1)],
-        reason: None,
-    };
-    let resident = Resident {
-        live_bytes: 400 << 10,
-        free_bytes: 100 << 10,
-        returnable_bytes: 24 << 10,
-        files_bytes: 400 << 10,
-        stacks_bytes: 60 << 10,
-        other_bytes: 40 << 10,
-        ..Resident::default()
-    };
-    Heap { looks: 1, duration: Duration::from_millis(40), resident, allocators: vec![glibc], ..Heap::default() }
-}
-
 fn block_figures(totals: Totals) -> BlockFigures {
     BlockFigures {
         allocators: vec![Allocator {
@@ -120,13 +88,6 @@ fn block_figures(totals: Totals) -> BlockFigures {
             live_mmap_bytes: 0,
             lost_events: 3,
             unmatched_frees: 7,
-            before_attach: Some(BeforeAttach {
-                live_bytes: 400 << 10,
-                free_bytes: 100 << 10,
-                returnable_bytes: 24 << 10,
-                other_bytes: 500 << 10,
-            }),
-            explained: None,
         }),
         overhead: Some(Overhead {
             hits: Hits { calls: 12_000, entries: 7_000, rets: 0 },
@@ -134,24 +95,6 @@ fn block_figures(totals: Totals) -> BlockFigures {
             cpu: Duration::from_secs(2),
         }),
     }
-}
-
-/// A table that holds the blocks of a site but one.
-fn held() -> SiteHolders {
-    let step = |label, objects, bytes| HolderNode {
-        parent: None,
-        label,
-        mark: None,
-        own: Amount { bytes, objects },
-        below: Amount::default(),
-        retained_bytes: 0,
-    };
-    let table = HolderRoot::Data { image: "/usr/bin/demo".into(), offset: Some(64), symbol: Some("g_table".into()) };
-    let blocks = HolderLabel::Block(BlockLabel::Size(1024));
-    let steps = vec![step(HolderLabel::Root(table), 0, 0), step(blocks, 7, 7168)];
-    let amount = |objects| Amount { bytes: objects * 1024, objects };
-    let marked = Marked { reached: amount(7), unreached: amount(1) };
-    SiteHolders { ways: vec![Way { steps, has_retained: false }], marked }
 }
 
 /// The figures of the report's process.
@@ -194,7 +137,6 @@ pub(crate) fn report() -> Report {
         short_lived_objects: Some(2),
         at_peak_bytes: 4000,
         sizes: sizes(),
-        holders: Some(held()),
         freed_at: vec![FreedAt {
             samples: 97,
             stack: [vec![resolved("free", 20, false)], vec![resolved("conn_close", 60, false)]]
@@ -227,7 +169,6 @@ pub(crate) fn report() -> Report {
         short_lived_objects: None,
         at_peak_bytes: 100,
         sizes: SizeHistogram::default(),
-        holders: None,
         freed_at: Vec::new(),
         truncation: Some(Truncation::NoRule),
         inferred: true,
@@ -255,13 +196,11 @@ pub(crate) fn report() -> Report {
             chose_tier: false,
             windows: 0,
             memory: Some(memory()),
-            heap: LookedAtHeap { heap: Some(heap()), not_looked: None },
             figures: Figures::Blocks(Box::new(block_figures(leak.totals.plus(&other.totals)))),
             findings: vec![Finding::UnexplainedGrowth {
                 bytes: 3 << 20,
                 kind: ResidentKind::Anonymous,
                 with_mappings: false,
-                with_looks: false,
             }],
             health: vec![
                 HealthCounter { name: "blocks_full", count: 3, kind: HealthKind::Loss },

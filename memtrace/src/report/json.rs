@@ -10,20 +10,19 @@ use std::{
 
 use serde::Serialize;
 
+pub(super) use self::figures::nanoseconds;
 use self::{
     before_end::JsonBeforeEnd,
-    figures::{JsonIntervals, JsonTotals, nanoseconds},
-    findings::{JsonAtExit, JsonNotLooked, JsonOneSided},
+    figures::{JsonIntervals, JsonTotals},
     gate::JsonGate,
     memory::{JsonKernelMemory, JsonLedger, JsonMemory, json_kernel_memory, json_memory},
     site::JsonSites,
 };
-use super::{
-    heap::json::{JsonHeap, json_heap},
-    words,
-};
+use super::words;
 use crate::model::{
+    at_exit::AtExit,
     figures::BlockFigures,
+    finding::OneSided,
     health::HealthCounter,
     memory::Memory,
     overhead::{Hits, Overhead},
@@ -32,8 +31,7 @@ use crate::model::{
 };
 
 mod before_end;
-pub(super) mod figures;
-mod findings;
+mod figures;
 mod gate;
 mod memory;
 mod site;
@@ -123,9 +121,6 @@ struct JsonProcess<'a> {
     peak: Option<JsonPeak>,
     memory: Option<JsonMemory>,
     kernel_memory: Option<JsonKernelMemory>,
-    heap: Option<JsonHeap<'a>>,
-    /// Why the last look was not made.
-    heap_not_read: Option<JsonNotLooked>,
     #[serde(flatten)]
     totals: JsonTotals,
     /// Nothing unless nothing but pages is traced.
@@ -240,8 +235,6 @@ fn json_process(process: &Process, top: usize) -> JsonProcess<'_> {
         peak: figures.peak().map(|peak| JsonPeak { at_ns: nanoseconds(peak.at), live_bytes: peak.live_bytes }),
         memory: process.memory.as_ref().and_then(json_memory),
         kernel_memory: process.memory.as_ref().and_then(json_kernel_memory),
-        heap: process.heap.heap.as_ref().map(|heap| json_heap(heap, top)),
-        heap_not_read: process.heap.not_looked.as_ref().map(JsonNotLooked::from),
         totals: (&figures.totals()).into(),
         resident_change_bytes: figures.pages().map(|pages| pages.change.bytes()),
         interval_95: blocks.and_then(BlockFigures::intervals).map(JsonIntervals::from),
@@ -253,6 +246,53 @@ fn json_process(process: &Process, top: usize) -> JsonProcess<'_> {
         before_end: process.before_end().copied().map(JsonBeforeEnd::from),
         sites: JsonSites(shown),
         sites_left_out: left_out.len(),
+    }
+}
+
+/// An allocator of which only one side is seen.
+#[derive(Serialize)]
+struct JsonOneSided<'a> {
+    allocator: &'a str,
+    image: &'a str,
+    seen: &'static str,
+    events: u64,
+}
+
+impl<'a> From<&'a OneSided> for JsonOneSided<'a> {
+    fn from(found: &'a OneSided) -> Self {
+        let OneSided { allocator, image, seen, events } = found;
+        Self { allocator, image, seen: seen.name(), events: *events }
+    }
+}
+
+/// The look at the process when it was about to end.
+#[derive(Serialize)]
+struct JsonAtExit {
+    checked: bool,
+    /// Why not, for scripts and for people.
+    cause: Option<&'static str>,
+    reason: Option<String>,
+    unreachable_bytes: Option<u64>,
+    unreachable_objects: Option<u64>,
+    read_bytes: Option<u64>,
+    held_ns: Option<u64>,
+}
+
+impl From<&AtExit> for JsonAtExit {
+    fn from(at_exit: &AtExit) -> Self {
+        let (checked, why) = match at_exit {
+            AtExit::Checked(checked) => (Some(checked), None),
+            AtExit::Unchecked(why) => (None, Some(why)),
+        };
+        Self {
+            checked: checked.is_some(),
+            cause: why.map(|why| why.cause().name()),
+            reason: why.map(words::unchecked::reason),
+            unreachable_bytes: checked.map(|checked| checked.unreachable.bytes),
+            unreachable_objects: checked.map(|checked| checked.unreachable.objects),
+            read_bytes: checked.map(|checked| checked.read_bytes),
+            held_ns: checked.map(|checked| nanoseconds(checked.held)),
+        }
     }
 }
 

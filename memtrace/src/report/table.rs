@@ -17,8 +17,6 @@ use crate::model::{
     finding::Finding,
     frame::{Frame, KERNEL_IMAGE, Place, base_name},
     health::{HealthCounter, HealthKind},
-    heap_look::LookedAtHeap,
-    ledger::Ledger,
     outcome::Tally,
     report::{FreedAt, Process, Report, Site},
     stats::estimate::Intervals,
@@ -90,13 +88,11 @@ fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Resul
     memory::render(process, out)?;
     if let Some(ledger) = blocks.and_then(|blocks| blocks.ledger.as_ref()) {
         writeln!(out, "ledger     {}", words::figures::ledger(ledger))?;
-        before_attach(ledger, process, out)?;
     }
     if let Some(peak) = process.figures.peak().filter(|peak| is_worth_a_word(peak, process)) {
         writeln!(out, "peak       {}", peak_line(&peak, process))?;
     }
     suspects(process, out)?;
-    holders(process, out)?;
     findings(process, "exit", out)?;
     if let Some(overhead) = blocks.and_then(|blocks| blocks.overhead).filter(|overhead| !overhead.cost.is_zero()) {
         writeln!(out, "cost       {}", words::figures::cost(&overhead))?;
@@ -107,25 +103,6 @@ fn summary(report: &Report, process: &Process, out: &mut dyn Write) -> io::Resul
         writeln!(out, "not seen   {}", words::not_seen::not_seen(not_seen))?;
     }
     Ok(())
-}
-
-/// Writes the parts of what was resident at attach, or why they are not told where that is worth a word.
-fn before_attach(ledger: &Ledger, process: &Process, out: &mut dyn Write) -> io::Result<()> {
-    let LookedAtHeap { heap, not_looked } = &process.heap;
-    let told = match (&ledger.before_attach, heap) {
-        (Some(before), _) => Some(words::figures::before_attach(before)),
-        (None, Some(heap)) => Some(words::heap_look::not_recognised(heap)),
-        (None, None) => None,
-    };
-    let why = not_looked.as_ref().filter(|why| why.is_worth_a_word()).map(words::heap_look::not_looked);
-    if let Some(told) = &told {
-        writeln!(out, "before     {told}")?;
-    }
-    match (told, why) {
-        (_, None) => Ok(()),
-        (None, Some(why)) => writeln!(out, "before     not looked at: {why}"),
-        (Some(_), Some(why)) => writeln!(out, "           not looked at again: {why}"),
-    }
 }
 
 /// Writes the findings whose line has this label.
@@ -187,23 +164,6 @@ fn suspects(process: &Process, out: &mut dyn Write) -> io::Result<()> {
         surest.judgement.confidence * 100.0,
         words::outcome::passed(&Tally::of(&process.sites)).map_or_else(String::new, |passed| format!("; {passed}"))
     )
-}
-
-/// The holders of the blocks of the first sites, where they were asked for.
-fn holders(process: &Process, out: &mut dyn Write) -> io::Result<()> {
-    /// The most sites that are told.
-    const TOLD: usize = 3;
-    if let Some(why) = process.heap.heap.as_ref().and_then(|heap| heap.no_holders) {
-        return writeln!(out, "held by    not told: {}", words::holders::not_told(why));
-    }
-    let told = process.sites.iter().filter_map(|site| {
-        let place = suspects::place(suspects::culprit(process, &site.stack)?);
-        Some((place, words::holders::of_site(site.holders.as_ref()?)))
-    });
-    for (place, held) in told.take(TOLD) {
-        writeln!(out, "held by    {place}: one way, {held}")?;
-    }
-    Ok(())
 }
 
 /// The source of an estimate.

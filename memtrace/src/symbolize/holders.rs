@@ -118,6 +118,6 @@ fn place_of(label: &mut HolderLabel) -> Option<Place<'_>> {
         HolderLabel::Root(HolderRoot::ThreadLocal { image, offset, symbol, .. }) => {
             Some(Place { image, is_thread_local: true, offset, symbol })
         }
-        HolderLabel::Root(_) | HolderLabel::Type(_) | HolderLabel::Block(_) => None,
+        HolderLabel::Root(_) | HolderLabel::Block(_) => None,
     }
 }

@@ -6,7 +6,6 @@
 
 mod debug_files;
 mod demangle;
-mod heap_names;
 pub mod holders;
 mod image;
 mod kernel;
@@ -17,7 +16,7 @@ pub mod reader;
 pub mod symbol_table;
 mod type_names;
 
-pub use heap_names::HeapNames;
 pub use image::{ImageCode, NamedImage};
 pub use kernel::{KernelCode, KernelStack};
 pub use native::Symbolizer;
+pub use type_names::TypeNames;

@@ -12,10 +12,7 @@ use super::{
     },
 };
 use crate::{
-    model::{
-        heap_types::{Table, TypeFigures, TypeName, Types},
-        holders::{HolderLabel, Holders},
-    },
+    model::heap_types::{Table, TypeFigures, TypeName, Types},
     process::{
         image::Image,
         maps::{self, FileId, Mapping},
@@ -40,7 +37,7 @@ struct TableImage {
 
 /// Names types, and remembers the names. The process that reads symbols is begun when it is needed first.
 #[derive(Default)]
-pub(super) struct TypeNames {
+pub struct TypeNames {
     reader: Option<Reader>,
     begun: u32,
     /// Nothing for those that could not be opened or read.
@@ -50,17 +47,10 @@ pub(super) struct TypeNames {
 }
 
 impl TypeNames {
-    /// Gives the types of a process, and those of its holders, names as their sources have them. Types that turn out to be none are
-    /// left out.
-    pub(super) fn name(&mut self, pid: u32, types: &mut Types, holders: Option<&mut Holders>) {
-        let of_holders = holders.map(|holders| holders.nodes.iter_mut()).unwrap_or_default();
-        let of_holders = of_holders.filter_map(|node| match &mut node.label {
-            HolderLabel::Type(name) => Some(name),
-            HolderLabel::Root(_) | HolderLabel::Block(_) => None,
-        });
-        let mut names: Vec<&mut TypeName> = types.rows.iter_mut().map(|row| &mut row.name).chain(of_holders).collect();
-        self.name_tables(pid, &mut names);
-        self.name_classes(&mut names);
+    /// Gives the types of a process names as their sources have them. Those that turn out to be none are left out.
+    pub fn name(&mut self, pid: u32, types: &mut Types) {
+        self.name_tables(pid, &mut types.rows);
+        self.name_classes(&mut types.rows);
         for row in &mut types.rows {
             if matches!(row.name, TypeName::Table(_)) {
                 // Only tables of virtual functions tell objects inside of others.
@@ -75,26 +65,26 @@ impl TypeNames {
         types.order();
     }
 
-    fn name_tables(&mut self, pid: u32, names: &mut [&mut TypeName]) {
-        if !names.iter().any(|name| matches!(name, TypeName::Table(_))) {
+    fn name_tables(&mut self, pid: u32, rows: &mut [TypeFigures]) {
+        if !rows.iter().any(|row| matches!(row.name, TypeName::Table(_))) {
             return;
         }
         let mappings = maps::read(pid).unwrap_or_default();
-        let mut wanted: HashMap<FileId, Vec<(&mut TypeName, Mapping)>> = HashMap::new();
-        for name in names {
-            let TypeName::Table(table) = &**name else { continue };
+        let mut wanted: HashMap<FileId, Vec<(&mut TypeFigures, Mapping)>> = HashMap::new();
+        for row in rows {
+            let TypeName::Table(table) = &row.name else { continue };
             // It may have become another program meanwhile.
             if let Some(mapping) = mapping_of(&mappings, table)
                 && let Some(file) = mapping.file
             {
-                wanted.entry(file).or_default().push((name, mapping.clone()));
+                wanted.entry(file).or_default().push((row, mapping.clone()));
             }
         }
-        for (file, names) in wanted {
-            if let Some((_, mapping)) = names.first() {
+        for (file, mut rows) in wanted {
+            if let Some((_, mapping)) = rows.first() {
                 self.open(pid, file, mapping);
             }
-            self.name_tables_of(file, names.into_iter().map(|(name, _)| name));
+            self.name_tables_of(file, rows.iter_mut().map(|(row, _)| &mut **row).collect());
         }
     }
 
@@ -107,29 +97,27 @@ impl TypeNames {
     }
 
     /// Names the tables of an image that was opened.
-    fn name_tables_of<'n>(&mut self, file: FileId, names: impl Iterator<Item = &'n mut TypeName>) {
+    fn name_tables_of(&mut self, file: FileId, rows: Vec<&mut TypeFigures>) {
         let Some(Some(image)) = self.images.get(&file) else { return };
-        let mut tables: Vec<(&mut TypeName, u64)> = Vec::new();
-        for name in names {
-            let TypeName::Table(table) = name else { continue };
+        let mut tables: Vec<(&mut TypeFigures, u64)> = Vec::new();
+        for row in rows {
+            let TypeName::Table(table) = &mut row.name else { continue };
             table.offset = image.image.virtual_offset(table.offset).unwrap_or(table.offset);
             let offset = table.offset;
-            tables.push((name, offset));
+            tables.push((row, offset));
         }
-        let mut offsets: Vec<u64> =
+        let offsets: Vec<u64> =
             tables.iter().map(|(_, offset)| *offset).filter(|offset| !image.symbols.contains_key(offset)).collect();
-        offsets.sort_unstable();
-        offsets.dedup();
         for offsets in offsets.chunks(MAX_PLACES) {
             self.ask_for_symbols(file, offsets);
         }
         let Some(Some(image)) = self.images.get(&file) else { return };
-        for (name, offset) in tables {
+        for (row, offset) in tables {
             let Some(symbol) = image.symbols.get(&offset).cloned().flatten() else { continue };
             match symbol.strip_prefix(VIRTUAL_TABLE) {
-                Some(class) => *name = TypeName::Class(class.to_owned()),
+                Some(class) => row.name = TypeName::Class(class.to_owned()),
                 None => {
-                    if let TypeName::Table(table) = name {
+                    if let TypeName::Table(table) = &mut row.name {
                         table.symbol = Some(printable(&symbol));
                     }
                 }
@@ -163,8 +151,8 @@ impl TypeNames {
         }
     }
 
-    fn name_classes(&mut self, names: &mut [&mut TypeName]) {
-        let mut mangled: Vec<String> = names.iter().filter_map(|name| name.class()).map(str::to_owned).collect();
+    fn name_classes(&mut self, rows: &mut [TypeFigures]) {
+        let mut mangled: Vec<String> = rows.iter().filter_map(|row| row.name.class()).map(str::to_owned).collect();
         mangled.sort_unstable();
         mangled.dedup();
         mangled.retain(|name| !self.classes.contains_key(name));
@@ -179,7 +167,7 @@ impl TypeNames {
                 Err(failure) => log::info!("names of {} classes stay as linkers see them: {failure:?}", names.len()),
             }
         }
-        for class in names.iter_mut().filter_map(|name| name.class_mut()) {
+        for class in rows.iter_mut().filter_map(|row| row.name.class_mut()) {
             if let Some(Some(name)) = self.classes.get(class) {
                 *class = printable(name);
             }

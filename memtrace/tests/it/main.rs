@@ -4,7 +4,6 @@
 
 mod agreement;
 mod allocators;
-mod before_attach;
 mod budget;
 mod budget_apart;
 mod bursts;
@@ -21,7 +20,6 @@ mod headroom;
 mod heap;
 mod heap_holders;
 mod heap_jemalloc;
-mod heap_pace;
 mod heap_reader;
 mod heap_types;
 mod host;
@@ -42,7 +40,6 @@ mod recorded;
 mod registers;
 mod returns;
 mod sampled;
-mod site_holders;
 mod slow_reader;
 mod stacks;
 mod support;

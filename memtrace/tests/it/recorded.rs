@@ -20,9 +20,6 @@ use crate::support::{
 use similar::TextDiff;
 use tempfile::TempDir;
 
-/// Without looks at heaps: how many are over when a run ends depends on the machine. `before_attach` tests what they tell.
-const UNSEEDED: &str = "--no-seed";
-
 /// A kind of run, whose outputs are compared with the recorded ones.
 struct Kind {
     name: &'static str,
@@ -140,12 +137,12 @@ fn a_command_that_is_traced_exactly_is_told_as_recorded() {
 
 #[test]
 fn a_process_that_is_traced_exactly_is_told_as_recorded() {
-    Kind::new("process", Figures::Exact, Sites::All).process(&["--tier", "exact", UNSEEDED], "heap");
+    Kind::new("process", Figures::Exact, Sites::All).process(&["--tier", "exact"], "heap");
 }
 
 #[test]
 fn samples_are_told_as_recorded() {
-    let options = ["--tier", "sampled", "--sample-bytes", "16KiB", UNSEEDED];
+    let options = ["--tier", "sampled", "--sample-bytes", "16KiB"];
     Kind::new("sampled", Figures::Kinds, Sites::All).process(&options, "many");
 }
 
@@ -156,7 +153,7 @@ fn windows_are_told_as_recorded() {
         let mut target = kind.target("on");
         let pid = target.pid().to_string();
         // Windows may have met as many frees as allocations, so that nothing is live.
-        let options = ["--tier", "auto", "--weight", "alloc-space", "--format", format, UNSEEDED, "--pid", &pid];
+        let options = ["--tier", "auto", "--weight", "alloc-space", "--format", format, "--pid", &pid];
         let mut tracing = Tracing::start(&options);
         target.say("go");
         tracing.wait_for("tier windowed from now on: ");
@@ -173,13 +170,13 @@ fn pages_by_stack_are_told_as_recorded() {
 
 #[test]
 fn pages_beside_blocks_are_told_as_recorded() {
-    let options = ["--category", "heap,pages", "--tier", "exact", UNSEEDED];
+    let options = ["--category", "heap,pages", "--tier", "exact"];
     Kind::new("pages", Figures::Kinds, Sites::Of("touch")).process(&options, "pages");
 }
 
 #[test]
 fn mappings_are_told_as_recorded() {
-    Kind::new("mmap", Figures::Exact, Sites::All).process(&["--category", "mmap", "--tier", "exact", UNSEEDED], "map");
+    Kind::new("mmap", Figures::Exact, Sites::All).process(&["--category", "mmap", "--tier", "exact"], "map");
 }
 
 #[test]
@@ -198,7 +195,7 @@ fn the_processes_of_a_cgroup_are_told_as_recorded() {
             fs::write(cgroup.folder.join("cgroup.procs"), target.pid().to_string()).unwrap();
         }
         let path = cgroup.folder.to_str().unwrap();
-        let tracing = Tracing::start(&["--tier", "exact", UNSEEDED, "--format", format, "--cgroup", path]);
+        let tracing = Tracing::start(&["--tier", "exact", "--format", format, "--cgroup", path]);
         for target in &mut targets {
             target.say("go");
             assert_eq!(target.line(), "done");
@@ -229,8 +226,7 @@ fn a_threshold_that_is_reached_is_told_as_recorded() {
     let (pid, reports) = (target.pid().to_string(), kind.path("reports"));
     fs::create_dir(&reports).unwrap();
     let record = ["--on-threshold", "record", "-o", &reports, "--capture", "1h", "--once"];
-    let mut watching =
-        Tracing::watch(&[&["watch", "--pid", &pid, "--threshold", "12MiB", UNSEEDED], &record[..]].concat());
+    let mut watching = Tracing::watch(&[&["watch", "--pid", &pid, "--threshold", "12MiB"], &record[..]].concat());
     target.say("go");
     assert_eq!(target.line(), "grown");
     watching.wait_for("memtrace: tracing ");

@@ -12,7 +12,7 @@ use std::{
 use serde_json::Value;
 
 use crate::support::{
-    self, EXACT_TIERS, FIGURES, FRAME_POINTERS, InTime, Signal, Target, Tracing, cgroup::Cgroup, compile, load, losses,
+    self, EXACT_TIERS, FIGURES, FRAME_POINTERS, InTime, Target, Tracing, cgroup::Cgroup, compile, load, losses,
     scratch, sum_at,
 };
 
@@ -135,25 +135,6 @@ fn children_are_exact_from_their_first_instruction_whether_they_fork_or_call_exe
         assert!(truths.iter().any(|truth| truth["role"] == role), "{role}");
     }
     assert_eq!(report["processes"].as_array().unwrap().len(), 17);
-}
-
-/// While a run ends, it looks at the heap of the parent again, and reads all targets before that and after.
-#[test]
-fn programs_that_end_with_the_run_before_anybody_has_looked_at_them_have_names() {
-    let program = compile("family.c", &FRAME_POINTERS);
-    let mut parent = Target::start(Command::new(program).args(["3", "wait"]));
-    assert_eq!(parent.line(), "ready");
-    let pid = parent.pid().to_string();
-    let mut tracing = Tracing::start(&["--pid", &pid, "--follow", "--interval", "200ms", "--format", "json"]);
-    while support::process(&tracing.report())["heap"].is_null() {}
-    tracing.hold();
-    parent.say("go");
-    let truths: Vec<Value> = (0..5).map(|_| serde_json::from_str(&parent.line()).unwrap()).collect();
-    tracing.signal(Signal::INT);
-    tracing.signal(Signal::CONT);
-    let (status, reports, messages) = tracing.finish();
-    assert_eq!(status, 0, "{messages}");
-    assert_family(json_lines(&reports).last().unwrap(), &truths);
 }
 
 #[test]

@@ -1,14 +1,13 @@
 // A program that knows what its heap holds. It fills it before anybody looks: small blocks of one size, every third of them freed
 // again, blocks of other sizes, and some that are mapped one by one. It prints its truth as usable sizes.
 //
-// It reads lines from standard input: "more" allocates 5,000 blocks of 1,000 bytes more; "burst" allocates 8,000 of 1,000 bytes, keeps
-// the last, and frees all others, whose memory stays with the allocator. Each is answered by a line.
+// It reads lines from standard input: "more" allocates 5,000 blocks of 1,000 bytes more. Each is answered by a line.
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { SMALL = 30000, MEDIUM = 500, LARGE = 20, MORE = 5000, BURST = 8000 };
+enum { SMALL = 30000, MEDIUM = 500, LARGE = 20, MORE = 5000 };
 
 static void *small[SMALL], *medium[MEDIUM], *large[LARGE];
 static unsigned long objects, bytes;
@@ -51,13 +50,6 @@ int main(void) {
             for (int i = 0; i < MORE; i++)
                 keep(1000);
             printf("{\"live_objects\": %lu, \"live_bytes\": %lu, \"more_bytes\": 1000, \"more_objects\": %d}\n", objects, bytes, MORE);
-        } else if (!strcmp(line, "burst\n")) {
-            static void *burst[BURST];
-            for (int i = 0; i < BURST; i++)
-                burst[i] = keep(1000);
-            for (int i = 0; i < BURST - 1; i++)
-                drop(burst[i]);
-            printf("{\"live_objects\": %lu, \"live_bytes\": %lu}\n", objects, bytes);
         }
     }
     return 0;

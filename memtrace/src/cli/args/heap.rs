@@ -17,7 +17,7 @@ Examples:
 
 The whole heap is told, also what was there before memtrace came. Nothing is
 attached, stopped or written to: memory that is resident is read from outside,
-by a process of low priority. It needs no BPF; for processes of others
+by a process of the lowest priority. It needs no BPF; for processes of others
 it needs CAP_SYS_PTRACE.
 
 Types are told by what blocks hold: C++ classes by their descriptions, also in
@@ -55,7 +55,7 @@ pub(crate) struct HeapArguments {
     #[arg(long)]
     pub(crate) retained: bool,
 
-    /// The longest that a look at one process may take: 10s or 2min; looks at several take ten times that together at most
+    /// The longest that a look at one process may take: 10s or 2min
     #[arg(long, value_name = "TIME", default_value = "1min", value_parser = positive_duration)]
     pub(crate) timeout: Duration,
 

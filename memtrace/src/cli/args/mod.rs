@@ -186,20 +186,6 @@ pub(crate) struct TraceArguments {
     #[arg(long = "category", value_enum, value_name = "CATEGORY", value_delimiter = ',')]
     pub(crate) categories: Vec<CategoryArgument>,
 
-    /// Do not read what the heap of a running process held before attach [default: read at the start and for the last
-    /// report, from outside]
-    #[arg(long)]
-    pub(crate) no_seed: bool,
-
-    /// Tell who holds the blocks of suspects and of other sites, one way each, in processes that ran before: the last report
-    /// waits up to 30s for that
-    #[arg(long, conflicts_with = "no_seed")]
-    pub(crate) holders: bool,
-
-    /// The same, and how many bytes would go with them
-    #[arg(long, conflicts_with = "no_seed")]
-    pub(crate) retained: bool,
-
     #[command(flatten)]
     pub(crate) report: ReportArguments,
 
@@ -248,7 +234,7 @@ impl Arguments {
         let arguments = Self::from_arg_matches(&matches)?;
         let is_of_kernel = arguments.trace.categories.contains(&CategoryArgument::Kernel);
         if let Some((_, option)) = NOT_OF_KERNEL.iter().find(|(id, _)| is_of_kernel && is_given(&matches, id)) {
-            let what = format!("--category kernel does not go with {option}, which is about programs");
+            let what = format!("--category kernel does not go with {option}, which is about probes in programs");
             return Err(Self::command().error(ErrorKind::ArgumentConflict, what));
         }
         Ok(arguments)
@@ -257,7 +243,7 @@ impl Arguments {
 
 /// Options without a meaning for the kernel's own memory, which must not look as if they had one: as they are called here, and
 /// by users.
-const NOT_OF_KERNEL: [(&str, &str); 11] = [
+const NOT_OF_KERNEL: [(&str, &str); 8] = [
     ("max_overhead", "--max-overhead"),
     ("sample_bytes", "--sample-bytes"),
     ("unwind", "--unwind"),
@@ -266,9 +252,6 @@ const NOT_OF_KERNEL: [(&str, &str); 11] = [
     ("max_rows", "--max-rows"),
     ("max_threads", "--max-threads"),
     ("empty_probes", "--empty-probes"),
-    ("no_seed", "--no-seed"),
-    ("holders", "--holders"),
-    ("retained", "--retained"),
 ];
 
 /// Whether somebody has asked for it: it may have a default.
@@ -324,9 +307,7 @@ mod tests {
             assert_eq!(refused(&["--category", "kernel", given]), ErrorKind::ArgumentConflict, "{given}");
             assert!(Arguments::parse(["memtrace", "--pid", "1", given]).is_ok(), "{given}");
         }
-        for flag in ["--empty-probes", "--no-seed", "--holders", "--retained"] {
-            assert_eq!(refused(&["--category", "kernel", flag]), ErrorKind::ArgumentConflict, "{flag}");
-        }
+        assert_eq!(refused(&["--category", "kernel", "--empty-probes"]), ErrorKind::ArgumentConflict);
         assert!(Arguments::parse(["memtrace", "--category", "kernel", "--max-blocks", "1"]).is_ok());
     }
 

@@ -69,10 +69,6 @@ pub(crate) struct WatchArguments {
     #[arg(long, value_name = "PERCENT", default_value = "10%", value_parser = percent)]
     pub(crate) max_overhead: f64,
 
-    /// Do not read what the heap of a process held before it was traced [default: read from outside]
-    #[arg(long)]
-    pub(crate) no_seed: bool,
-
     #[command(flatten)]
     pub(crate) report: ReportArguments,
 }

@@ -1,11 +1,6 @@
 //! The processes that are looked at, one after the other.
 
-use std::{
-    cmp::Reverse,
-    num::NonZeroU32,
-    os::fd::AsFd,
-    time::{Duration, Instant},
-};
+use std::{cmp::Reverse, num::NonZeroU32, os::fd::AsFd, time::Instant};
 
 use super::{super::failure::Failure, stop::StopSignals};
 use crate::{
@@ -15,12 +10,13 @@ use crate::{
     looking::{self, Asked, Limits, pressure},
     model::{
         heap_report::{HeapProcess, NotRead},
+        no_registers::NoRegisters,
         roots::ThreadWords,
         subject::Program,
     },
     process::{leader, memory, status},
     report::words,
-    symbolize::HeapNames,
+    symbolize::{TypeNames, holders::HolderNames},
 };
 
 /// The most processes that have ended and stay in the report.
@@ -100,8 +96,9 @@ impl LookedAt {
             Ok(mut heap) => {
                 // Its figures are of the middle of reading, as far as anybody knows.
                 let at = begun.elapsed().saturating_sub(heap.duration / 2);
-                looking.names.name(pid, &mut heap);
+                heap.holders = heap.holders.take().map(|holders| looking.holders().name(pid, holders));
                 heap.duration = look_begun.elapsed();
+                looking.types.name(pid, &mut heap.types);
                 self.process.rss_bytes = usage.map(|usage| usage.rss_bytes());
                 (self.process.heap, self.process.not_read) = (Some(self.looks.add(at, heap)), None);
             }
@@ -114,82 +111,37 @@ impl LookedAt {
     }
 }
 
-/// How many times what one look may take is for all looks of a round.
-const LOOKS_OF_TIME: u32 = 10;
-
-/// The rest of the time, and of the bytes of resident memory, that all looks of a round may take together.
-#[derive(Clone, Copy, Debug)]
-struct Left {
-    time: Duration,
-    bytes: u64,
-}
-
-impl Left {
-    /// All of it, where one look may take this.
-    fn of(limits: Limits) -> Self {
-        Self { time: limits.time.saturating_mul(LOOKS_OF_TIME), bytes: limits.bytes }
-    }
-
-    /// The limits of the next look, which may take this at most; nothing where nothing is left.
-    fn limits(self, limits: Limits) -> Option<Limits> {
-        let limits = Limits { time: limits.time.min(self.time), bytes: limits.bytes.min(self.bytes) };
-        (!limits.time.is_zero() && limits.bytes > 0).then_some(limits)
-    }
-
-    fn take(&mut self, bytes: u64, time: Duration) {
-        (self.time, self.bytes) = (self.time.saturating_sub(time), self.bytes.saturating_sub(bytes));
-    }
-}
-
 /// The means of looks.
 struct Looking {
     asked: Asked,
-    names: HeapNames,
-    registers: Registers,
-}
-
-/// The registers of threads.
-enum Registers {
-    /// Nobody has asked for them yet.
-    NotRead,
-    /// They can be read.
-    Readable(Box<RegisterReader>),
-    /// They cannot, which was said.
-    Refused,
-}
-
-impl Registers {
-    fn load() -> Self {
-        match RegisterReader::load() {
-            Ok(reader) => Self::Readable(Box::new(reader)),
-            Err(why) => {
-                let why = words::registers::not_read(&why);
-                log::warn!("blocks that only registers point to have no holder: {why}");
-                Self::Refused
-            }
-        }
-    }
+    types: TypeNames,
+    /// Names of holders, once there are any.
+    holders: Option<HolderNames>,
+    /// The reader of registers, once holders were asked for; nothing where it cannot be had.
+    registers: Option<Option<RegisterReader>>,
 }
 
 impl Looking {
+    fn holders(&mut self) -> &mut HolderNames {
+        self.holders.get_or_insert_with(HolderNames::start)
+    }
+
     /// The questions to a look at a process.
     fn asked(&mut self, pid: u32) -> Asked {
-        let mut asked = self.asked.clone();
-        if let Some(holders) = &mut asked.holders {
-            holders.threads = self.threads(pid);
-        }
-        asked
+        let threads = if self.asked.holders { self.threads(pid) } else { Vec::new() };
+        Asked { threads, ..self.asked.clone() }
     }
 
     /// The words of a process's threads, as far as the kernel tells them.
     fn threads(&mut self, pid: u32) -> Vec<ThreadWords> {
-        if let Registers::NotRead = self.registers {
-            self.registers = Registers::load();
-        }
-        match &mut self.registers {
-            Registers::Readable(reader) => reader.read(pid).unwrap_or_default(),
-            Registers::NotRead | Registers::Refused => Vec::new(),
-        }
+        let load = || {
+            let warn = |why: &NoRegisters| {
+                log::warn!("blocks that only registers point to have no holder: {}", words::registers::not_read(why));
+            };
+            RegisterReader::load().inspect_err(warn).ok()
+        };
+        let reader = self.registers.get_or_insert_with(load);
+        reader.as_mut().and_then(|reader| reader.read(pid).ok()).unwrap_or_default()
     }
 }
 
@@ -202,7 +154,7 @@ pub(super) struct Targets {
 
 impl Targets {
     pub(super) fn of(selection: Selection, asked: Asked) -> Self {
-        let looking = Looking { asked, names: HeapNames::default(), registers: Registers::NotRead };
+        let looking = Looking { asked, types: TypeNames::default(), holders: None, registers: None };
         Self { selection, looking, all: Vec::new() }
     }
 
@@ -267,25 +219,17 @@ impl Targets {
         });
     }
 
-    /// Looks at each that has not ended, at those first for which nothing was left the last time. Returns whether somebody has asked
-    /// to stop meanwhile; those that come later are not looked at then.
+    /// Looks at each that has not ended. Returns whether somebody has asked to stop meanwhile; those that come later are not looked
+    /// at then.
     pub(super) fn look(&mut self, limits: Limits, begun: Instant, stop: &StopSignals) -> bool {
-        let (mut left, mut is_stopped) = (Left::of(limits), false);
-        let is_left_out = |target: &LookedAt| target.process.not_read == Some(NotRead::UsedUp);
-        let (mut due, others): (Vec<_>, Vec<_>) =
-            self.all.iter_mut().filter(|target| !target.process.ended).partition(|target| is_left_out(target));
-        due.extend(others);
-        for target in due {
-            let why_not = if is_stopped { Err(NotRead::Stopped) } else { left.limits(limits).ok_or(NotRead::UsedUp) };
-            match why_not {
-                Ok(limits) => {
-                    let look_begun = Instant::now();
-                    target.look(&mut self.looking, limits, begun, stop);
-                    left.take(target.process.rss_bytes.unwrap_or(0), look_begun.elapsed());
-                    is_stopped = target.process.not_read == Some(NotRead::Stopped);
-                }
-                Err(why) => target.process.not_read = Some(why),
+        let mut is_stopped = false;
+        for target in self.all.iter_mut().filter(|target| !target.process.ended) {
+            if is_stopped {
+                target.process.not_read = Some(NotRead::Stopped);
+                continue;
             }
+            target.look(&mut self.looking, limits, begun, stop);
+            is_stopped = target.process.not_read == Some(NotRead::Stopped);
         }
         is_stopped
     }
@@ -304,25 +248,5 @@ impl Targets {
         let mut processes: Vec<HeapProcess> = self.all.iter().map(|target| target.process.clone()).collect();
         processes.sort_by_key(|process| Reverse(process.rss_bytes));
         processes
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn looks_draw_on_what_is_left_for_all_of_them() {
-        let second = Duration::from_secs(1);
-        let limits = Limits { time: second, bytes: 100 };
-        let mut left = Left::of(limits);
-        assert_eq!(left.limits(limits), Some(limits));
-        left.take(60, second * 19 / 2);
-        assert_eq!(left.limits(limits), Some(Limits { time: second / 2, bytes: 40 }));
-        left.take(40, Duration::ZERO);
-        assert_eq!(left.limits(limits), None, "no bytes are left");
-        let mut left = Left::of(limits);
-        left.take(1, second * 11);
-        assert_eq!(left.limits(limits), None, "no time is left");
     }
 }

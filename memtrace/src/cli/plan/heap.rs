@@ -6,7 +6,7 @@ use super::{Facts, table::Refusal};
 use crate::{
     capture::selection::Selection,
     cli::args::heap::{HeapArguments, HeapFormat},
-    looking::{Asked, AskedOfHolders, Limits},
+    looking::{Asked, Limits},
 };
 
 /// The most bytes that one look reads. It reads only what is resident, a part of it again and again.
@@ -55,14 +55,14 @@ pub(in crate::cli) fn plan(arguments: &HeapArguments, facts: Facts) -> Result<Pl
         interval: arguments.interval.map(|interval| interval.min(LONGEST)),
         duration: arguments.duration.map(|duration| duration.min(LONGEST)),
         limits: Limits { time: arguments.timeout.min(LONGEST), bytes: MAX_BYTES },
-        asked: Asked { is_close: true, types: true, holders: asked_of_holders(arguments.holders, arguments.retained) },
+        asked: Asked {
+            types: true,
+            holders: arguments.holders || arguments.retained,
+            retained: arguments.retained,
+            threads: Vec::new(),
+        },
         is_live: facts.has_terminal && is_table && arguments.output.is_none() && arguments.interval.is_some(),
     })
-}
-
-/// The question about holders. Retained bytes are those of holders.
-pub(super) fn asked_of_holders(holders: bool, retained: bool) -> Option<AskedOfHolders> {
-    (holders || retained).then(|| AskedOfHolders { retained, ..AskedOfHolders::default() })
 }
 
 #[cfg(test)]
@@ -95,9 +95,9 @@ mod tests {
 
     #[test]
     fn retained_bytes_imply_holders() {
-        let asked = |more: &[&str]| planned(&[&["--pid", "7"], more].concat()).unwrap().asked.holders;
-        let retained = [&[][..], &["--holders"], &["--retained"]].map(|more| asked(more).map(|asked| asked.retained));
-        assert_eq!(retained, [None, Some(false), Some(true)]);
+        let asked = |more: &[&str]| planned(&[&["--pid", "7"], more].concat()).unwrap().asked;
+        let told = [&[][..], &["--holders"], &["--retained"]].map(|more| (asked(more).holders, asked(more).retained));
+        assert_eq!(told, [(false, false), (true, false), (true, true)]);
     }
 
     #[test]

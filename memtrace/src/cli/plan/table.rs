@@ -101,8 +101,6 @@ enum Demand {
     AtExit,
     /// `--fail-on-leak` or `--at-exit`.
     Gate,
-    /// `--holders` or `--retained`.
-    Holders,
 }
 
 /// The outcome of a cell.
@@ -129,7 +127,7 @@ const ALL_BUT_COMMAND: &[Target] = &[Nothing, Pids, Comm, Cgroup, Everyone];
 
 /// The first row that a command line is in decides; without one it is traced as asked.
 #[rustfmt::skip]
-const TABLE: [Row; 20] = [
+const TABLE: [Row; 17] = [
     Row(OF_PROGRAMS, ANY_TIER, &[Nothing], None, Refused(NO_TARGET)),
 
     Row(&[KernelAndOthers], ANY_TIER, ANY_TARGET, None, Refused(KERNEL_AND_OTHERS)),
@@ -141,10 +139,6 @@ const TABLE: [Row; 20] = [
     Row(ANY_MEMORY, ANY_TIER, ALL_BUT_COMMAND, Some(Demand::AtExit), Refused(END_NOT_SEEN)),
     Row(&[Pages, Kernel], ANY_TIER, ANY_TARGET, Some(Demand::Gate), Refused(NO_SUSPECTS)),
     Row(ANY_MEMORY, &[Growth], ANY_TARGET, Some(Demand::Gate), Refused(NO_SUSPECTS)),
-
-    Row(ANY_MEMORY, ANY_TIER, &[Command], Some(Demand::Holders), Refused(HOLDERS_OF_COMMAND)),
-    Row(&[Mappings, Pages], ANY_TIER, ANY_TARGET, Some(Demand::Holders), Refused(HOLDERS_OF_BLOCKS)),
-    Row(ANY_MEMORY, &[Growth], ANY_TARGET, Some(Demand::Holders), Refused(HOLDERS_OF_BLOCKS)),
 
     Row(&[Kernel], ANY_TIER, ANY_TARGET, None, Instead(Exact, None)),
     Row(&[Unnamed], &[Growth], ANY_TARGET, None, AsAsked),
@@ -186,14 +180,6 @@ const NO_SUSPECTS: Refusal = Refusal {
     message: "pages and the kernel's memory are named, and nobody is convicted: --fail-on-leak would never fail",
     hint: "leave out --category and --tier growth, or --fail-on-leak",
 };
-const HOLDERS_OF_COMMAND: Refusal = Refusal {
-    message: "--holders looks at processes that ran before, and CMD begins only now",
-    hint: "start CMD first, and name it with --pid or --comm",
-};
-const HOLDERS_OF_BLOCKS: Refusal = Refusal {
-    message: "--holders looks for blocks of allocators, which are not traced here",
-    hint: "leave out --category and --tier growth; or use `memtrace heap --holders`",
-};
 const PAGES_ALONE: Refusal = Refusal {
     message: "--category pages alone has no allocations to look at in this tier",
     hint: "use --tier growth, or --category heap,pages",
@@ -219,7 +205,6 @@ pub(super) fn decide(arguments: &TraceArguments) -> Result<(TierArgument, Option
         Demand::NamedFunctions => !arguments.alloc.is_empty(),
         Demand::AtExit => arguments.gate.at_exit,
         Demand::Gate => arguments.gate.is_asked_for(),
-        Demand::Holders => arguments.holders || arguments.retained,
     };
     let row = TABLE.iter().find(|Row(memories, tiers, targets, demand, _)| {
         memories.contains(&memory)

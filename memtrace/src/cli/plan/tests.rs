@@ -11,7 +11,6 @@ use crate::{
     governor::budget::Budget,
     model::{
         category::{Category, KernelSource, PageKind},
-        heap_look::NotLooked,
         tier::Tier,
     },
     monitor::host::Reaction,
@@ -266,25 +265,6 @@ fn nothing_is_hooked_in_tier_growth_even_where_empty_probes_are_asked_for() {
     assert_eq!(programs(&["--pid", "7"]), ProbePrograms::Tracing);
     assert_eq!(programs(&["--pid", "7", "--empty-probes"]), ProbePrograms::Empty);
     assert_eq!(programs(&["--pid", "7", "--empty-probes", "--tier", "growth"]), ProbePrograms::Nothing);
-}
-
-#[test]
-fn heaps_are_looked_at_unless_nobody_wants_it_or_nothing_is_from_before() {
-    let why = |words: &[&str]| with_plan(words, FACTS, |plan| plan.options.why_no_looks());
-    for target in ONE_OR_MORE {
-        assert_eq!(why(target), None, "{target:?}");
-        assert_eq!(why(&[target, &["--no-seed"]].concat()), Some(NotLooked::NotWanted), "{target:?}");
-        assert_eq!(why(&[target, &["--tier", "growth"]].concat()), Some(NotLooked::NoBlocks), "{target:?}");
-    }
-    assert_eq!(why(&["--", "true"]), Some(NotLooked::BegunTraced));
-    assert_eq!(why(&["--no-seed", "--fail-on-leak", "--", "true"]), Some(NotLooked::NotWanted));
-    assert_eq!(why(&["--category", "kernel"]), Some(NotLooked::NoBlocks));
-    for (more, wanted) in [(&[][..], true), (&["--no-seed"], false)] {
-        let Reaction::Trace(options) = watching(&[&["--all"], more].concat()).unwrap().watched.reaction else {
-            panic!("{more:?}")
-        };
-        assert_eq!(options.seed, wanted, "{more:?}");
-    }
 }
 
 #[test]

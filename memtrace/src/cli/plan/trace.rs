@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::{
     Facts, Note, best_unwind,
-    heap::asked_of_holders,
     table::{self, Refusal, decide},
 };
 use crate::{
@@ -72,8 +71,6 @@ pub(in crate::cli) fn plan(arguments: &TraceArguments, facts: Facts) -> Result<P
         writes_a_file: report.output.is_some(),
         has_empty_probes: arguments.empty_probes,
         at_exit: table::looks_at_exit(arguments),
-        seed: !arguments.no_seed,
-        holders: asked_of_holders(arguments.holders, arguments.retained),
     };
     let notes = choice.map(Note::Choice).into_iter().chain(warning).collect();
     Ok(Plan { options, report, is_live, gate: &arguments.gate, question: question(arguments), notes })

@@ -71,8 +71,6 @@ fn options(arguments: &WatchArguments, unwind: Unwind, facts: Facts) -> Options 
         custom: Vec::new(),
         has_empty_probes: false,
         at_exit: false,
-        seed: !arguments.no_seed,
-        holders: None,
         writes_a_file: arguments.on_threshold == OnThreshold::Record || arguments.report.output.is_some(),
     }
 }

@@ -9,7 +9,7 @@ use crate::{
         roots::ThreadWords,
     },
     process::{
-        heap::{Bounds, Look, bytes::Reader, live::Live, pace::Pace},
+        heap::{Bounds, Look, bytes::Reader, live::Live},
         image::Image,
         kernel_words, thread_words,
     },
@@ -23,20 +23,18 @@ pub(in crate::looking) fn of(
     pid: u32,
     look: Look,
     told: &[ThreadWords],
-    wanted: Wanted<'_>,
+    wanted: Wanted,
     bounds: Bounds,
 ) -> (Result<Holders, NoHolders>, u32) {
     let threads = thread_words::read(pid, told);
     let without = threads.iter().filter(|thread| thread.words.registers.is_none()).count();
     let without = u32::try_from(without).unwrap_or(u32::MAX);
     let kernel_words = kernel_words::read(pid);
-    let mut pace = Pace::begin();
-    let Ok(mut live) = Live::open(pid, &mut pace) else { return (Err(NoHolders::Refused), without) };
+    let Ok(mut live) = Live::open(pid) else { return (Err(NoHolders::Refused), without) };
     let mut reader = Reader::new(&mut live, Bounds { time: bounds.time.max(Duration::from_millis(1)), ..bounds });
     let known = Known {
         mappings: &look.mappings,
         found: look.found,
-        types: &look.types,
         threads: &threads,
         kernel_words: &kernel_words,
         // An image that cannot be opened is a mapping with a name.

@@ -13,10 +13,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{
-    bytes::{HEAD_BYTES, Memory, PAGE, Page},
-    pace::Pace,
-};
+use super::bytes::{HEAD_BYTES, Memory, PAGE, Page};
 use crate::process::{
     image::open_mapped,
     leader,
@@ -31,25 +28,24 @@ const MAX_FILES: usize = 64;
 
 /// The memory of one process. The open file of its pagemap stands for its address space, whatever becomes of its pid.
 #[derive(Debug)]
-pub struct Live<'p> {
+pub struct Live {
     pid: u32,
     thread: Pid,
     pagemap: Pagemap,
     /// Files of mappings; nothing for those that cannot be opened.
     files: HashMap<FileId, Option<File>>,
-    pace: &'p mut Pace,
 }
 
-impl<'p> Live<'p> {
-    /// Opens that of `pid`, to be read at this pace.
+impl Live {
+    /// Opens that of `pid`.
     ///
     /// # Errors
     /// Where it is gone, or may not be looked into.
-    pub fn open(pid: u32, pace: &'p mut Pace) -> io::Result<Self> {
+    pub fn open(pid: u32) -> io::Result<Self> {
         let thread = leader::speaker(pid);
         let pagemap = Pagemap::open(thread)?;
         let thread = i32::try_from(thread).map_err(|_| io::ErrorKind::NotFound)?;
-        let live = Self { pid, thread: Pid::from_raw(thread), pagemap, files: HashMap::new(), pace };
+        let live = Self { pid, thread: Pid::from_raw(thread), pagemap, files: HashMap::new() };
         live.may_be_read()?;
         Ok(live)
     }
@@ -65,9 +61,8 @@ impl<'p> Live<'p> {
     }
 }
 
-impl Memory for Live<'_> {
+impl Memory for Live {
     fn pages(&mut self, address: u64, pages: &mut [Page]) -> bool {
-        self.pace.keep();
         let Ok(mut entries) = self.pagemap.entries(address / PAGE as u64, pages.len()) else { return false };
         let mut known = 0;
         for page in &mut *pages {
@@ -84,7 +79,6 @@ impl Memory for Live<'_> {
     }
 
     fn copy(&mut self, address: u64, into: &mut [u8]) -> bool {
-        self.pace.keep();
         let Ok(base) = usize::try_from(address) else { return false };
         let length = into.len();
         let place = [RemoteIoVec { base, len: length }];
@@ -93,7 +87,6 @@ impl Memory for Live<'_> {
 
     fn heads(&mut self, pages: &[u64], into: &mut [u8]) {
         for (pages, heads) in pages.chunks(MAX_PLACES).zip(into.chunks_mut(MAX_PLACES * HEAD_BYTES)) {
-            self.pace.keep();
             let places: Vec<RemoteIoVec> = pages
                 .iter()
                 .filter_map(|page| Some(RemoteIoVec { base: usize::try_from(*page).ok()?, len: HEAD_BYTES }))

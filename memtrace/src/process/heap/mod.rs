@@ -11,7 +11,6 @@ pub mod glibc;
 mod image;
 pub mod jemalloc;
 pub mod live;
-pub mod pace;
 mod residency;
 pub mod resident;
 mod share;
@@ -31,7 +30,6 @@ use self::{
     bytes::{Memory, Reader, Stop},
     found::{Found, Outcome},
     live::Live,
-    pace::Pace,
     smaps::MappedMemory,
     types::Types,
 };
@@ -41,11 +39,11 @@ use crate::model::{
     heap_types::{self, NotTold},
 };
 
-/// How often a program that runs is read, at most.
-const MAX_READINGS: usize = 9;
+/// How often a program that runs is looked at, at most.
+const MAX_LOOKS: usize = 9;
 /// A program is idle that runs no longer than one part in so many of the time that the look takes of a CPU.
 const IDLE_OF: u32 = 100;
-/// CPU time that all these readings together may take.
+/// CPU time that all these looks together may take.
 const CHEAP: Duration = Duration::from_millis(1300);
 
 /// Why there is no look at a heap.
@@ -91,9 +89,8 @@ pub struct Look {
 impl Look {
     /// Tells the types of its blocks, of a process that may have gone on since. The figures say which bound has kept it from that.
     pub fn tell_types(&mut self, pid: u32, bounds: Bounds) {
-        let read = |live: &mut Live<'_>| types::read(&mut Reader::new(live, bounds), &self.mappings, &self.found);
-        let mut pace = Pace::begin();
-        match Live::open(pid, &mut pace).map_err(|_| NotTold::Gone).and_then(|mut live| read(&mut live)) {
+        let read = |live: &mut Live| types::read(&mut Reader::new(live, bounds), &self.mappings, &self.found);
+        match Live::open(pid).map_err(|_| NotTold::Gone).and_then(|mut live| read(&mut live)) {
             Ok(types) => {
                 self.heap.types = types.figures.clone();
                 self.types = types;
@@ -126,31 +123,18 @@ pub fn look(pid: u32, bounds: Bounds) -> Result<Heap, LookError> {
 /// # Errors
 /// As [`look`].
 pub fn look_closely(pid: u32, bounds: Bounds) -> Result<Look, LookError> {
-    look_repeatedly(pid, bounds, MAX_READINGS)
-}
-
-/// The same by one reading, which takes a ninth of the time and may be off by a hundredth of the blocks of a program that runs.
-///
-/// # Errors
-/// As [`look`].
-pub fn look_briefly(pid: u32, bounds: Bounds) -> Result<Look, LookError> {
-    look_repeatedly(pid, bounds, 1)
-}
-
-fn look_repeatedly(pid: u32, bounds: Bounds, most: usize) -> Result<Look, LookError> {
     let (begun, own, target) = (Instant::now(), status::own_cpu_time(), status::cpu_time(pid));
     let mappings = smaps::read(pid)?;
-    let mut pace = Pace::begin();
     let hints = Hints { glibc_version: glibc::version::told_by_file(pid, &mappings) };
-    let mut looks = vec![look_once(pid, mappings, &hints, bounds, &mut pace)?];
+    let mut looks = vec![look_once(pid, mappings, &hints, bounds)?];
     let took = status::own_cpu_time().saturating_sub(own);
     let ran = status::cpu_time(pid).zip(target).map(|(after, before)| after.saturating_sub(before));
     let is_idle = ran.is_some_and(|ran| ran <= took / IDLE_OF);
-    while !is_idle && looks.len() < most && status::own_cpu_time().saturating_sub(own) + took <= CHEAP {
+    while !is_idle && looks.len() < MAX_LOOKS && status::own_cpu_time().saturating_sub(own) + took <= CHEAP {
         let time = bounds.time.saturating_sub(begun.elapsed());
         let again = smaps::read(pid).map_err(LookError::from);
         // Those so far count, if the process has ended or time is up.
-        match again.and_then(|mappings| look_once(pid, mappings, &hints, Bounds { time, ..bounds }, &mut pace)) {
+        match again.and_then(|mappings| look_once(pid, mappings, &hints, Bounds { time, ..bounds })) {
             Ok(look) => looks.push(look),
             Err(_) => break,
         }
@@ -167,14 +151,8 @@ fn look_repeatedly(pid: u32, bounds: Bounds, most: usize) -> Result<Look, LookEr
     Ok(look)
 }
 
-fn look_once(
-    pid: u32,
-    mappings: Vec<MappedMemory>,
-    hints: &Hints,
-    bounds: Bounds,
-    pace: &mut Pace,
-) -> Result<Look, LookError> {
-    let mut live = Live::open(pid, pace).map_err(|source| LookError::Memory { pid, source })?;
+fn look_once(pid: u32, mappings: Vec<MappedMemory>, hints: &Hints, bounds: Bounds) -> Result<Look, LookError> {
+    let mut live = Live::open(pid).map_err(|source| LookError::Memory { pid, source })?;
     read(&mut live, mappings, hints, bounds).map_err(|stop| match stop {
         Stop::Exhausted(source) => LookError::Exhausted { pid, source },
         Stop::Gone => LookError::Gone(pid),

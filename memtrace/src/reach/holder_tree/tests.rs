@@ -10,22 +10,8 @@ fn objects(objects: u64) -> Amount {
     Amount { bytes: objects * BLOCK_BYTES, objects }
 }
 
-/// All roots and all blocks are alike, and wanted.
-const ALIKE: Traits<'_> = Traits { place: &|_| 7, label: &|_| 1, is_wanted: &|_| true };
-
 /// The tree of a graph whose blocks have these labels, with its nodes as `label > label: own + below`.
 fn told(
-    labels: &[u32],
-    pointers: &[(usize, usize)],
-    roots: &[(usize, usize)],
-    shape: Shape,
-) -> (Vec<String>, HolderTree) {
-    told_for(&|_| true, labels, pointers, roots, shape)
-}
-
-/// The same for the sake of some blocks.
-fn told_for(
-    is_wanted: &dyn Fn(usize) -> bool,
     labels: &[u32],
     pointers: &[(usize, usize)],
     roots: &[(usize, usize)],
@@ -34,8 +20,8 @@ fn told_for(
     let reached = graph(labels.len(), pointers, roots);
     let dominators = Dominators::of(&reached, &mut || true).unwrap();
     let place = |root: usize| u32::try_from(reached.roots()[root].place).unwrap();
-    let traits = Traits { place: &place, label: &|block| labels[block], is_wanted };
-    let tree = HolderTree::of(&reached, traits, Some(&dominators), shape, &mut || true).unwrap();
+    let tree =
+        HolderTree::of(&reached, &place, &|block| labels[block], Some(&dominators), shape, &mut || true).unwrap();
     let lines = tree.nodes.iter().map(|node| {
         let mut path = Vec::new();
         let mut at = Some(node);
@@ -56,18 +42,6 @@ fn told_for(
 const LABELS: [u32; 12] = [1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 4, 9];
 const POINTERS: [(usize, usize); 10] =
     [(0, 1), (0, 2), (0, 3), (1, 4), (2, 5), (3, 6), (1, 7), (7, 8), (8, 9), (9, 10)];
-
-#[test]
-fn only_ways_to_blocks_that_are_wanted_are_kept_where_some_are() {
-    // The second name of a record.
-    let (lines, tree) = told_for(&|block| block == 5, &LABELS, &POINTERS, &[(0, 0)], WIDE);
-    let expected = ["place 0: 0 + 0", "place 0 > 1: 1 + 0", "place 0 > 1 > 2: 3 + 4", "place 0 > 1 > 2 > 3: 3 + 0"];
-    assert_eq!(lines, expected);
-    assert_eq!(tree.elsewhere, Amount::default());
-    let (lines, tree) = told_for(&|_| false, &LABELS, &POINTERS, &[(0, 0)], WIDE);
-    assert!(lines.is_empty());
-    assert_eq!(tree.elsewhere, objects(11));
-}
 
 #[test]
 fn blocks_with_the_same_way_to_them_are_one_node_and_lists_are_folded() {
@@ -119,11 +93,11 @@ fn the_smallest_branches_are_summed_up() {
 fn a_long_list_is_one_node() {
     let reached = list(100_000);
     let dominators = Dominators::of(&reached, &mut || true).unwrap();
-    let tree = HolderTree::of(&reached, ALIKE, Some(&dominators), SHAPE, &mut || true).unwrap();
+    let tree = HolderTree::of(&reached, &|_| 7, &|_| 1, Some(&dominators), SHAPE, &mut || true).unwrap();
     assert_eq!(tree.nodes.len(), 2);
     assert_eq!(tree.nodes[1].own, Amount { bytes: 3_200_000, objects: 100_000 });
     assert_eq!(tree.nodes[1].retained_bytes, 3_200_000);
-    let interrupted = HolderTree::of(&reached, ALIKE, None, SHAPE, &mut || false);
+    let interrupted = HolderTree::of(&reached, &|_| 7, &|_| 1, None, SHAPE, &mut || false);
     assert_eq!(interrupted, Err(MarkingError::Interrupted));
 }
 

@@ -146,7 +146,6 @@ pub(crate) fn held() -> HeapReport {
     let node = |parent, label, own: Amount| HolderNode {
         parent,
         label,
-        mark: None,
         own,
         below: Amount::default(),
         retained_bytes: own.bytes,
@@ -174,7 +173,6 @@ pub(crate) fn held() -> HeapReport {
         swapped_bytes: 3 * MIB,
         kernel_words_left_out: 0,
         has_retained: true,
-        marked: Vec::new(),
     };
     if let Some(heap) = &mut report.processes[0].heap {
         heap.consistency.threads_without_registers = 12;

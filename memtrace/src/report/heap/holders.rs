@@ -11,7 +11,7 @@ use super::sections::{percent, share};
 use crate::{
     model::{
         heap::Heap,
-        holders::{HolderLabel, HolderNode, HolderRoot, Holders, SiteHolders, Way},
+        holders::{HolderLabel, HolderNode, HolderRoot, Holders},
         survival::Amount,
     },
     report::{
@@ -20,12 +20,9 @@ use crate::{
     },
 };
 
-/// The most ways that are told of a site.
-const MAX_WAYS_OF_SITE: usize = 16;
-
 /// A way to blocks, in the report on heaps and in that of a run.
 #[derive(Serialize)]
-pub(in crate::report) struct JsonHolder {
+pub(super) struct JsonHolder {
     path: Vec<JsonStep>,
     objects: u64,
     bytes: u64,
@@ -76,35 +73,27 @@ fn ways(holders: &Holders) -> Vec<usize> {
 /// The ways to blocks, those with most bytes first, `top` at most.
 pub(super) fn json_holders(holders: &Holders, top: usize) -> Vec<JsonHolder> {
     let total = holders.reached.bytes.saturating_add(holders.unreached.bytes);
-    ways(holders).into_iter().take(top).filter_map(|index| json_way(&holders.way(index), total)).collect()
-}
-
-/// The ways to the blocks of a site, those with most bytes first.
-pub(in crate::report) fn json_site_holders(holders: &SiteHolders) -> Vec<JsonHolder> {
-    let total = holders.marked.reached.plus(holders.marked.unreached).bytes;
-    holders.ways.iter().take(MAX_WAYS_OF_SITE).filter_map(|way| json_way(way, total)).collect()
-}
-
-/// A way, with the share of its blocks in so many bytes.
-fn json_way(way: &Way, total_bytes: u64) -> Option<JsonHolder> {
-    let node = way.last()?;
-    let is_root = matches!(node.label, HolderLabel::Root(_));
-    Some(JsonHolder {
-        path: way.steps.iter().map(json_step).collect(),
-        objects: node.own.objects,
-        bytes: node.own.bytes,
-        below_objects: node.below.objects,
-        below_bytes: node.below.bytes,
-        retained_bytes: (way.has_retained && !is_root).then_some(node.retained_bytes),
-        share: share(node.own.bytes, total_bytes),
-    })
+    let way = |index: usize| {
+        let node = holders.nodes.get(index)?;
+        let is_root = matches!(node.label, HolderLabel::Root(_));
+        Some(JsonHolder {
+            path: holders.path(index).into_iter().filter_map(|step| holders.nodes.get(step)).map(json_step).collect(),
+            objects: node.own.objects,
+            bytes: node.own.bytes,
+            below_objects: node.below.objects,
+            below_bytes: node.below.bytes,
+            retained_bytes: (holders.has_retained && !is_root).then_some(node.retained_bytes),
+            share: share(node.own.bytes, total),
+        })
+    };
+    ways(holders).into_iter().take(top).filter_map(way).collect()
 }
 
 fn json_step(node: &HolderNode) -> JsonStep {
     let (image, offset) = match &node.label {
         HolderLabel::Root(HolderRoot::Data { image, offset, .. }) => (Some(image.clone()), *offset),
         HolderLabel::Root(HolderRoot::ThreadLocal { image, offset, .. }) => (Some(image.clone()), Some(*offset)),
-        HolderLabel::Root(_) | HolderLabel::Type(_) | HolderLabel::Block(_) => (None, None),
+        HolderLabel::Root(_) | HolderLabel::Block(_) => (None, None),
     };
     JsonStep {
         label: words::holders::label(&node.label),

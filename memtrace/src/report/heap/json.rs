@@ -18,7 +18,7 @@ use crate::{
         heap_types::{NotTold, TypeFigures, TypeKind},
         holders::NoHolders,
     },
-    report::{json::figures::nanoseconds, words},
+    report::{json::nanoseconds, words},
 };
 
 /// The name of the schema, with its version.

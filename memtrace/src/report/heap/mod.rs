@@ -3,7 +3,7 @@
 //! In: heaps, as looks from outside have seen them. Out: bytes.
 
 pub mod folded;
-pub(super) mod holders;
+mod holders;
 pub mod json;
 mod sections;
 pub mod table;

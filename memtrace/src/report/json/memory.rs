@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::figures::nanoseconds;
 use crate::model::{
-    ledger::{BeforeAttach, Explained, Ledger},
+    ledger::Ledger,
     memory::{KernelUsage, Memory, Reading, Series, Usage},
 };
 
@@ -20,40 +20,6 @@ pub(super) struct JsonLedger {
     unexplained_bytes: i64,
     lost_events: u64,
     unmatched_frees: u64,
-    before_attach: Option<JsonBeforeAttach>,
-    explained: Option<JsonExplained>,
-}
-
-/// The parts of what was resident at attach.
-#[derive(Serialize)]
-struct JsonBeforeAttach {
-    live_bytes: u64,
-    free_bytes: u64,
-    returnable_bytes: u64,
-    other_bytes: u64,
-}
-
-impl From<&BeforeAttach> for JsonBeforeAttach {
-    fn from(before: &BeforeAttach) -> Self {
-        let BeforeAttach { live_bytes, free_bytes, returnable_bytes, other_bytes } = *before;
-        Self { live_bytes, free_bytes, returnable_bytes, other_bytes }
-    }
-}
-
-/// The growth that looks explain.
-#[derive(Serialize)]
-struct JsonExplained {
-    free_bytes: i64,
-    blocks_bytes: i64,
-    files_bytes: i64,
-    stacks_bytes: i64,
-}
-
-impl From<&Explained> for JsonExplained {
-    fn from(explained: &Explained) -> Self {
-        let Explained { free_bytes, blocks_bytes, files_bytes, stacks_bytes } = *explained;
-        Self { free_bytes, blocks_bytes, files_bytes, stacks_bytes }
-    }
 }
 
 impl From<&Ledger> for JsonLedger {
@@ -66,8 +32,6 @@ impl From<&Ledger> for JsonLedger {
             unexplained_bytes: ledger.unexplained_bytes(),
             lost_events: ledger.lost_events,
             unmatched_frees: ledger.unmatched_frees,
-            before_attach: ledger.before_attach.as_ref().map(JsonBeforeAttach::from),
-            explained: ledger.explained.as_ref().map(JsonExplained::from),
         }
     }
 }
@@ -155,20 +119,4 @@ pub(super) fn json_kernel_memory(memory: &Memory) -> Option<JsonKernelMemory> {
         percpu_bytes: usage.percpu_bytes,
     };
     Some(JsonKernelMemory { series: readings.iter().map(usage).collect() })
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::Value;
-
-    #[test]
-    fn both_schemas_describe_a_heap_alike() {
-        let [of_runs, of_heaps] =
-            [include_str!("../../../../docs/schema.json"), include_str!("../../../../docs/schema-heap.json")]
-                .map(|schema| serde_json::from_str::<Value>(schema).unwrap());
-        let described = of_heaps["$defs"].as_object().unwrap().iter().filter(|(name, _)| *name != "process");
-        for (name, description) in described {
-            assert_eq!(&of_runs["$defs"][name], description, "copy $defs/{name} from schema-heap.json to schema.json");
-        }
-    }
 }

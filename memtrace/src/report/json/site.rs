@@ -16,15 +16,11 @@ use crate::{
     model::{
         category::{KernelSource, PageKind},
         frame::{Frame, Stack},
-        holders::Marked,
         report::{FreedAt, Site},
         survival::{Cohort, GENERATION_S, Survival},
         truncation::Truncation,
     },
-    report::{
-        heap::holders::{JsonHolder, json_site_holders},
-        words,
-    },
+    report::words,
 };
 
 /// Written one by one: a hundred thousand with their frames would take gigabytes.
@@ -100,38 +96,12 @@ struct JsonSite<'a> {
     at_peak_bytes: u64,
     sizes: Vec<JsonSize>,
     freed_at: Vec<JsonFreedAt<'a>>,
-    /// Ways to its blocks, where they were asked for and looked at.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    holders: Option<Vec<JsonHolder>>,
-    /// All of those, and others that were looked at.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    held: Option<JsonHeld>,
     oldest_age_ns: Option<u64>,
     truncated: bool,
     /// Why, where it is.
     truncation: Option<&'static str>,
     inferred: bool,
     frames: JsonFrames<'a>,
-}
-
-/// The blocks of a site that were looked for in the heap, and found.
-#[derive(Serialize)]
-struct JsonHeld {
-    reached_objects: u64,
-    reached_bytes: u64,
-    unreached_objects: u64,
-    unreached_bytes: u64,
-}
-
-impl From<&Marked> for JsonHeld {
-    fn from(Marked { reached, unreached }: &Marked) -> Self {
-        Self {
-            reached_objects: reached.objects,
-            reached_bytes: reached.bytes,
-            unreached_objects: unreached.objects,
-            unreached_bytes: unreached.bytes,
-        }
-    }
 }
 
 #[derive(Serialize)]
@@ -221,8 +191,6 @@ fn json_site<'a>(site: &'a Site, places: &'a Places) -> JsonSite<'a> {
         short_lived_objects: site.short_lived_objects,
         at_peak_bytes: site.at_peak_bytes,
         sizes: site.sizes.counts().map(|(up_to_bytes, objects)| JsonSize { up_to_bytes, objects }).collect(),
-        holders: site.holders.as_ref().map(json_site_holders),
-        held: site.holders.as_ref().map(|holders| JsonHeld::from(&holders.marked)),
         freed_at: site.freed_at.iter().take(MOST_FREED_AT).map(|at| json_freed_at(at, places)).collect(),
         survival: site.survival.as_ref().map(JsonSurvival::from),
         oldest_age_ns: site.oldest_age.map(nanoseconds),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::units;
 use crate::model::{
     figures::{Figures, PageFigures},
-    ledger::{BeforeAttach, Explained, Ledger},
+    ledger::Ledger,
     overhead::Overhead,
     resident_change::ResidentChange,
     stats::estimate::Interval,
@@ -39,13 +39,11 @@ fn pages(change: &ResidentChange, growth: &str) -> String {
     )
 }
 
-/// The part of the growth of resident memory from which on a kind of it is worth a word.
-const WORTH_A_WORD: f64 = 0.01;
-
 /// The parts of resident memory.
 #[must_use]
 pub fn ledger(ledger: &Ledger) -> String {
     let amount = |bytes: u64| units::bytes(bytes);
+    let signed = |bytes: i64| format!("{}{}", if bytes < 0 { "-" } else { "" }, amount(bytes.unsigned_abs()));
     let mapped = match ledger.live_mmap_bytes {
         0 => String::new(),
         bytes => format!(" and {} mapped", amount(bytes)),
@@ -54,47 +52,15 @@ pub fn ledger(ledger: &Ledger) -> String {
     let (of_that, of_which) = match unexplained {
         0.. => ("of that ", "not explained"),
         // Memory need not be touched, nor lie where nothing was before.
-        _ if ledger.explained.is_none() => ("", "of it not touched, or where older blocks were"),
-        _ => ("of that ", "of other mappings given back"),
+        _ => ("", "of it not touched, or where older blocks were"),
     };
     format!(
-        "RSS is {} from before attach and {} since; {of_that}{} in live blocks{mapped}{}, {} {of_which}",
+        "RSS is {} from before attach and {} since; {of_that}{} in live blocks{mapped}, {} {of_which}",
         amount(ledger.rss_at_attach_bytes),
         signed(ledger.grown_bytes()),
         amount(ledger.live_heap_bytes),
-        explained(ledger),
         amount(unexplained.unsigned_abs()),
     )
-}
-
-/// The growth that looks explain, those kinds of it that are worth a word.
-fn explained(ledger: &Ledger) -> String {
-    let Some(Explained { free_bytes, blocks_bytes, files_bytes, stacks_bytes }) = ledger.explained else {
-        return String::new();
-    };
-    let blocks = if blocks_bytes < 0 { "of older blocks that were freed, or not touched" } else { "around blocks" };
-    let kinds = [
-        (free_bytes, "free in allocators"),
-        (blocks_bytes, blocks),
-        (files_bytes, "of files"),
-        (stacks_bytes, "of stacks"),
-    ];
-    let least = ledger.grown_bytes().unsigned_abs() as f64 * WORTH_A_WORD;
-    let told = kinds.iter().filter(|(bytes, _)| *bytes != 0 && bytes.unsigned_abs() as f64 >= least);
-    told.map(|(bytes, kind)| format!(", {} {kind}", signed(*bytes))).collect()
-}
-
-/// The parts of what was resident at attach.
-#[must_use]
-pub fn before_attach(before: &BeforeAttach) -> String {
-    let BeforeAttach { live_bytes, free_bytes, returnable_bytes, other_bytes } = *before;
-    let free_bytes = free_bytes.saturating_add(returnable_bytes);
-    let [live, free, returnable, other] = [live_bytes, free_bytes, returnable_bytes, other_bytes].map(units::bytes);
-    format!("{live} in live blocks, {free} free in allocators ({returnable} of that returnable), {other} other")
-}
-
-fn signed(bytes: i64) -> String {
-    format!("{}{}", if bytes < 0 { "-" } else { "" }, units::bytes(bytes.unsigned_abs()))
 }
 
 /// The cost of tracing.
@@ -142,39 +108,6 @@ mod tests {
         // A block from before that was resized is live with all its bytes.
         let resized = "88.0 MiB in live blocks, 72.0 MiB of it not touched, or where older blocks were";
         assert_eq!(told(88 << 20), format!("{since} {resized}"));
-    }
-
-    #[test]
-    fn growth_that_looks_explain_is_told_where_it_is_worth_a_word() {
-        let told = |live_mib: u64, explained| {
-            ledger(&Ledger {
-                rss_at_attach_bytes: 64 << 20,
-                rss_bytes: 80 << 20,
-                live_heap_bytes: live_mib << 20,
-                explained: Some(explained),
-                ..Ledger::default()
-            })
-        };
-        let since = "RSS is 64.0 MiB from before attach and 16.0 MiB since; of that";
-        let (free_bytes, files_bytes) = (5 << 20, 100_000);
-        let grown = Explained { free_bytes, blocks_bytes: 1 << 20, files_bytes, stacks_bytes: 0 };
-        let parts =
-            "8.00 MiB in live blocks, 5.00 MiB free in allocators, 1.00 MiB around blocks, 1.90 MiB not explained";
-        assert_eq!(told(8, grown), format!("{since} {parts}"));
-        let replaced = Explained { free_bytes: 0, blocks_bytes: -(9 << 20), ..Explained::default() };
-        let parts = "26.0 MiB in live blocks, -9.00 MiB of older blocks that were freed, or not touched, 1.00 MiB of \
-                     other mappings given back";
-        assert_eq!(told(26, replaced), format!("{since} {parts}"));
-        let before = BeforeAttach {
-            live_bytes: 40 << 20,
-            free_bytes: 18 << 20,
-            returnable_bytes: 2 << 20,
-            other_bytes: 4 << 20,
-        };
-        assert_eq!(
-            before_attach(&before),
-            "40.0 MiB in live blocks, 20.0 MiB free in allocators (2.00 MiB of that returnable), 4.00 MiB other"
-        );
     }
 
     #[test]

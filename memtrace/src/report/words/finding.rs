@@ -11,8 +11,8 @@ use crate::model::{
 #[must_use]
 pub fn finding(finding: &Finding) -> String {
     match finding {
-        Finding::UnexplainedGrowth { bytes, kind, with_mappings, with_looks } => {
-            let most = likely_cause(*kind, *with_mappings, *with_looks);
+        Finding::UnexplainedGrowth { bytes, kind, with_mappings } => {
+            let most = likely_cause(*kind, *with_mappings);
             format!("{} of the growth of RSS are in no live block, most of it {most}", units::bytes(*bytes))
         }
         Finding::AtExit(found) => at_exit(found),
@@ -21,14 +21,9 @@ pub fn finding(finding: &Finding) -> String {
     }
 }
 
-/// The likely cause of growth that no block explains, and the option that shows more of it. Looks have told memory that is free inside
-/// allocators, stacks and pages of files apart.
-fn likely_cause(kind: ResidentKind, with_mappings: bool, with_looks: bool) -> &'static str {
+/// The likely cause of growth that no block explains, and the option that shows more of it.
+fn likely_cause(kind: ResidentKind, with_mappings: bool) -> &'static str {
     match (kind, with_mappings) {
-        (ResidentKind::Anonymous, false) if with_looks => {
-            "anonymous: mapped directly, as Python's arenas are (--category mmap), or from an allocator that is not hooked (--alloc)"
-        }
-        (ResidentKind::Anonymous, true) if with_looks => "anonymous: from an allocator that is not hooked (--alloc)",
         (ResidentKind::Anonymous, false) => {
             "anonymous: mapped directly, as thread stacks and Python's arenas are (--category mmap), free inside the allocator, or \
              from an allocator that is not hooked (--alloc)"
@@ -133,16 +128,10 @@ mod tests {
 
     #[test]
     fn growth_that_nothing_explains_is_told_with_the_next_step() {
-        let with_looks = |kind, with_mappings, with_looks| {
-            let growth = Finding::UnexplainedGrowth { bytes: 3 << 20, kind, with_mappings, with_looks };
-            let told = finding(&growth);
+        let told = |kind, with_mappings| {
+            let told = finding(&Finding::UnexplainedGrowth { bytes: 3 << 20, kind, with_mappings });
             told.strip_prefix("3.00 MiB of the growth of RSS are in no live block, most of it ").unwrap().to_owned()
         };
-        let told = |kind, with_mappings| with_looks(kind, with_mappings, false);
-        for with_mappings in [false, true] {
-            let looked = with_looks(ResidentKind::Anonymous, with_mappings, true);
-            assert!(!looked.contains("free inside") && looked.ends_with("not hooked (--alloc)"), "{looked}");
-        }
         let heap = told(ResidentKind::Anonymous, false);
         assert!(heap.starts_with("anonymous: mapped directly, ") && heap.contains("(--category mmap)"), "{heap}");
         assert!(heap.ends_with("not hooked (--alloc)"), "{heap}");

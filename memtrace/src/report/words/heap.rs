@@ -1,10 +1,12 @@
 //! The words on heaps: what their figures show, and why one was not read.
 
 use super::units;
-use crate::model::{
-    heap::{Allocator, FreeKind, Heap, SizeClass},
-    heap_look::Pressure,
-    heap_report::NotRead,
+use crate::{
+    looking::pressure::Pressure,
+    model::{
+        heap::{Allocator, FreeKind, Heap, SizeClass},
+        heap_report::NotRead,
+    },
 };
 
 /// The part of resident memory from which on free memory comes first in the sentence.
@@ -165,7 +167,6 @@ pub fn not_read(why: &NotRead) -> String {
             };
             format!("the process that looks {how}; it may take {} of memory", units::bytes(*memory_bytes))
         }
-        NotRead::UsedUp => "looks at the processes before it have taken all that looks may take together".to_owned(),
         NotRead::Stopped => "memtrace was asked to stop".to_owned(),
     }
 }
@@ -250,7 +251,6 @@ mod tests {
                 NotRead::Died { signal: None, memory_bytes: 4 << 30 },
                 "the process that looks ended without an answer; it may take 4.00 GiB of memory",
             ),
-            (NotRead::UsedUp, "looks at the processes before it have taken all that looks may take together"),
             (NotRead::Stopped, "memtrace was asked to stop"),
             (NotRead::Failed { error: error.into() }, error),
         ];

@@ -1,9 +1,9 @@
 //! The words on who holds live blocks.
 
-use super::{heap_types::type_name, units};
+use super::units;
 use crate::model::{
     frame::base_name,
-    holders::{BlockLabel, HolderLabel, HolderNode, HolderRoot, Holders, Marked, NoHolders, SiteHolders, ThreadName},
+    holders::{BlockLabel, HolderLabel, HolderNode, HolderRoot, Holders, NoHolders, ThreadName},
 };
 
 /// The label of a node, as scripts get it.
@@ -11,7 +11,6 @@ use crate::model::{
 pub fn label(label: &HolderLabel) -> String {
     match label {
         HolderLabel::Root(root) => root_name(root),
-        HolderLabel::Type(name) => type_name(name),
         HolderLabel::Block(BlockLabel::Size(bytes)) => format!("{bytes} B"),
         HolderLabel::Block(BlockLabel::UpTo(bytes)) => format!("up to {}", units::bytes(*bytes)),
     }
@@ -48,46 +47,19 @@ fn thread(thread: &ThreadName) -> String {
 pub fn line(node: &HolderNode, depth: usize) -> String {
     let indent = "│  ".repeat(depth.saturating_sub(1));
     match &node.label {
-        HolderLabel::Root(_) => step(node),
-        HolderLabel::Type(_) | HolderLabel::Block(_) => format!("{indent}├─ {}", step(node)),
-    }
-}
-
-/// A node by itself.
-fn step(node: &HolderNode) -> String {
-    match &node.label {
         HolderLabel::Root(root @ HolderRoot::Data { image, symbol: Some(_), .. }) => {
             format!("{} in {}", root_name(root), base_name(image))
         }
         HolderLabel::Root(root) => root_name(root),
-        of_blocks @ (HolderLabel::Type(_) | HolderLabel::Block(_)) => match (node.own.objects, of_blocks) {
-            (1, HolderLabel::Block(BlockLabel::UpTo(_))) => units::bytes(node.own.bytes),
-            (1, _) => label(of_blocks),
-            (objects, _) => format!("{} x {}", units::count(objects), label(of_blocks)),
-        },
-    }
-}
-
-/// The holders of the blocks of a site: the way to most of them, and the rest.
-#[must_use]
-pub fn of_site(holders: &SiteHolders) -> String {
-    let Marked { reached, unreached } = holders.marked;
-    let objects = reached.objects.saturating_add(unreached.objects);
-    let blocks =
-        |objects: u64| if objects == 1 { "1 block".to_owned() } else { format!("{} blocks", units::count(objects)) };
-    let mut parts = Vec::new();
-    if let Some(way) = holders.ways.first() {
-        let steps: Vec<String> = way.steps.iter().map(step).collect();
-        parts.push(steps.join(" > "));
-        let others = reached.objects.saturating_sub(way.own().objects);
-        if others > 0 {
-            parts.push(format!("{} in other ways", blocks(others)));
+        HolderLabel::Block(size) => {
+            let blocks = match (node.own.objects, size) {
+                (1, BlockLabel::UpTo(_)) => units::bytes(node.own.bytes),
+                (1, BlockLabel::Size(bytes)) => format!("{bytes} B"),
+                (objects, _) => format!("{} x {}", units::count(objects), label(&node.label)),
+            };
+            format!("{indent}├─ {blocks}")
         }
     }
-    if unreached.objects > 0 {
-        parts.push(format!("nothing was seen to point to {} of {}", units::count(unreached.objects), blocks(objects)));
-    }
-    parts.join("; ")
 }
 
 /// Sentences on what a tree leaves out, and on blocks that nothing holds.
@@ -142,7 +114,7 @@ pub fn not_told(why: NoHolders) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{heap_types::TypeName, holders::Way, survival::Amount};
+    use crate::model::survival::Amount;
 
     fn data(offset: Option<u64>, symbol: Option<&str>) -> HolderRoot {
         HolderRoot::Data { image: "/opt/app".into(), offset, symbol: symbol.map(str::to_owned) }
@@ -177,7 +149,7 @@ mod tests {
 
     fn node(label: HolderLabel, objects: u64, bytes: u64) -> HolderNode {
         let (own, below) = (Amount { bytes, objects }, Amount::default());
-        HolderNode { parent: None, label, mark: None, own, below, retained_bytes: 0 }
+        HolderNode { parent: None, label, own, below, retained_bytes: 0 }
     }
 
     #[test]
@@ -187,24 +159,6 @@ mod tests {
         assert_eq!(line(&block(1 << 20, 1, 1 << 20), 2), "│  ├─ 1.00 MiB");
         assert_eq!(line(&block(104, 5_000_000, 520_000_000), 3), "│  │  ├─ 5,000,000 x 104 B");
         assert_eq!(line(&block(3000, 2, 6000), 1), "├─ 2 x up to 4.00 KiB");
-        let class = |objects| node(HolderLabel::Type(TypeName::Class("zoo::Dog".into())), objects, 24 * objects);
-        assert_eq!(line(&class(1), 1), "├─ zoo::Dog");
-        assert_eq!(line(&class(3000), 1), "├─ 3,000 x zoo::Dog");
-    }
-
-    #[test]
-    fn a_site_is_told_by_the_way_to_most_of_its_blocks() {
-        let block = |size, objects, bytes| node(HolderLabel::Block(BlockLabel::of(size)), objects, bytes);
-        let root = node(HolderLabel::Root(data(Some(0x5120), Some("g_sessions"))), 0, 0);
-        let way = Way { steps: vec![root, block(24, 1, 24), block(104, 4990, 518_960)], has_retained: false };
-        let amount = |objects| Amount { bytes: objects * 104, objects };
-        let held = |ways, reached, unreached| {
-            of_site(&SiteHolders { ways, marked: Marked { reached: amount(reached), unreached: amount(unreached) } })
-        };
-        assert_eq!(held(vec![way.clone()], 4990, 0), "g_sessions in app > 24 B > 4,990 x 104 B");
-        let rest = "g_sessions in app > 24 B > 4,990 x 104 B; 1 block in other ways; nothing was seen to point to 9 of 5,000 blocks";
-        assert_eq!(held(vec![way], 4991, 9), rest);
-        assert_eq!(held(Vec::new(), 0, 1), "nothing was seen to point to 1 of 1 block");
     }
 
     #[test]

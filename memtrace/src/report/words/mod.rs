@@ -7,7 +7,6 @@ pub mod finding;
 pub mod frame;
 pub mod headroom;
 pub mod heap;
-pub mod heap_look;
 pub mod heap_types;
 pub mod holders;
 pub mod not_seen;

@@ -150,11 +150,6 @@ impl Normaliser {
         match value {
             // Depends on whether memtrace has read figures between the work and the end.
             _ if name == "before_end" && !matches!(value, Json::Null) => Json::Null,
-            // As it was when memtrace came: of the C library, and of the machine.
-            _ if name == "heap" && !matches!(value, Json::Null) => Json::text("…"),
-            Json::Object(_) if is_exact && matches!(name, "before_attach" | "explained") => {
-                self.value(name, value, false)
-            }
             _ if self.figures == Figures::Windows && OF_WINDOWS.contains(&name) => Json::text("…"),
             Json::Object(Fields(fields)) => {
                 let has_verdict = fields.iter().any(|(name, _)| name == "verdict");
@@ -340,8 +335,8 @@ impl Normaliser {
     /// A line of the table.
     fn line(&self, line: &str) -> String {
         /// Lines that tell of moments.
-        const OF_MOMENTS: [&str; 10] =
-            ["RSS ", "held ", "memory ", "ledger ", "before ", "limit ", "cost ", "estimate ", "peak ", "pages "];
+        const OF_MOMENTS: [&str; 9] =
+            ["RSS ", "held ", "memory ", "ledger ", "limit ", "cost ", "estimate ", "peak ", "pages "];
         let mut line = self.words(line);
         if self.figures != Figures::Exact || OF_MOMENTS.iter().any(|start| line.starts_with(start)) {
             line = SIZE.replace_all(&line, "SIZE").into_owned();
@@ -349,10 +344,7 @@ impl Normaliser {
             line = COUNT.replace_all(&line, "${before}COUNT${after}").into_owned();
             line = TIMELINE.replace(&line, "").into_owned();
             line = line.replace("-SIZE", "SIZE").replace("; SIZE in live blocks", "; of that SIZE in live blocks");
-            if line.starts_with("ledger ") {
-                line = EXPLAINED.replace_all(&line, "").into_owned();
-            }
-            line = NOT_EXPLAINED.replace(&line, "not explained").into_owned();
+            line = line.replace("of it not touched, or where older blocks were", "not explained");
         }
         if line.starts_with("cost ") {
             // Too little CPU time has none.
@@ -427,14 +419,6 @@ static PERCENT: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b\d+(\.\d+)? %"));
 static COUNT: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?<before> )[\d,]+(?<after> )"));
 /// Resident memory since the start, where it was read more than once.
 static TIMELINE: LazyLock<Regex> = LazyLock::new(|| pattern(r" +SIZE [▁▂▃▄▅▆▇█]+ SIZE"));
-/// Kinds of growth that are told where they are worth a word.
-static EXPLAINED: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(
-        r", SIZE (free in allocators|around blocks|of older blocks that were freed, or not touched|of files|of stacks)\b",
-    )
-});
-static NOT_EXPLAINED: LazyLock<Regex> =
-    LazyLock::new(|| pattern("of it not touched, or where older blocks were|of other mappings given back"));
 static VERDICT: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b(too-early|stable|plateau|growing|leak-suspect)\b"));
 /// An interval, whose upper end may be unknown.
 static INTERVAL: LazyLock<Regex> =
